@@ -15,7 +15,7 @@ from tests.need import need
 
 __all__ = ["need"]
 
-# Deadlines are off: a shared machine stalls for reasons that are not ours, and pytest-timeout guards against hanging.
+# No deadlines: a shared machine stalls for reasons that are not ours, and pytest-timeout stops what hangs.
 settings.register_profile(
     "quick", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

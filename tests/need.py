@@ -1,7 +1,7 @@
 """Programs that a test talks to and that this repository does not bring.
 
-`need` is the one way to ask for such a program: a test without its peer is skipped with the line that
-installs it, and fails instead when LONEDOT_PEERS=required, so that no check is lost unseen where peers are expected.
+`need` is the one way to ask for such a program: a test without its peer is skipped with the line that installs
+it, and fails instead when LONEDOT_PEERS=required, so that no check is lost unseen where peers are expected.
 """
 
 import os
@@ -29,7 +29,9 @@ def need(program: str, package: str) -> Path:
     found = find(program)
     if found is not None:
         return found
-    reason = f"{program} is not installed: apt-get install -y {package} (./dev test --peers installs all peers)"
+    reason = (
+        f"{program} is not installed: apt-get install -y {package} (./dev test --peers installs all peers)"
+    )
     if os.environ.get("LONEDOT_PEERS") == "required":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
