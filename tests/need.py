@@ -1,7 +1,7 @@
 """Programs that a test talks to and that this repository does not bring.
 
-`need` is the one way to ask for such a program: a test without its peer is skipped with the line that installs
-it, and fails instead when LONEDOT_PEERS=required, so that no check is lost unseen where peers are expected.
+`need` is the one way to ask for such a program: a test without its peer is skipped with the line that
+installs it, and fails instead when LONEDOT_PEERS=required, so that no check is lost unseen in CI.
 """
 
 import os
