@@ -1,0 +1,1 @@
+"""Event sinks: bindings, rules, the order in which they fire, and what becomes of what they return."""

@@ -1,0 +1,383 @@
+"""What the rest of the relay may ask of custody. Batches from the start; one writer; every promise is durable.
+
+A message is *accepted* (the awaitable is done when it is synced), *claimed* by an owner for a lease under a rising
+epoch, and *settled* by id and epoch: a late settlement of an older epoch changes nothing. States and what a crash in
+each one means: `docs/spool-states.md`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from lonedot.message.content import Content, FileBody
+from lonedot.message.ledger import Entry
+from lonedot.terms.envelope import Envelope, Recipient
+from lonedot.terms.ids import MessageId, SessionId
+from lonedot.terms.outcome import Outcome
+
+__all__ = [
+    "Acceptance",
+    "Attempt",
+    "BodyWriter",
+    "Claim",
+    "ContentDamaged",
+    "Facts",
+    "Filter",
+    "Listed",
+    "MessageState",
+    "NoSuchMessage",
+    "RecipientState",
+    "RecipientStatus",
+    "Settlement",
+    "Spool",
+    "SpoolFault",
+    "SpoolFull",
+    "SpoolLocked",
+    "Stored",
+    "TranscriptRef",
+    "WireRecord",
+]
+
+
+class MessageState(enum.Enum):
+    """Where a stored message is."""
+
+    QUEUED = "queued"
+    """Some recipient waits, or is being tried right now."""
+    HELD = "held"
+    """Kept, and tried only after a person (or a rule) releases it."""
+    FINISHED = "finished"
+    """Nothing is left to do; kept for search until the history ends."""
+    DAMAGED = "damaged"
+    """Its record or its octets cannot be read; set aside and listed, never dropped."""
+
+
+class RecipientStatus(enum.Enum):
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+    """By a person, or by a sink's verdict."""
+
+
+class TranscriptRef(msgspec.Struct, frozen=True, array_like=True):
+    """Where a transcript lies in the evidence folder: file of the day, offset and length in octets."""
+
+    day: str
+    offset: int
+    length: int
+
+
+class Facts(msgspec.Struct, frozen=True, array_like=True):
+    """How a message came to us."""
+
+    source: str
+    """`smtp`, `pickup`, `dsn`, `try`."""
+    session: SessionId
+    listener: str = ""
+    client: str = ""
+    """Address of the client, or the file name in Pickup."""
+    helo: str = ""
+    protocol: str = ""
+    """With-keyword of the trace field (RFC 3848): SMTP, ESMTP, ESMTPS, ESMTPSA, …"""
+    tls: str = ""
+    login: str = ""
+    trusted: bool = False
+    """In `relay_from`, or logged in."""
+    revision: str = ""
+    """Revision of config and registry that the message met."""
+    transcript: TranscriptRef | None = None
+    parent: str = ""
+    """Id of the message that a DSN speaks of."""
+
+
+class RecipientState(msgspec.Struct, frozen=True, array_like=True):
+    """One recipient with all that has happened to it."""
+
+    index: int
+    recipient: Recipient
+    status: RecipientStatus = RecipientStatus.WAITING
+    attempts: int = 0
+    next_at: float = 0.0
+    """When it is due, in seconds since 1970."""
+    last: Outcome | None = None
+    delay_reported: bool = False
+    route: str = ""
+    """Name of the route chosen at the last attempt."""
+
+
+class WireRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Proof of what left: digests of the octets of head and body as written (stuffed), without the end of data."""
+
+    mode: str
+    """`DATA` or `BDAT`."""
+    size: int
+    """Octets written between 354 and the reply, end of data included."""
+    head_sha256: bytes
+    body_sha256: bytes
+    tail: bytes
+    """The last 64 octets written."""
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """One try at one next hop for one or more recipients."""
+
+    started_at: float
+    ended_at: float
+    next_hop: str
+    route: str
+    tls: str
+    outcomes: tuple[tuple[int, Outcome], ...]
+    """By recipient number."""
+    wire: WireRecord | None = None
+    suffix: tuple[Entry, ...] = ()
+    """Ledger entries that hold for the copy of this attempt only."""
+    transcript: TranscriptRef | None = None
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """A message for custody. `arrival` is raw; a large body is a file written through `Spool.body_writer`."""
+
+    id: MessageId
+    accepted_at: float
+    envelope: Envelope
+    facts: Facts
+    arrival: Content
+    ledger: tuple[Entry, ...]
+    recipients: tuple[RecipientState, ...]
+    size: int
+    """Octets of the queued form."""
+    state: MessageState = MessageState.QUEUED
+    reason: str = ""
+    """Why it is held (shown to people)."""
+    owner: str = ""
+    """Who has it claimed from the first moment (epoch 1); empty: anybody may claim it."""
+    lease_until: float = 0.0
+    key: bytes = b""
+    """Idempotency key of the source (Pickup); a second acceptance with a key already used is refused."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A message in custody, without its octets."""
+
+    id: MessageId
+    state: MessageState
+    reason: str
+    accepted_at: float
+    finished_at: float
+    envelope: Envelope
+    facts: Facts
+    ledger: tuple[Entry, ...]
+    recipients: tuple[RecipientState, ...]
+    size: int
+    attempts: tuple[Attempt, ...] = ()
+    """Filled by `Spool.show` only."""
+    has_content: bool = True
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to work on a message until the lease ends."""
+
+    message: Stored
+    epoch: int
+    arrival: Content | None = None
+    """The octets, when they are at hand in memory; else `Spool.content`."""
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What came of some work on a claimed message. Applied whole or not at all, in one transaction with `spawned`."""
+
+    id: MessageId
+    epoch: int
+    recipients: tuple[RecipientState, ...] = ()
+    """Only those that changed."""
+    attempt: Attempt | None = None
+    state: MessageState = MessageState.QUEUED
+    reason: str = ""
+    release: bool = True
+    """Give the claim back; else go on holding it."""
+    entries: tuple[Entry, ...] = ()
+    """Ledger entries to append."""
+    spawned: tuple[Acceptance, ...] = ()
+    """DSNs that this outcome causes."""
+    at: float = 0.0
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A row of the queue listing. A damaged entry is a row too."""
+
+    id: str
+    state: MessageState
+    reason: str
+    accepted_at: float
+    finished_at: float
+    size: int
+    sender: str
+    recipients: tuple[tuple[str, str, str], ...]
+    """Address, status, last words."""
+    next_at: float
+    """0 when it is not waiting."""
+    attempts: int
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which messages; empty fields do not select."""
+
+    states: tuple[MessageState, ...] = (MessageState.QUEUED, MessageState.HELD, MessageState.DAMAGED)
+    ids: tuple[str, ...] = ()
+    sender: str = ""
+    recipient: str = ""
+    """Address or `@domain`."""
+    limit: int = 1000
+
+
+class SpoolFault(Exception):
+    """The disk or the store failed. Nothing was promised: answer 451."""
+
+
+class SpoolFull(SpoolFault):
+    """Too little room on the disk. Nothing was promised: answer 452."""
+
+
+class SpoolLocked(Exception):
+    """Another process has this spool; the words name it."""
+
+
+class NoSuchMessage(Exception):
+    """No message with that id."""
+
+
+class ContentDamaged(Exception):
+    """The stored octets are not those that were stored (digest or size); the words say which file and how."""
+
+
+class BodyWriter(Protocol):
+    """Writes a large body to its spool file while it arrives. Not durable until `Spool.accept`."""
+
+    def write(self, octets: bytes) -> None:
+        """Raises SpoolFull or SpoolFault."""
+        ...
+
+    def finish(self) -> FileBody: ...
+
+    def discard(self) -> None:
+        """Remove the file. May be called at any time, also twice."""
+        ...
+
+
+class Spool(Protocol):
+    """Durable custody of one shard. Called on the event loop's thread only."""
+
+    def has_room(self, octets: int) -> bool:
+        """False when taking `octets` more would leave less than the reserve free (cheap; asked at MAIL)."""
+        ...
+
+    def body_writer(self, id: MessageId) -> BodyWriter: ...
+
+    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+        """Done when all of the batch is synced. Raises SpoolFull or SpoolFault: then none of it was taken."""
+        ...
+
+    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
+        """Messages that are due and not claimed (or whose lease has ended), oldest due first; now owned."""
+        ...
+
+    def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
+        """Extend the lease of everything this owner holds."""
+        ...
+
+    def next_due(self) -> float | None:
+        """When the next unclaimed message is due; None when nothing waits."""
+        ...
+
+    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+        """Durable when done. False at a place: the epoch was stale, nothing of that settlement was applied."""
+        ...
+
+    def in_flight(self, id: MessageId) -> None:
+        """Note (cheap, survives the death of the process) that work on this message begins now."""
+        ...
+
+    def landed(self, id: MessageId) -> None:
+        """That work has ended, whatever came of it."""
+        ...
+
+    def content(self, id: MessageId) -> Content:
+        """The arrival form. Small ones are verified against their digest here; a file body while it is read.
+
+        Raises: NoSuchMessage, ContentDamaged, SpoolFault.
+        """
+        ...
+
+    def show(self, id: MessageId) -> Stored:
+        """Raises NoSuchMessage."""
+        ...
+
+    def listing(self, wanted: Filter) -> Sequence[Listed]: ...
+
+    def counts(self) -> dict[MessageState, int]: ...
+
+    def has_key(self, key: bytes) -> bool:
+        """An acceptance with this key was committed."""
+        ...
+
+    def hold(self, ids: Sequence[MessageId], reason: str) -> Awaitable[Sequence[bool]]:
+        """Held from now on, also while it is claimed (that claim's epoch becomes stale only for what is not yet sent)."""
+        ...
+
+    def release(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]: ...
+
+    def retry(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        """Due now."""
+        ...
+
+    def delete(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        """No further attempt; finished with its recipients marked deleted. Content goes by policy."""
+        ...
+
+    def purge(self, before: float, limit: int) -> Awaitable[int]:
+        """Forget finished messages older than `before`; the number forgotten."""
+        ...
+
+    def close(self) -> Awaitable[None]:
+        """Commit what waits, give up claims, release the lock."""
+        ...
+
+
+class SpoolPaths(msgspec.Struct, frozen=True):
+    """The folders of a spool; all below `root`."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control.sock"
+
+    @property
+    def pickup(self) -> Path:
+        return self.root / "pickup"
+
+    @property
+    def badmail(self) -> Path:
+        return self.root / "badmail"
+
+    @property
+    def damaged(self) -> Path:
+        return self.root / "damaged"
+
+    @property
+    def evidence(self) -> Path:
+        return self.root / "evidence"
+
+    def shard(self, number: int) -> Path:
+        return self.root / "shards" / str(number)
