@@ -201,9 +201,13 @@ class Postfix:
         os.chown(self.folder / "data", owner.pw_uid, owner.pw_gid)
         self._make_queue(owner.pw_uid, grp.getgrnam("postdrop").gr_gid)
         self.port = _free_port()
-        (self.folder / "etc" / "master.cf").write_text(SERVICES.format(port=self.port))
-        lines = (f"{name} = {value}\n" for name, value in self._parameters().items())
-        (self.folder / "etc" / "main.cf").write_text("".join(lines))
+        lines = "".join(f"{name} = {value}\n" for name, value in self._parameters().items())
+        for name, text in (("main.cf", lines), ("master.cf", SERVICES.format(port=self.port))):
+            path = self.folder / "etc" / name
+            path.write_text(text)
+            # Postfix waits until a configuration file is some seconds old, lest it is being edited.
+            written_at = time.time() - 60
+            os.utime(path, (written_at, written_at))
 
     def _make_queue(self, owner: int, group: int) -> None:
         for name in QUEUE_FOLDERS:
