@@ -1,0 +1,476 @@
+"""The scheduler: takes claims, hands them to a courier by route, and settles what comes of them.
+
+A fresh message is offered in memory by the acceptance that committed it; everything else is claimed from the spool
+when it is due. What is held in memory is bounded: beyond that, messages wait in the spool unclaimed.
+
+Rules: an outcome is never forgotten: a settlement that the disk refuses is kept and tried again, and its message is
+not tried by anybody meanwhile. A message in work is noted as in flight, so that one that kills the relay is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from lonedot.queue.plan import Conclusion, Report, ReportKind, conclude, group_by_route, no_route
+from lonedot.queue.retry import RetrySchedule
+from lonedot.spool.interface import (
+    Acceptance,
+    Attempt,
+    Claim,
+    MessageState,
+    RecipientState,
+    RecipientStatus,
+    Settlement,
+    Spool,
+    SpoolFault,
+)
+from lonedot.terms.address import Address
+from lonedot.terms.clock import Clock
+from lonedot.terms.ids import MessageId
+from lonedot.terms.outcome import Outcome, Result
+
+__all__ = ["Courier", "Delivery", "Lane", "Observer", "Reporter", "Scheduler"]
+
+LEASE_SECONDS = 600.0
+SETTLE_AGAIN_SECONDS = 5.0
+CLAIM_BATCH = 200
+READY_LIMIT = 1000
+CLAIM_AGAIN_SECONDS = 5.0
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """A route as the scheduler sees it: how many messages may be at work, and when to try again."""
+
+    name: str
+    active_limit: int
+    schedule: RetrySchedule
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What a courier brings back for one message and route."""
+
+    attempt: Attempt
+    hold: str = ""
+    """Not empty: the message is to be held, and why (its octets cannot be sent)."""
+
+
+class Courier(Protocol):
+    """Tries to hand a message on. Calls `done` exactly once, later or at once; never raises for a peer's fault."""
+
+    def deliver(
+        self,
+        claim: Claim,
+        recipients: Sequence[RecipientState],
+        route: str,
+        done: Callable[[Delivery], None],
+    ) -> None: ...
+
+
+class Reporter(Protocol):
+    """Turns due reports into DSNs for custody, or files in Badmail what can be neither delivered nor returned."""
+
+    def report(self, claim: Claim, reports: Sequence[Report]) -> Awaitable[Sequence[Acceptance]]: ...
+
+
+class Observer(Protocol):
+    """Is told what happened, for logs and metrics. Must not raise."""
+
+    def attempted(self, claim: Claim, delivery: Delivery) -> None: ...
+
+    def concluded(self, claim: Claim, conclusion: Conclusion, hold: str) -> None: ...
+
+    def spool_failed(self, what: str, error: Exception) -> None: ...
+
+
+class _Work:
+    """A claimed message and the jobs that are out for it."""
+
+    __slots__ = ("claim", "forgotten", "open", "reporting", "settling", "waiting")
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.open = 0
+        self.reporting = 0
+        self.settling = 0
+        self.waiting = sum(r.status is RecipientStatus.WAITING for r in claim.message.recipients)
+        self.forgotten = False
+
+
+class _Job:
+    __slots__ = ("recipients", "work")
+
+    def __init__(self, work: _Work, recipients: tuple[RecipientState, ...]) -> None:
+        self.work = work
+        self.recipients = recipients
+
+
+class _LaneState:
+    __slots__ = ("active", "lane", "ready")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.ready: deque[_Job] = deque()
+        self.active = 0
+
+
+class Scheduler:
+    """One per worker, on its event loop."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        courier: Courier,
+        reporter: Reporter,
+        observer: Observer,
+        lanes: Sequence[Lane],
+        choose: Callable[[Address], str | None],
+        clock: Clock,
+        owner: str,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._spool = spool
+        self._courier = courier
+        self._reporter = reporter
+        self._observer = observer
+        self._lanes: Mapping[str, _LaneState] = {lane.name: _LaneState(lane) for lane in lanes}
+        self._choose = choose
+        self._clock = clock
+        self.owner = owner
+        self._jitter = jitter
+        self._ready = 0
+        self._works: dict[MessageId, _Work] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._renewal: asyncio.TimerHandle | None = None
+        self._claiming = False
+        self._spilled = True
+        """Something due may lie unclaimed in the spool."""
+        self._stopping = False
+        self._unsettled: list[tuple[_Work, Settlement]] = []
+        """Settlements that the disk refused, in order; nothing overtakes them."""
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+
+    # -- taking work -------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """True while a fresh message may be offered; else it is accepted without an owner and claimed later."""
+        if self._ready < READY_LIMIT and not self._stopping:
+            return True
+        self._spilled = True
+        return False
+
+    @property
+    def active(self) -> int:
+        """Messages at work or ready."""
+        return len(self._works)
+
+    def lease_until(self) -> float:
+        return self._clock.now() + LEASE_SECONDS
+
+    def start(self) -> None:
+        """Begin to claim what is due, and to renew the lease of what is held."""
+        self._renew()
+        self._pump()
+
+    def offer(self, claim: Claim) -> None:
+        """Take a message that was accepted with us as its owner."""
+        self._enqueue(claim, self._clock.now())
+
+    def kick(self) -> None:
+        """Look at the spool now: something was released, retried or spawned."""
+        self._spilled = True
+        self._pump()
+
+    def forget(self, ids: Sequence[MessageId]) -> None:
+        """A person held or deleted these: start nothing more for them (what is on the wire goes on)."""
+        for id in ids:
+            work = self._works.get(id)
+            if work is not None:
+                work.forgotten = True
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Start nothing new, wait for what is on the wire at most `drain_seconds`."""
+        self._stopping = True
+        for timer in (self._timer, self._renewal):
+            if timer is not None:
+                timer.cancel()
+        for state in self._lanes.values():
+            for job in state.ready:
+                job.work.open -= 1
+                self._let_go(job.work)
+            state.ready.clear()
+        self._ready = 0
+        if self._works:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), drain_seconds)
+            except TimeoutError:
+                pass
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    # -- from the spool ----------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Claim what is due when there is room, and set the timer for what is due later."""
+        if self._stopping or self._claiming or self._ready >= READY_LIMIT // 2:
+            return
+        now = self._clock.now()
+        due = self._spool.next_due()
+        if due is None:
+            self._spilled = False
+            return
+        if due > now:
+            self._spilled = False
+            self._wake_at(due)
+            return
+        self._claiming = True
+        self._spawn(self._claim(now))
+
+    async def _claim(self, now: float) -> None:
+        try:
+            claims = await self._spool.claim(self.owner, now, LEASE_SECONDS, CLAIM_BATCH)
+        except SpoolFault as error:
+            self._claiming = False
+            self._observer.spool_failed("claim", error)
+            self._wake_at(now + CLAIM_AGAIN_SECONDS)
+            return
+        self._claiming = False
+        for claim in claims:
+            self._enqueue(claim, now)
+        if claims:
+            self._pump()
+        else:
+            self._wake_at(now + CLAIM_AGAIN_SECONDS)
+
+    def _wake_at(self, at: float) -> None:
+        if self._stopping or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        delay = min(max(at - self._clock.now(), 0.0), 3600.0)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._awake)
+
+    def _awake(self) -> None:
+        self._timer = None
+        self._spilled = True
+        self._pump()
+
+    def _renew(self) -> None:
+        """Keep the lease of everything held, three times per lease."""
+        if self._stopping:
+            return
+        if self._works:
+            self._spawn(self._renewed())
+        self._renewal = asyncio.get_running_loop().call_later(LEASE_SECONDS / 3, self._renew)
+
+    async def _renewed(self) -> None:
+        try:
+            await self._spool.renew(self.owner, self.lease_until())
+        except SpoolFault as error:
+            self._observer.spool_failed("renew", error)
+
+    # -- to the courier ----------------------------------------------------------------------------
+
+    def _enqueue(self, claim: Claim, now: float) -> None:
+        work = _Work(claim)
+        self._works[claim.message.id] = work
+        groups = group_by_route(claim.message, now, self._choose)
+        work.open = len(groups)
+        if not groups:
+            self._nothing_due(work)
+            return
+        for route, recipients in groups.items():
+            job = _Job(work, recipients)
+            state = self._lanes.get(route) if route is not None else None
+            if state is None:
+                outcomes = tuple((r.index, no_route(r.recipient.address)) for r in recipients)
+                self._done(job, None, Delivery(Attempt(now, now, "", route or "", "", outcomes)))
+                continue
+            state.ready.append(job)
+            self._ready += 1
+            self._drive(state)
+
+    def _nothing_due(self, work: _Work) -> None:
+        """A claim without a due recipient (its times changed meanwhile): give it back."""
+        message = work.claim.message
+        state = MessageState.QUEUED if work.waiting else MessageState.FINISHED
+        settlement = Settlement(message.id, work.claim.epoch, state=state, at=self._clock.now())
+        self._settle(work, settlement)
+
+    def _drive(self, state: _LaneState) -> None:
+        """Hand ready jobs to the courier while the lane has room."""
+        ready = state.ready
+        while ready and state.active < state.lane.active_limit and not self._stopping:
+            job = ready.popleft()
+            self._ready -= 1
+            work = job.work
+            if work.forgotten:
+                work.open -= 1
+                self._let_go(work)
+                continue
+            state.active += 1
+            self._spool.in_flight(work.claim.message.id)
+            self._courier.deliver(
+                work.claim,
+                job.recipients,
+                state.lane.name,
+                lambda delivery, job=job: self._done(job, state, delivery),  # type: ignore[misc]
+            )
+
+    def _done(self, job: _Job, state: _LaneState | None, delivery: Delivery) -> None:
+        work = job.work
+        claim = work.claim
+        message = claim.message
+        now = self._clock.now()
+        attempt = delivery.attempt
+        outcomes = dict(attempt.outcomes)
+        schedule = state.lane.schedule if state is not None else RetrySchedule()
+        # Recipients of this job are decided now; any other that waits keeps the message in the queue.
+        others = work.waiting > len(job.recipients)
+        conclusion = conclude(
+            job.recipients, others, outcomes, attempt.route, schedule, message.accepted_at, now, self._jitter
+        )
+        work.waiting -= sum(r.status is not RecipientStatus.WAITING for r in conclusion.recipients)
+        work.open -= 1
+        if state is not None:
+            state.active -= 1
+        self._observer.attempted(claim, delivery)
+        if conclusion.reports:
+            self._spawn(self._report(work, attempt, conclusion, delivery.hold))
+        else:
+            self._settle(work, self._settlement(work, attempt, conclusion, delivery.hold, ()))
+            self._observer.concluded(claim, conclusion, delivery.hold)
+        if state is not None:
+            self._drive(state)
+        if self._spilled and self._ready < READY_LIMIT // 4:
+            self._pump()
+
+    async def _report(self, work: _Work, attempt: Attempt, conclusion: Conclusion, hold: str) -> None:
+        """Make the DSNs first: they are committed with the outcome that causes them."""
+        work.reporting += 1
+        try:
+            spawned = tuple(await self._reporter.report(work.claim, conclusion.reports))
+        except SpoolFault as error:
+            self._observer.spool_failed("report", error)
+            spawned, conclusion = (), _without_reports(conclusion, self._clock.now())
+        work.reporting -= 1
+        self._settle(work, self._settlement(work, attempt, conclusion, hold, spawned))
+        self._observer.concluded(work.claim, conclusion, hold)
+
+    def _settlement(
+        self,
+        work: _Work,
+        attempt: Attempt,
+        conclusion: Conclusion,
+        hold: str,
+        spawned: tuple[Acceptance, ...],
+    ) -> Settlement:
+        state = conclusion.state
+        if hold and state is MessageState.QUEUED:
+            state = MessageState.HELD
+        return Settlement(
+            id=work.claim.message.id,
+            epoch=work.claim.epoch,
+            recipients=conclusion.recipients,
+            attempt=attempt,
+            state=state,
+            reason=hold,
+            release=work.open == 0 and work.reporting == 0,
+            spawned=spawned,
+            at=attempt.ended_at,
+        )
+
+    # -- settling ----------------------------------------------------------------------------------
+
+    def _settle(self, work: _Work, settlement: Settlement) -> None:
+        work.settling += 1
+        if self._unsettled:
+            self._unsettled.append((work, settlement))
+        else:
+            self._submit([(work, settlement)])
+
+    def _submit(self, batch: list[tuple[_Work, Settlement]]) -> None:
+        future = asyncio.ensure_future(self._spool.settle([settlement for _, settlement in batch]))
+        future.add_done_callback(lambda done: self._settled(batch, done))
+
+    def _settled(
+        self, batch: list[tuple[_Work, Settlement]], future: asyncio.Future[Sequence[bool]]
+    ) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            fault = error if isinstance(error, Exception) else SpoolFault(str(error))
+            self._observer.spool_failed("settle", fault)
+            if not self._unsettled:
+                asyncio.get_running_loop().call_later(SETTLE_AGAIN_SECONDS, self._settle_again)
+            self._unsettled.extend(batch)
+            return
+        for work, settlement in batch:
+            work.settling -= 1
+            for recipient in settlement.recipients:
+                if recipient.next_at:
+                    self._wake_at(recipient.next_at)
+            if settlement.spawned:
+                self.kick()
+            self._let_go(work)
+
+    def _settle_again(self) -> None:
+        """The disk refused: everything that was decided since, in its order, in one batch."""
+        batch = self._unsettled
+        self._unsettled = []
+        self._submit(batch)
+
+    def _let_go(self, work: _Work) -> None:
+        """Drop a work that has nothing out any more."""
+        if work.open or work.reporting or work.settling:
+            return
+        id = work.claim.message.id
+        if self._works.get(id) is work:
+            del self._works[id]
+            self._spool.landed(id)
+        if self._stopping and not any(w.open or w.reporting or w.settling for w in self._works.values()):
+            self._idle.set()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _without_reports(conclusion: Conclusion, now: float) -> Conclusion:
+    """The reports could not be made: failed recipients wait a little, so that their sender is told later."""
+    put_back = {
+        recipient.index
+        for report in conclusion.reports
+        if report.kind is ReportKind.FAILURE
+        for recipient in report.recipients
+    }
+    recipients = tuple(
+        msgspec.structs.replace(
+            recipient,
+            status=RecipientStatus.WAITING,
+            next_at=now + 60,
+            last=_deferred(recipient.last),
+        )
+        if recipient.index in put_back
+        else recipient
+        for recipient in conclusion.recipients
+    )
+    state = MessageState.QUEUED if put_back else conclusion.state
+    return Conclusion(recipients, state, now + 60 if put_back else conclusion.next_at, ())
+
+
+def _deferred(outcome: Outcome | None) -> Outcome | None:
+    return None if outcome is None else msgspec.structs.replace(outcome, result=Result.DEFERRED)

@@ -1,0 +1,83 @@
+"""A binding ties an event to a sink: name, GUID, priority, rule, declared effects, and what happens on damage or error."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from lonedot.message.edits import Effect
+from lonedot.sinks.rules import Rule
+from lonedot.sinks.view import Message
+from lonedot.sinks.verdicts import Verdict
+
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "MAX_PRIORITY",
+    "Binding",
+    "OnDamage",
+    "OnError",
+    "Role",
+    "Setting",
+    "SinkCall",
+    "firing_order",
+    "guid_for",
+]
+
+DEFAULT_PRIORITY = 24575
+MAX_PRIORITY = 32767
+
+_NAMESPACE = uuid.UUID("5e9b3f0a-6d0c-5d1e-9a55-1c0d0e0f4c44")
+
+Setting = str | int | float | bool
+SinkCall = Callable[[Message], Verdict]
+
+
+class Role(enum.Enum):
+    COSMETIC = "cosmetic"
+    """Adds a header, a footer: damage is undone and the mail goes out."""
+    PROTECTIVE = "protective"
+    """A scanner, anything that removes: damage, a violation or an error holds the message."""
+
+
+class OnDamage(enum.Enum):
+    UNDO = "undo"
+    REPAIR = "repair"
+    HOLD = "hold"
+    REJECT = "reject"
+
+
+class OnError(enum.Enum):
+    DEFER = "defer"
+    SKIP = "skip"
+    REJECT = "reject"
+    HOLD = "hold"
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """One binding of the event `arrival`."""
+
+    name: str
+    guid: str
+    call: SinkCall
+    sink_class: str
+    """Where the code is: `package.module:attribute` or `file.py:attribute`."""
+    priority: int = DEFAULT_PRIORITY
+    rule: Rule | None = None
+    effects: frozenset[Effect] = frozenset()
+    role: Role = Role.COSMETIC
+    on_damage: OnDamage = OnDamage.UNDO
+    on_error: OnError = OnError.DEFER
+    settings: Mapping[str, Setting] = {}
+
+
+def guid_for(name: str) -> str:
+    """The GUID of a binding that names none: always the same for the same name (UUIDv5), in registry form."""
+    return "{" + str(uuid.uuid5(_NAMESPACE, name)).upper() + "}"
+
+
+def firing_order(bindings: Iterable[Binding]) -> tuple[Binding, ...]:
+    """Low priority first, ties by name, then GUID: a total order."""
+    return tuple(sorted(bindings, key=lambda b: (b.priority, b.name.casefold(), b.guid)))

@@ -1,0 +1,282 @@
+"""Dispatch: call the sinks of an event in order, judge what each returns, and write the ledger.
+
+Rules a change here must keep:
+1. A sink's edits are applied here and nowhere else; what is applied passed the guard, or is the repair of it.
+2. Every sink that was called has an entry, also when it changed nothing, was undone, or failed.
+3. An entry is atomic: its edits and its verdict stand or fall together.
+4. A sink that fails never loses a message: the binding's `on_error` decides, and the entry says what happened.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from lonedot.message.content import Content
+from lonedot.message.edits import Edit, Effect, NotApplicable, lower
+from lonedot.message.encode import NotCanonical, canonicalise
+from lonedot.message.findings import Code, Finding, Part, Severity
+from lonedot.message.fold import apply_changes, apply_envelope
+from lonedot.message.guard import inspect
+from lonedot.message.intent import reduce
+from lonedot.message.ledger import Action, Change, Digests, Entry, Transform
+from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
+from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.view import Message
+from lonedot.spool.interface import Facts
+from lonedot.terms.clock import Clock
+from lonedot.terms.envelope import Envelope
+
+__all__ = ["Decision", "Dispatched", "dispatch"]
+
+_FAULTS = (Severity.DAMAGE, Severity.VIOLATION)
+
+
+class Decision(enum.Enum):
+    """What the chain as a whole says."""
+
+    ACCEPT = "accept"
+    HOLD = "hold"
+    REJECT = "reject"
+    DISCARD = "discard"
+    DEFER = "defer"
+
+
+class Dispatched(msgspec.Struct, frozen=True):
+    """The message after the chain. With REJECT and DEFER nothing was taken."""
+
+    decision: Decision
+    content: Content
+    envelope: Envelope
+    entries: tuple[Entry, ...]
+    words: str = ""
+    """Why it is not simply accepted, for people."""
+    binding: str = ""
+    """Who says so."""
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    """One sink's result after judgement."""
+
+    content: Content
+    envelope: Envelope
+    action: Action
+    changes: tuple[Change, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    words: str = ""
+    attempted: Content | None = None
+    decision: Decision = Decision.ACCEPT
+
+
+def dispatch(
+    id: str,
+    envelope: Envelope,
+    facts: Facts,
+    content: Content,
+    bindings: Sequence[Binding],
+    clock: Clock,
+    event: str = "arrival",
+) -> Dispatched:
+    """Call every binding whose rule matches, in the order given.
+
+    The rule is asked of the envelope as it stands when the binding's turn comes.
+    """
+    entries: list[Entry] = []
+    for binding in bindings:
+        if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
+            continue
+        began = time.perf_counter()
+        verdict: Verdict | None
+        try:
+            returned: object = binding.call(Message(id, envelope, facts, content, binding.settings))
+            if not isinstance(returned, Verdict):
+                raise TypeError(
+                    f"returned {type(returned).__name__}; a sink returns Next, Stop, Hold, Reject or Discard"
+                )
+            verdict = returned
+            taken = _judge(binding, verdict, content, envelope)
+        except (Exception, SystemExit) as error:
+            verdict = None
+            taken = _failed(binding, error, content, envelope)
+        took = time.perf_counter() - began
+        entries.append(_entry(binding, event, facts, verdict, taken, content, clock.now(), took))
+        content, envelope = taken.content, taken.envelope
+        decision = taken.decision
+        if decision is not Decision.ACCEPT:
+            return Dispatched(decision, content, envelope, tuple(entries), taken.words, binding.name)
+        if isinstance(verdict, Stop):
+            break
+    return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
+
+
+def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envelope) -> _Taken:
+    """What of a verdict is taken: edits first (they may be damage), then what it says of the message."""
+    match verdict:
+        case Reject(words):
+            return _Taken(content, envelope, Action.REJECTED, words=words, decision=Decision.REJECT)
+        case Discard(words):
+            return _Taken(content, envelope, Action.UNCHANGED, words=words, decision=Decision.DISCARD)
+        case Next(edits) | Stop(edits):
+            return _take_edits(binding, tuple(edits), content, envelope)
+        case Hold(words, edits):
+            taken = _take_edits(binding, tuple(edits), content, envelope)
+            if taken.decision is not Decision.ACCEPT:
+                return taken
+            return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words)
+
+
+def _take_edits(binding: Binding, edits: tuple[Edit, ...], content: Content, envelope: Envelope) -> _Taken:
+    if not edits:
+        return _Taken(content, envelope, Action.UNCHANGED)
+    whole = [edit for edit in edits if edit.is_whole_message]
+    if whole:
+        if len(edits) > 1:
+            raise ValueError("an edit that hands back the whole message stands alone: drop the other edits")
+        return _take_rewritten(binding, whole[0].octets, content, envelope)
+    undeclared = {edit.effect for edit in edits} - binding.effects
+    changes = lower(edits, content)
+    after = apply_changes(content, changes)
+    envelope_after = apply_envelope(envelope, changes)
+    findings = tuple(inspect(content, after, binding.effects, envelope, envelope_after))
+    if undeclared and not any(finding.severity is Severity.VIOLATION for finding in findings):
+        findings += (_undeclared(undeclared, binding),)
+    if not _faulty(findings):
+        action = Action.KEPT if changes else Action.UNCHANGED
+        return _Taken(after, envelope_after, action, changes, findings)
+    return _damaged(binding, content, envelope, after, changes, findings)
+
+
+def _take_rewritten(binding: Binding, octets: bytes, content: Content, envelope: Envelope) -> _Taken:
+    """A whole message came back: reduce it to what was meant, and judge the rest as damage."""
+    reduced = reduce(content, octets, binding.effects)
+    after = apply_changes(content, reduced.changes)
+    leftover = tuple(inspect(content, after, binding.effects, envelope, envelope))
+    seen = {(finding.code, finding.part) for finding in reduced.findings}
+    findings = (*reduced.findings, *(f for f in leftover if (f.code, f.part) not in seen))
+    attempted = reduced.attempted
+    if not _faulty(findings):
+        action = Action.REDUCED if reduced.changes else Action.UNCHANGED
+        return _Taken(after, envelope, action, reduced.changes, findings, reduced.words, attempted)
+    header_only = not reduced.whole_body_taken and not _faulty(leftover) and _is_canonical(after)
+    if _mends(binding) and header_only:
+        # Only header fields were meant: they are spliced in, the damaged rest never was part of the message.
+        action = Action.REDUCED if reduced.changes else Action.UNDONE
+        return _Taken(after, envelope, action, reduced.changes, findings, reduced.words, attempted)
+    taken = _damaged(binding, content, envelope, after, reduced.changes, findings)
+    return msgspec.structs.replace(taken, attempted=attempted)
+
+
+def _damaged(
+    binding: Binding,
+    content: Content,
+    envelope: Envelope,
+    after: Content,
+    changes: tuple[Change, ...],
+    findings: tuple[Finding, ...],
+) -> _Taken:
+    """The edits damage the message or were not declared: what the binding's role and `on_damage` say."""
+    first = next(finding for finding in findings if finding.severity in _FAULTS)
+    words = f"{binding.name}: {first.words}"
+    on_damage = binding.on_damage
+    if on_damage is OnDamage.UNDO:
+        return _Taken(content, envelope, Action.UNDONE, (), findings, words, after)
+    if on_damage is OnDamage.REPAIR:
+        undeclared = any(finding.severity is Severity.VIOLATION for finding in findings)
+        repaired = changes if _is_canonical(after) else (*changes, Transform("crlf"))
+        mended = after if _is_canonical(after) else apply_changes(content, repaired)
+        if not undeclared and _is_canonical(mended):
+            return _Taken(mended, envelope, Action.REPAIRED, repaired, findings, words, after)
+        return _Taken(content, envelope, Action.HELD, (), findings, words, after, Decision.HOLD)
+    if on_damage is OnDamage.REJECT:
+        return _Taken(content, envelope, Action.REJECTED, (), findings, words, after, Decision.REJECT)
+    return _Taken(content, envelope, Action.HELD, (), findings, words, after, Decision.HOLD)
+
+
+def _failed(binding: Binding, error: BaseException, content: Content, envelope: Envelope) -> _Taken:
+    """The sink raised or returned nonsense."""
+    words = f"{binding.name} failed: {type(error).__name__}: {error}"[:500]
+    match binding.on_error:
+        case OnError.SKIP:
+            return _Taken(content, envelope, Action.SKIPPED, words=words)
+        case OnError.HOLD:
+            return _Taken(content, envelope, Action.HELD, words=words, decision=Decision.HOLD)
+        case OnError.REJECT:
+            return _Taken(content, envelope, Action.REJECTED, words=words, decision=Decision.REJECT)
+        case OnError.DEFER:
+            return _Taken(content, envelope, Action.DEFERRED, words=words, decision=Decision.DEFER)
+
+
+def _mends(binding: Binding) -> bool:
+    return binding.role is Role.COSMETIC and binding.on_damage in (OnDamage.UNDO, OnDamage.REPAIR)
+
+
+def _faulty(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity in _FAULTS for finding in findings)
+
+
+def _is_canonical(content: Content) -> bool:
+    try:
+        canonicalise(content)
+    except NotCanonical:
+        return False
+    return True
+
+
+def _undeclared(effects: set[Effect], binding: Binding) -> Finding:
+    names = ", ".join(sorted(effect.value for effect in effects))
+    declared = ", ".join(sorted(effect.value for effect in binding.effects)) or "none"
+    effect = min(effects, key=lambda e: e.value)
+    code, part = {
+        Effect.HEADER: (Code.HEADER_UNDECLARED, Part.HEAD),
+        Effect.BODY: (Code.BODY_UNDECLARED, Part.BODY),
+        Effect.ENVELOPE: (Code.ENVELOPE_UNDECLARED, Part.ENVELOPE),
+    }[effect]
+    return Finding(code, Severity.VIOLATION, part, -1, f"it edits: {names}; it declares: {declared}")
+
+
+def _digests(content: Content) -> Digests:
+    return Digests(content.head_measure.sha256, content.body_measure.sha256)
+
+
+def _tail(content: Content) -> bytes:
+    """The last 64 octets (of a large body only as much as its last chunk holds)."""
+    last = content.head
+    for chunk in content.body.chunks():
+        last = (last + chunk)[-64:] if len(chunk) < 64 else chunk
+    return last[-64:]
+
+
+def _entry(
+    binding: Binding,
+    event: str,
+    facts: Facts,
+    verdict: Verdict | None,
+    taken: _Taken,
+    before: Content,
+    at: float,
+    took: float,
+) -> Entry:
+    attempted = taken.attempted
+    faulty = _faulty(taken.findings)
+    return Entry(
+        binding=binding.name,
+        binding_id=binding.guid,
+        event=event,
+        at=at,
+        took_seconds=round(took, 6),
+        before=_digests(before),
+        after=_digests(taken.content),
+        action=taken.action,
+        verdict="error" if verdict is None else type(verdict).__name__.lower(),
+        changes=taken.changes,
+        findings=taken.findings,
+        words=taken.words,
+        attempted=None if attempted is None else _digests(attempted),
+        tail_before=_tail(before) if faulty else b"",
+        tail_attempted=_tail(attempted) if faulty and attempted is not None else b"",
+        attempted_size=-1 if attempted is None else attempted.size,
+        revision=facts.revision,
+    )

@@ -1,0 +1,133 @@
+"""Find a sink's code by file or import path, and make its binding."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from lonedot.message.edits import Effect
+from lonedot.sinks.bindings import (
+    Binding,
+    OnDamage,
+    OnError,
+    Role,
+    Setting,
+    guid_for,
+)
+from lonedot.sinks.rules import compile_rule
+from lonedot.sinks.sink import Sink
+
+__all__ = ["SinkNotLoaded", "bind", "load_file", "load_import"]
+
+
+class SinkNotLoaded(Exception):
+    """The code of a sink cannot be used; the words say what, where and what to do."""
+
+
+def load_import(path: str) -> Sink:
+    """The sink at `package.module:attribute`.
+
+    Raises:
+        SinkNotLoaded: no such module or attribute, or it is not a sink.
+    """
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not attribute:
+        raise SinkNotLoaded(f"{path!r} names no attribute: write `package.module:attribute`")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise SinkNotLoaded(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
+    return _pick(module, attribute, path)
+
+
+def load_file(path: Path, attribute: str = "") -> Sink:
+    """The sink in a Python file; without `attribute` the file must hold exactly one.
+
+    Raises:
+        SinkNotLoaded: the file is missing, does not run, or holds no such sink.
+    """
+    if not path.is_file():
+        raise SinkNotLoaded(f"there is no file {str(path)!r}")
+    module_name = f"lonedot_sink_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise SinkNotLoaded(f"{str(path)!r} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise SinkNotLoaded(f"{str(path)!r} does not load: {type(error).__name__}: {error}") from error
+    return _pick(module, attribute, str(path))
+
+
+def _pick(module: ModuleType, attribute: str, path: str) -> Sink:
+    if not attribute:
+        found = [value for value in vars(module).values() if isinstance(value, Sink)]
+        if len(found) != 1:
+            names = ", ".join(sorted(sink.name for sink in found)) or "none"
+            raise SinkNotLoaded(
+                f"{path!r} must hold exactly one @sink, or be named as `file.py:function`; found: {names}"
+            )
+        return found[0]
+    value = getattr(module, attribute, None)
+    if value is None:
+        raise SinkNotLoaded(f"{path!r}: {module.__name__} has no {attribute!r}")
+    if not isinstance(value, Sink):
+        raise SinkNotLoaded(f"{path!r} is not a sink: decorate the function with @sink(…)")
+    return value
+
+
+def bind(
+    sink: Sink,
+    *,
+    sink_class: str,
+    name: str = "",
+    guid: str = "",
+    priority: int | None = None,
+    rule: str | None = None,
+    effects: Iterable[str] | None = None,
+    role: str | None = None,
+    on_damage: str | None = None,
+    on_error: str | None = None,
+    settings: Mapping[str, Setting] | None = None,
+) -> Binding:
+    """A binding from a sink's own defaults and what the configuration says otherwise.
+
+    A protective binding never undoes or repairs: it holds or rejects.
+
+    Raises:
+        ValueError: a combination that would weaken a protective sink, or a faulty rule.
+    """
+    wanted_role = sink.role if role is None else Role(role)
+    default_damage = OnDamage.HOLD if wanted_role is Role.PROTECTIVE else OnDamage.UNDO
+    damage = OnDamage(on_damage) if on_damage is not None else (sink.on_damage or default_damage)
+    if wanted_role is Role.PROTECTIVE and damage not in (OnDamage.HOLD, OnDamage.REJECT):
+        raise ValueError(
+            f"on_damage = {damage.value!r} with role 'protective': damage by a protective sink holds or rejects; "
+            "use 'hold' or 'reject'"
+        )
+    error = OnError(on_error) if on_error is not None else sink.on_error
+    if wanted_role is Role.PROTECTIVE and error is OnError.SKIP:
+        raise ValueError("on_error = 'skip' with role 'protective' would let mail past a scanner that failed")
+    chosen_name = name or sink.name
+    return Binding(
+        name=chosen_name,
+        guid=guid or guid_for(chosen_name),
+        call=sink.function,
+        sink_class=sink_class,
+        priority=sink.priority if priority is None else priority,
+        rule=compile_rule(sink.rule if rule is None else rule),
+        effects=sink.effects if effects is None else frozenset(Effect(effect) for effect in effects),
+        role=wanted_role,
+        on_damage=damage,
+        on_error=error,
+        settings=dict(settings or {}),
+    )
+
+

@@ -1,0 +1,43 @@
+"""What a sink may say: edits as values, and what becomes of the message. Frozen; a sink never changes a message itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lonedot.message.edits import Edit
+
+__all__ = ["Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
+
+
+class Next(msgspec.Struct, frozen=True):
+    """Go on to the next sink, with these edits."""
+
+    edits: tuple[Edit, ...] | list[Edit] = ()
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Call no further sink for this event; the message itself goes on."""
+
+    edits: tuple[Edit, ...] | list[Edit] = ()
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Keep the message until a person releases it. `words` say why, for that person."""
+
+    words: str
+    edits: tuple[Edit, ...] | list[Edit] = ()
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """Refuse the message (550); `words` go to the client."""
+
+    words: str
+
+
+class Discard(msgspec.Struct, frozen=True):
+    """Accept it and send it to nobody; recorded, with `words`, in its history."""
+
+    words: str
+
+
+Verdict = Next | Stop | Hold | Reject | Discard

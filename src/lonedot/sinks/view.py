@@ -1,0 +1,54 @@
+"""`Message`: what a sink is shown. Read-only; every change goes through the edits it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from lonedot.message.content import Content
+from lonedot.message.header import HeaderView
+from lonedot.spool.interface import Facts
+from lonedot.terms.envelope import Envelope
+
+__all__ = ["Message"]
+
+
+class Message:
+    """A message at one event: envelope, header, and the body on demand."""
+
+    __slots__ = ("_content", "_headers", "envelope", "facts", "id", "settings")
+
+    def __init__(
+        self,
+        id: str,
+        envelope: Envelope,
+        facts: Facts,
+        content: Content,
+        settings: Mapping[str, str | int | float | bool],
+    ) -> None:
+        self.id = id
+        self.envelope = envelope
+        self.facts = facts
+        self.settings = settings
+        """The binding's settings."""
+        self._content = content
+        self._headers: HeaderView | None = None
+
+    @property
+    def headers(self) -> HeaderView:
+        """The header section as it stands, every octet kept."""
+        if self._headers is None:
+            self._headers = HeaderView(self._content.head)
+        return self._headers
+
+    @property
+    def size(self) -> int:
+        """Octets, header section included."""
+        return self._content.size
+
+    def body_chunks(self) -> Iterator[bytes]:
+        """The body in pieces: a large one lies in a file and is read as you go."""
+        return self._content.body.chunks()
+
+    def octets(self) -> bytes:
+        """The whole message in memory, CRLF line ends."""
+        return self._content.octets()
