@@ -83,7 +83,7 @@ class ContentChunk(msgspec.Struct, frozen=True):
 
 
 class ContentEnded(msgspec.Struct, frozen=True):
-    """End of data (CRLF.CRLF, or the LAST chunk). Decide: the one reply of the message; the transaction ends with it."""
+    """End of data (CRLF.CRLF, or the LAST chunk). Decide: the one reply of the message; it ends the transaction."""
 
     mode: ContentMode
     size: int
@@ -93,7 +93,7 @@ class ContentEnded(msgspec.Struct, frozen=True):
 
 
 class ChunkRefused(msgspec.Struct, frozen=True):
-    """A BDAT transaction failed on the way (bad size, DATA after BDAT …) and was already answered: drop what was stored."""
+    """A BDAT transaction failed on the way (bad size, DATA after BDAT …) and is already answered: drop what was stored."""
 
     reply: Reply
 
@@ -103,7 +103,7 @@ class ResetGiven(msgspec.Struct, frozen=True):
 
 
 class TlsRequested(msgspec.Struct, frozen=True):
-    """STARTTLS, nothing behind it. The machine has written 220; the shell sends it, shakes hands, then calls `tls_started`."""
+    """STARTTLS, nothing behind it. 220 is written; the shell sends it, shakes hands, then calls `tls_started`."""
 
 
 class AuthRequested(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A binding ties an event to a sink: name, GUID, priority, rule, declared effects, and what happens on damage or error."""
+"""A binding ties an event to a sink: name, GUID, priority, rule, declared effects, and what damage or an error does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 
 from lonedot.message.edits import Effect
 from lonedot.sinks.rules import Rule
-from lonedot.sinks.view import Message
 from lonedot.sinks.verdicts import Verdict
+from lonedot.sinks.view import Message
 
 __all__ = [
     "DEFAULT_PRIORITY",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lonedot.message.content import Content
-from lonedot.message.edits import Edit, Effect, NotApplicable, lower
+from lonedot.message.edits import Edit, Effect, lower
 from lonedot.message.encode import NotCanonical, canonicalise
 from lonedot.message.findings import Code, Finding, Part, Severity
 from lonedot.message.fold import apply_changes, apply_envelope

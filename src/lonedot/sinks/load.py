@@ -129,5 +129,3 @@ def bind(
         on_error=error,
         settings=dict(settings or {}),
     )
-
-

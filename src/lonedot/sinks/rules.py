@@ -125,7 +125,9 @@ def compile_rule(text: str) -> Rule | None:
             raise RuleError(f"{left.strip()!r} is not a command of a rule: use one of {commands}") from None
         pattern = right.strip().lower().encode("utf-8")
         if not equals or not pattern:
-            raise RuleError(f"{condition.strip()!r} has no pattern: write `{command.value}=pattern`, `*` for any")
+            raise RuleError(
+                f"{condition.strip()!r} has no pattern: write `{command.value}=pattern`, `*` for any"
+            )
         match command:
             case Command.EHLO:
                 ehlo.append(_compile_text(pattern, "domain pattern"))

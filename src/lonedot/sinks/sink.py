@@ -1,4 +1,4 @@
-"""`@sink`: how a function says what it is. The decorator adds defaults for its binding and leaves the function as it was."""
+"""`@sink`: how a function says what it is, and the defaults of its bindings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sink may say: edits as values, and what becomes of the message. Frozen; a sink never changes a message itself."""
+"""What a sink may say: edits as values, and what becomes of the message."""
 
 from __future__ import annotations
 
