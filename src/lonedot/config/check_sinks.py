@@ -1,0 +1,77 @@
+"""Sinks: where their code is, and combinations that would let through what they guard against."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+from lonedot.config import disk
+from lonedot.config.given import Drafts, Found, Given
+from lonedot.config.model import OnDamage, OnError, Role, Sink
+
+__all__ = ["judge"]
+
+
+def judge(drafts: Drafts) -> Iterator[Found]:
+    """Everything to say about `[[sink]]`."""
+    names: dict[str, str] = {}
+    guids: dict[str, str] = {}
+    for given in drafts.sinks:
+        sink = given.value
+        if sink is None:
+            continue
+        folded = sink.name.casefold()
+        if folded in names:
+            yield given.fault(
+                "name", f'"{sink.name}" is also the name of {names[folded]}', "use different names"
+            )
+        elif sink.guid in guids:
+            yield given.fault("guid", f"is also the GUID of {guids[sink.guid]}", "use different ones")
+        names.setdefault(folded, given.where)
+        guids.setdefault(sink.guid, given.where)
+        yield from _judge_code(given, sink)
+        yield from _judge_policy(given, sink)
+
+
+def _judge_code(given: Given[Sink], sink: Sink) -> Iterator[Found]:
+    if not given.knows("file", "import"):
+        return
+    if given.has("file") and given.has("import"):
+        yield given.fault("import", "stands beside file", "keep one of the two")
+    elif sink.file is not None:
+        unfit = disk.check_sink_file(sink.file)
+        if unfit is not None:
+            yield given.fault("file", unfit.what, unfit.do)
+    elif sink.import_path:
+        package = sink.import_path.partition(":")[0].partition(".")[0]
+        if not _is_installed(package):
+            yield given.fault(
+                "import",
+                f"there is no package {package}",
+                "install it where lonedot is installed, or mend the name",
+            )
+    else:
+        yield given.fault("", "has no code", 'write file = "sinks/stamp.py:function", or import')
+
+
+def _is_installed(package: str) -> bool:
+    # Of a top-level name this only looks for the file; nothing of the package runs.
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError, OSError):
+        return False
+
+
+def _judge_policy(given: Given[Sink], sink: Sink) -> Iterator[Found]:
+    if sink.role is not Role.PROTECTIVE or not given.knows("role", "on_damage", "on_error"):
+        return
+    if sink.on_damage is OnDamage.UNDO:
+        yield given.warning(
+            "on_damage",
+            "undo lets mail pass that a protective sink was about to change",
+            'write on_damage = "hold"',
+        )
+    if sink.on_error is OnError.SKIP:
+        yield given.warning(
+            "on_error", "skip lets mail pass unscanned when the sink fails", 'write on_error = "hold"'
+        )

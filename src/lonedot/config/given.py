@@ -1,0 +1,91 @@
+"""Tables as far as they could be read, for the checks that look at several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from lonedot.config.faults import Severity
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
+
+__all__ = ["Drafts", "Found", "Given"]
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Given(Generic[S]):
+    """One table: its value with defaults in place of wrong keys, or None when a required key is missing."""
+
+    __slots__ = ("bad", "names", "path", "value", "where")
+
+    def __init__(
+        self,
+        value: S | None,
+        path: tuple[str | int, ...],
+        where: str,
+        names: frozenset[str],
+        bad: frozenset[str],
+    ) -> None:
+        self.value = value
+        self.path = path
+        self.where = where
+        """How faults call it: `listener 2`."""
+        self.names = names
+        """Known keys that the file has."""
+        self.bad = bad
+        """Keys that were wrong, or probably meant by a mistyped one."""
+
+    def has(self, name: str) -> bool:
+        """The file has this key, and it could be read."""
+        return name in self.names and name not in self.bad
+
+    def knows(self, *names: str) -> bool:
+        """None of these keys was wrong, so what the value says of them can be judged."""
+        return self.bad.isdisjoint(names)
+
+    def fault(self, name: str, what: str, do: str) -> Found:
+        """A fault of one of its keys."""
+        return self._found(Severity.FAULT, name, what, do)
+
+    def warning(self, name: str, what: str, do: str) -> Found:
+        """A warning about one of its keys."""
+        return self._found(Severity.WARNING, name, what, do)
+
+    def note(self, name: str, what: str, do: str) -> Found:
+        """A note about one of its keys."""
+        return self._found(Severity.NOTE, name, what, do)
+
+    def _found(self, severity: Severity, name: str, what: str, do: str) -> Found:
+        where = f"{self.where}: {name}" if name else self.where
+        return Found((*self.path, name), severity, where, what, do)
+
+    def with_value(self, value: S) -> Given[S]:
+        return Given(value, self.path, self.where, self.names, self.bad)
+
+
+class Found(NamedTuple):
+    """Something to say, before the place in the file is known."""
+
+    path: tuple[str | int, ...]
+    severity: Severity
+    where: str
+    what: str
+    do: str
+
+
+class Drafts(NamedTuple):
+    """All tables of a file."""
+
+    file: Path
+    present: frozenset[str]
+    """Names of the tables that stand in the file, readable or not."""
+
+    server: Given[Server]
+    listeners: Sequence[Given[Listener]]
+    routes: Sequence[Given[Route]]
+    sinks: Sequence[Given[Sink]]
+    pickup: Given[Pickup]
+    badmail: Given[Badmail]

@@ -1,0 +1,642 @@
+"""The values of the configuration, each key with what it means and what goes wrong when it is mis-set.
+
+Rules: a key exists exactly when a field here carries a `Key`; the reader in it is the only way from TOML to the
+value; `docs/config.md` is written from these lines. Field and key have the same name, but for `import_path`, which
+is `import` in a file. Rooms below do not know this one: `app` hands them what they need.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from lonedot.config import values as v
+from lonedot.spool.interface import SpoolPaths
+from lonedot.terms.address import Address
+
+__all__ = [
+    "Badmail",
+    "Config",
+    "InboundTls",
+    "KeepContent",
+    "Key",
+    "LineEnds",
+    "Listener",
+    "LogKind",
+    "LogLevel",
+    "LongLines",
+    "OnDamage",
+    "OnError",
+    "OutboundTls",
+    "Pickup",
+    "Role",
+    "Route",
+    "Server",
+    "Sink",
+    "SinkEffect",
+]
+
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+_MINUTE = 60.0
+_HOUR = 3600.0
+_DAY = 86400.0
+_YEAR = 366 * _DAY
+
+
+class LogKind(enum.Enum):
+    AUTO = "auto"
+    HUMAN = "human"
+    JSON = "json"
+
+
+class LogLevel(enum.Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class KeepContent(enum.Enum):
+    NONE = "none"
+    DAMAGED = "damaged"
+    ALL = "all"
+
+
+class LineEnds(enum.Enum):
+    AUTO = "auto"
+    REJECT = "reject"
+    NORMALIZE = "normalize"
+
+
+class LongLines(enum.Enum):
+    AUTO = "auto"
+    REJECT = "reject"
+    ENCODE = "encode"
+
+
+class InboundTls(enum.Enum):
+    OFF = "off"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class OutboundTls(enum.Enum):
+    OFF = "off"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    VERIFIED = "verified"
+
+
+class SinkEffect(enum.Enum):
+    HEADER = "header"
+    BODY = "body"
+    ENVELOPE = "envelope"
+
+
+class Role(enum.Enum):
+    COSMETIC = "cosmetic"
+    PROTECTIVE = "protective"
+
+
+class OnDamage(enum.Enum):
+    UNDO = "undo"
+    REPAIR = "repair"
+    HOLD = "hold"
+    REJECT = "reject"
+
+
+class OnError(enum.Enum):
+    DEFER = "defer"
+    SKIP = "skip"
+    REJECT = "reject"
+    HOLD = "hold"
+
+
+class Key:
+    """What a field's annotation says of its key: how it is read, what it means, how it is written."""
+
+    __slots__ = ("default", "example", "means", "read")
+
+    def __init__(self, read: v.Reader[object], means: str, example: str, default: str = "") -> None:
+        self.read = read
+        self.means = means
+        self.example = example
+        """A value as TOML."""
+        self.default = default
+        """In words, where the default is not a plain value."""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The relay as a whole."""
+
+    hostname: Annotated[
+        str,
+        Key(
+            v.host_name,
+            "The name the relay gives itself in greetings, EHLO, trace fields and Message-IDs. Receivers judge by it: "
+            "a name that is not in DNS makes some of them refuse.",
+            '"relay.example.com"',
+            "the machine's full name, when it has one",
+        ),
+    ]
+    spool: Annotated[
+        Path,
+        Key(
+            v.path,
+            "The folder of the queue, made with mode 0700. It must be on a local disk; two relays cannot share it.",
+            '"spool"',
+            "`spool`",
+        ),
+    ]
+    registry: Annotated[
+        Path | None,
+        Key(
+            v.path,
+            "The file of bindings that commands may change. A file that is missing is no fault.",
+            '"sinks.toml"',
+        ),
+    ] = None
+    postmaster: Annotated[
+        Address,
+        Key(
+            v.address,
+            "Where mail to `postmaster` without a domain goes, and who is told of what nobody else can be told. "
+            "If no route leads there, such mail ends in Badmail.",
+            '"postmaster@example.com"',
+            "`postmaster@` and the hostname",
+        ),
+    ] = Address(b"postmaster")
+    max_size: Annotated[
+        int,
+        Key(
+            v.size(65536, 2 * _GIB),
+            "Largest message in octets, also announced by SIZE. Too small, and scans are refused with 552.",
+            '"50 MiB"',
+        ),
+    ] = 50 * _MIB
+    hop_limit: Annotated[
+        int,
+        Key(
+            v.whole(5, 200),
+            "A message with so many Received fields goes in a circle and is returned. Too small, and honest mail that "
+            "passes many relays is returned too.",
+            "30",
+        ),
+    ] = 30
+    memory: Annotated[
+        int,
+        Key(
+            v.size(1 * _MIB, 64 * _GIB),
+            "Octets of messages being received that may be in memory at one time; beyond it they go to disk at once.",
+            '"64 MiB"',
+        ),
+    ] = 64 * _MIB
+    log: Annotated[
+        LogKind,
+        Key(
+            v.one_of(LogKind),
+            "`human` is one coloured line, `json` one object a line; `auto` looks at the terminal.",
+            '"auto"',
+        ),
+    ] = LogKind.AUTO
+    log_level: Annotated[
+        LogLevel,
+        Key(
+            v.one_of(LogLevel),
+            "The least that is logged. `debug` has a line for every command of every session.",
+            '"info"',
+        ),
+    ] = LogLevel.INFO
+    keep_history: Annotated[
+        timedelta,
+        Key(
+            v.duration(0, 10 * _YEAR),
+            "How long finished messages, transcripts and events can be searched. The longer, the more disk.",
+            '"7d"',
+        ),
+    ] = timedelta(days=7)
+    keep_content: Annotated[
+        KeepContent,
+        Key(
+            v.one_of(KeepContent),
+            "Of which finished messages the content is kept for that time: of none, of those that something damaged, "
+            "of all. With `none`, a damage can no longer be replayed.",
+            '"damaged"',
+        ),
+    ] = KeepContent.DAMAGED
+    drain_seconds: Annotated[
+        float,
+        Key(
+            v.number(0, 3600),
+            "How long a stop waits for sessions and attempts. What is cut off is tried again, and may arrive twice.",
+            "30",
+        ),
+    ] = 30.0
+
+    @property
+    def paths(self) -> SpoolPaths:
+        return SpoolPaths(self.spool)
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """One address where SMTP is spoken."""
+
+    address: Annotated[
+        v.Endpoint,
+        Key(
+            v.listen_endpoint,
+            "Address and port. `0.0.0.0` is every IPv4 address, `[::]` every IPv6 address.",
+            '"127.0.0.1:2525"',
+        ),
+    ]
+    name: Annotated[str, Key(v.label, "What logs call it.", '"copiers"', "the address")] = ""
+    relay_from: Annotated[
+        tuple[v.Network, ...],
+        Key(
+            v.many(v.network),
+            "Networks whose clients may send anywhere without a login. Everybody in them is trusted with your name.",
+            '["127.0.0.0/8", "192.168.10.0/24"]',
+        ),
+    ] = ()
+    relay_to: Annotated[
+        tuple[str, ...],
+        Key(
+            v.many(v.domain_set),
+            "Domains for which mail is taken from anybody: your own.",
+            '["example.com", "*.example.com"]',
+        ),
+    ] = ()
+    line_ends: Annotated[
+        LineEnds,
+        Key(
+            v.one_of(LineEnds),
+            "What happens to a bare CR or LF in a message: refused with 550, or made CRLF and written in the ledger. "
+            "`auto` refuses strangers and mends for `relay_from`. No choice lets one through.",
+            '"auto"',
+        ),
+    ] = LineEnds.AUTO
+    long_lines: Annotated[
+        LongLines,
+        Key(
+            v.one_of(LongLines),
+            "What happens to a line over 998 octets: refused with 550, or the part is encoded anew and the ledger says "
+            "so. `auto` refuses strangers and encodes for `relay_from`.",
+            '"auto"',
+        ),
+    ] = LongLines.AUTO
+    tls: Annotated[
+        InboundTls,
+        Key(
+            v.one_of(InboundTls),
+            "`starttls` offers it in EHLO, `implicit` begins with TLS (port 465).",
+            '"off"',
+        ),
+    ] = InboundTls.OFF
+    tls_certificate: Annotated[
+        Path | None,
+        Key(v.path, "PEM file with the certificate, the issuers' behind it.", '"tls/relay.pem"'),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Key(v.path, "PEM file with the key, readable by the relay alone.", '"tls/relay.key"'),
+    ] = None
+    require_tls: Annotated[
+        bool,
+        Key(
+            v.boolean,
+            "Refuses MAIL before STARTTLS with 530. Old devices cannot do TLS and are locked out.",
+            "false",
+        ),
+    ] = False
+    ehlo_off: Annotated[
+        tuple[str, ...],
+        Key(
+            v.many(v.keyword),
+            'EHLO keywords that are not offered. `["8BITMIME"]` is the old 7-bit setting.',
+            '["CHUNKING", "8BITMIME"]',
+        ),
+    ] = ()
+    max_connections: Annotated[
+        int,
+        Key(
+            v.whole(1, 100_000),
+            "Sessions at one time; more are told 421. The system's limit of open files must allow it.",
+            "1000",
+        ),
+    ] = 1000
+    max_connections_per_client: Annotated[
+        int,
+        Key(
+            v.whole(1, 100_000),
+            "Sessions at one time from one address outside `relay_from`; more are told 421.",
+            "100",
+        ),
+    ] = 100
+    max_recipients: Annotated[
+        int,
+        Key(
+            v.whole(100, 100_000),
+            "Recipients of one message; more are told 452 and senders try them again.",
+            "1000",
+        ),
+    ] = 1000
+    max_errors: Annotated[
+        int,
+        Key(
+            v.whole(1, 10_000),
+            "Refused commands in one session before 421 ends it. Too small punishes clumsy devices.",
+            "20",
+        ),
+    ] = 20
+    command_timeout: Annotated[
+        timedelta,
+        Key(v.duration(1, _HOUR), "How long a silent client is waited for between commands.", '"5m"'),
+    ] = timedelta(minutes=5)
+    data_timeout: Annotated[
+        timedelta,
+        Key(v.duration(1, _HOUR), "How long a silent client is waited for inside a message.", '"3m"'),
+    ] = timedelta(minutes=3)
+    session_timeout: Annotated[
+        timedelta,
+        Key(
+            v.duration(60, 7 * _DAY),
+            "How long a session may last in all; between two messages it is then told 421. Guards against clients that "
+            "drip.",
+            '"2h"',
+        ),
+    ] = timedelta(hours=2)
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Where mail for some recipients goes. The first route that matches, in the order of the file, is taken."""
+
+    to: Annotated[
+        tuple[str, ...],
+        Key(
+            v.many(v.pattern, at_least=1),
+            "Which recipients: `*`, a domain, `*.example.com` (what is below it), or one address.",
+            '"*"',
+        ),
+    ]
+    smarthost: Annotated[
+        tuple[v.Endpoint, ...],
+        Key(
+            v.many(v.next_hop, at_least=1),
+            "Host and port (25 when not given), or several that are tried in turn.",
+            '"smtp.example.com:587"',
+        ),
+    ]
+    name: Annotated[str, Key(v.label, "What logs call it.", '"provider"', "the patterns")] = ""
+    tls: Annotated[
+        OutboundTls,
+        Key(
+            v.one_of(OutboundTls),
+            "`opportunistic` uses STARTTLS where offered and believes any certificate; `required` does not send "
+            "without TLS; `verified` also checks name and issuer. At port 465 TLS comes first, but for `off`.",
+            '"opportunistic"',
+        ),
+    ] = OutboundTls.OPPORTUNISTIC
+    tls_ca: Annotated[
+        Path | None,
+        Key(
+            v.path, "PEM file of the issuers that `verified` believes.", '"tls/ca.pem"', "those of the system"
+        ),
+    ] = None
+    login: Annotated[
+        str,
+        Key(v.text, "Name for AUTH at the smarthost; it is given only under TLS or on loopback.", '"relay"'),
+    ] = ""
+    password: Annotated[
+        v.Secret | None,
+        Key(v.secret, "Its password in plain. Better is one of the next two.", '"…"'),
+    ] = None
+    password_file: Annotated[
+        Path | None,
+        Key(
+            v.path,
+            "File with the password on its first line, readable by the relay alone.",
+            '"smarthost.password"',
+        ),
+    ] = None
+    password_env: Annotated[
+        str,
+        Key(v.text, "Name of the environment variable with the password.", '"SMARTHOST_PASSWORD"'),
+    ] = ""
+    ehlo_off: Annotated[
+        tuple[str, ...],
+        Key(
+            v.many(v.keyword),
+            "EHLO keywords of the smarthost that are treated as not offered. `8BITMIME` makes every copy 7-bit.",
+            '["CHUNKING"]',
+        ),
+    ] = ()
+    connections: Annotated[
+        int,
+        Key(
+            v.whole(1, 1000),
+            "Connections at one time. Many providers allow few, and refuse or delay what is above.",
+            "20",
+        ),
+    ] = 20
+    messages_per_connection: Annotated[
+        int,
+        Key(v.whole(1, 1_000_000), "Messages over one connection before a new one is made.", "100"),
+    ] = 100
+    retry_minutes: Annotated[
+        tuple[float, ...],
+        Key(
+            v.many(v.number(0.01, 10_080), at_least=1),
+            "Minutes between attempts; the last is repeated. Too short, and the next hop may block the relay.",
+            "[1, 5, 15, 30, 60, 240]",
+        ),
+    ] = (1.0, 5.0, 15.0, 30.0, 60.0, 240.0)
+    jitter: Annotated[
+        float,
+        Key(
+            v.number(0, 0.5),
+            "By which share a waiting time is varied at random, so that retries do not come in one wave.",
+            "0.1",
+        ),
+    ] = 0.1
+    expire: Annotated[
+        timedelta,
+        Key(
+            v.duration(60, 30 * _DAY),
+            "After this the sender is told that the message could not be delivered.",
+            '"2d"',
+        ),
+    ] = timedelta(days=2)
+    delay_notice: Annotated[
+        timedelta,
+        Key(
+            v.duration(0, 30 * _DAY),
+            "After this the sender is told, once, that it is late; 0 never tells.",
+            '"4h"',
+        ),
+    ] = timedelta(hours=4)
+    connect_timeout: Annotated[
+        timedelta,
+        Key(v.duration(1, 10 * _MINUTE), "For the connection and its TLS handshake.", '"30s"'),
+    ] = timedelta(seconds=30)
+    command_timeout: Annotated[
+        timedelta,
+        Key(
+            v.duration(1, _HOUR),
+            "For the greeting and for the reply to a command (RFC 5321 §4.5.3.2 asks for 5 minutes).",
+            '"5m"',
+        ),
+    ] = timedelta(minutes=5)
+    data_timeout: Annotated[
+        timedelta,
+        Key(
+            v.duration(1, _HOUR),
+            "For 354, and for each piece of a message to be taken (the RFC asks for 2 and 3 minutes).",
+            '"3m"',
+        ),
+    ] = timedelta(minutes=3)
+    final_timeout: Annotated[
+        timedelta,
+        Key(
+            v.duration(1, _HOUR),
+            "For the reply to the end of data (the RFC asks for 10 minutes). Too short, and slow receivers get copies.",
+            '"10m"',
+        ),
+    ] = timedelta(minutes=10)
+
+
+class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "import"}):
+    """A function that sees each message on arrival. What it does not declare is undone."""
+
+    name: Annotated[
+        str, Key(v.label, "Its display name: in the ledger, in logs, in `lonedot why`.", '"XRecipientList"')
+    ]
+    file: Annotated[
+        v.SinkFile | None,
+        Key(
+            v.sink_file,
+            "Python file, and the function in it when it holds several. Either this or `import`.",
+            '"sinks/stamp.py:stamp"',
+        ),
+    ] = None
+    import_path: Annotated[
+        str,
+        Key(
+            v.import_path,
+            "Module and attribute of an installed package. Either this or `file`.",
+            '"lonedot.sinks.builtin.x_recipient:sink"',
+        ),
+    ] = ""
+    enabled: Annotated[bool, Key(v.boolean, "With false it stays in the file and never runs.", "true")] = True
+    priority: Annotated[
+        int,
+        Key(v.whole(0, 32767), "Low numbers run first; equal ones by name.", "24575"),
+    ] = 24575
+    rule: Annotated[
+        str,
+        Key(
+            v.rule,
+            "Which messages: `RCPT TO=pattern`, `MAIL FROM=pattern`, `EHLO=pattern`, several separated by `;` of which "
+            "one is enough. A matching recipient is enough for the whole message.",
+            '"RCPT TO=*@example.com"',
+            "every message",
+        ),
+    ] = ""
+    effects: Annotated[
+        tuple[SinkEffect, ...],
+        Key(
+            v.many(v.one_of(SinkEffect)),
+            "What it may change: `header`, `body`, `envelope`. With an empty list it only looks. Anything else it "
+            "changes is undone.",
+            '["header"]',
+            "what the sink's own code declares",
+        ),
+    ] = ()
+    role: Annotated[
+        Role | None,
+        Key(
+            v.one_of(Role),
+            "`cosmetic`: mail goes out without its work when it fails. `protective` (a scanner): mail is held when it "
+            "fails. A scanner set to cosmetic lets mail pass unscanned.",
+            '"cosmetic"',
+            "what the sink's own code declares",
+        ),
+    ] = None
+    on_damage: Annotated[
+        OnDamage | None,
+        Key(
+            v.one_of(OnDamage),
+            "What is done when it damages a message: send it as it was before, mend it, hold it, refuse it.",
+            '"undo"',
+            "`undo` for a cosmetic sink, `hold` for a protective one",
+        ),
+    ] = None
+    on_error: Annotated[
+        OnError,
+        Key(
+            v.one_of(OnError),
+            "What is done when it raises or takes too long: answer 451 so that the client tries again, go on without "
+            "it, refuse, or hold.",
+            '"defer"',
+        ),
+    ] = OnError.DEFER
+    deadline_seconds: Annotated[
+        float,
+        Key(v.number(0.01, 3600), "How long one call may take before it counts as an error.", "10"),
+    ] = 10.0
+    guid: Annotated[
+        str,
+        Key(v.guid, "Its identity in the ledger through changes of name.", '"…"', "derived from the name"),
+    ] = ""
+    settings: Annotated[
+        Mapping[str, str | int | float | bool],
+        Key(v.plain_settings, "Texts and numbers for the sink itself.", '{ field = "X-Stamp" }'),
+    ] = {}
+    effects_given: bool = False
+    """The file has the key `effects` (an empty list is a statement, too)."""
+
+
+class Pickup(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder where programs leave messages as files."""
+
+    enabled: Annotated[bool, Key(v.boolean, "Whether the folder is looked at.", "true")] = True
+    folder: Annotated[
+        Path,
+        Key(
+            v.path,
+            "Who can write there can send mail in any name. It must be on the spool's file system.",
+            '"spool/pickup"',
+            "`pickup` in the spool",
+        ),
+    ] = Path()
+    poll_seconds: Annotated[
+        float,
+        Key(v.number(0.05, 3600), "How often it is looked at.", "1"),
+    ] = 1.0
+
+
+class Badmail(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder for what can be neither delivered nor returned."""
+
+    folder: Annotated[
+        Path, Key(v.path, "Made with mode 0700.", '"spool/badmail"', "`badmail` in the spool")
+    ] = Path()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration without a fault."""
+
+    file: Path
+    server: Server
+    listeners: tuple[Listener, ...]
+    routes: tuple[Route, ...]
+    sinks: tuple[Sink, ...]
+    pickup: Pickup
+    badmail: Badmail
+    revision: str
+    """12 hexadecimal digits over the effective values; passwords are left out of it."""
