@@ -31,6 +31,8 @@ class Profile(msgspec.Struct, frozen=True, array_like=True):
     """Some line (also the first) starts with a dot."""
     ends_with_crlf: bool = True
     """True of an empty section."""
+    ends_with_line_end: bool = True
+    """The last octet is CR or LF. True of an empty section."""
 
     @property
     def has_clean_line_ends(self) -> bool:
