@@ -1,0 +1,78 @@
+"""What all commands share: options of the same name, JSON, errors in one form, octets for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+__all__ = ["Problem", "config_option", "escape", "json_option", "print_json", "signs"]
+
+C = TypeVar("C", bound=Callable[..., object])
+
+
+class Problem(click.ClickException):
+    """Why a command cannot go on: `what`, `where` and what to `do`, printed as `lonedot: what; where; do`."""
+
+    def __init__(self, what: str, *, where: str = "", do: str = "", code: int = 1) -> None:
+        super().__init__("; ".join(part for part in (what, where, do) if part))
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def json_option(command: C) -> C:
+    """`--json`, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def config_option(command: C) -> C:
+    """`-c`, `--config`, as `config_file`."""
+    option = click.option(
+        "-c",
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("lonedot.toml"),
+        show_default=True,
+        envvar="LONEDOT_CONFIG",
+        show_envvar=True,
+        help="The configuration.",
+    )
+    return option(command)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on one line. Octets are made text by the caller (see `escape`); here they become base64."""
+    import msgspec
+
+    click.echo(msgspec.json.encode(value, enc_hook=str).decode())
+
+
+def escape(octets: bytes) -> str:
+    r"""Printable ASCII as it is, the rest as escapes: `%%EOF\n\r\n.\r\n`."""
+    return octets.decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+def signs(octets: bytes) -> str:
+    """Line ends by their names, between spaces: `%%EOF LF . CR LF`."""
+    words: list[str] = []
+    plain = bytearray()
+
+    def flush() -> None:
+        if plain:
+            words.append(escape(bytes(plain)))
+            plain.clear()
+
+    for octet in octets:
+        name = {10: "LF", 13: "CR", 0: "NUL"}.get(octet)
+        if name is None:
+            plain.append(octet)
+        else:
+            flush()
+            words.append(name)
+    flush()
+    return " ".join(words)
