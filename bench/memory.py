@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -134,9 +133,7 @@ def _start(stack: ExitStack, relay: Relay, clients: int, parent: Path) -> Counti
     folder = open_folder(parent)
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     sink = stack.enter_context(CountingSink())
-    own_folder = Path(tempfile.mkdtemp(prefix=f"{relay.name}-", dir=folder))
-    own_folder.chmod(0o755)
-    relay.start(own_folder, sink.port)
+    relay.start(folder, sink.port)
     stack.callback(relay.stop)
     return sink
 

@@ -9,7 +9,6 @@ import io
 import pstats
 import shutil
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def profile_cell(
             environment={"LONEDOT_PROFILE": str(dump), "PYTHONPATH": str(REPOSITORY)},
         )
         sink = stack.enter_context(CountingSink())
-        relay.start(Path(tempfile.mkdtemp(prefix="lonedot-", dir=folder)), sink.port)
+        relay.start(folder, sink.port)
         stack.callback(relay.stop)
         passage = send_burst(cell, messages, relay.port, sink, limit_seconds=BURST_LIMIT_SECONDS)
         say(f"{cell}: {messages} messages in {passage.seconds:.2f} s under the profiler")

@@ -202,8 +202,8 @@ def _measure_cell(cell: Cell, relays: tuple[Relay, Relay], plan: Plan, say: Say)
         sides: list[_Side] = []
         for relay in relays:
             sink = stack.enter_context(CountingSink())
-            own_folder = Path(tempfile.mkdtemp(prefix=f"{relay.name}-", dir=folder))
-            own_folder.chmod(0o755)
+            own_folder = folder / relay.name
+            own_folder.mkdir(mode=0o755)
             relay.start(own_folder, sink.port)
             stack.callback(relay.stop)
             sides.append(_Side(relay.name, relay, sink, plan.burst_seconds))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.load import LoadError, await_greeting, free_port, program
-from tests.peers.postfix import Postfix, PostfixSettings
+from tests.peers.postfix import Postfix, PostfixError, PostfixSettings
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -171,7 +171,10 @@ class PostfixRelay:
             },
         )
         self._postfix = Postfix(settings, parent=folder)
-        self._postfix.start()
+        try:
+            self._postfix.start()
+        except PostfixError as error:
+            raise LoadError(f"{self.name} did not start: {error}") from None
         self._pid = self._postfix.master_pid
 
     def stop(self) -> None:

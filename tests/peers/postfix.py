@@ -37,6 +37,7 @@ START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 DAEMONS_SECONDS = 3.0
 POLL_SECONDS = 0.02
+SOCKET_PATH_LIMIT = 107  # octets, unix(7)
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
 QUEUE_FOLDERS = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
@@ -175,7 +176,7 @@ class Postfix:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_once(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="lonedot-postfix-", dir=self._parent))
+        self.folder = Path(tempfile.mkdtemp(prefix="postfix-", dir=self._parent))
         try:
             self._write_configuration()
             console = self.folder / "log" / "console"
@@ -196,6 +197,8 @@ class Postfix:
     def _write_configuration(self) -> None:
         owner = pwd.getpwnam("postfix")
         self.folder.chmod(0o755)
+        if len(str(self._queue / "public" / "postlog")) > SOCKET_PATH_LIMIT:
+            raise PostfixError(f"the path of {self.folder} is too long for Postfix's sockets")
         for name in ("etc", "queue", "data", "log"):
             (self.folder / name).mkdir(mode=0o755)
         os.chown(self.folder / "data", owner.pw_uid, owner.pw_gid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from bench.processes import MemoryWatch, cpu_seconds, memory, peak_rss, tree
 from bench.relay import Burst, CellResult, SideResult
 from bench.relays import LonedotRelay, PostfixRelay, parse_relay
 from bench.report import relay_table
+from tests.need import need
 from tests.peers.postfix import need_postfix
 
 SMALL = Cell(1024, 4, Mode.REUSE)
@@ -52,6 +52,10 @@ asyncio.run(serve())
 """
 
 
+def need_smtp_source() -> None:
+    need("smtp-source", "postfix")
+
+
 @pytest.fixture
 def forwarder(tmp_path: Path) -> str:
     """The call of a relay that takes lonedot's arguments."""
@@ -64,8 +68,9 @@ def forwarder(tmp_path: Path) -> str:
 def open_folder() -> Iterator[Path]:
     """A folder that the user `postfix` may enter, which `tmp_path` is not."""
     with tempfile.TemporaryDirectory(prefix="lonedot-test-") as name:
-        os.chmod(name, 0o755)
-        yield Path(name)
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 # --- cells ---------------------------------------------------------------------------------------
@@ -220,12 +225,6 @@ def test_the_table_has_a_row_for_each_cell() -> None:
 
 
 # --- with the real programs ----------------------------------------------------------------------
-
-
-def need_smtp_source() -> None:
-    from tests.need import need
-
-    need("smtp-source", "postfix")
 
 
 @pytest.mark.peer

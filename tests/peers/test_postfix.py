@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import smtplib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,11 @@ def test_parameters_win_and_a_fault_in_them_is_told() -> None:
         assert greeting == b"postfix.example.net ESMTP of a test"
     with pytest.raises(PostfixError, match="no_such_program_folder"):
         Postfix(PostfixSettings(parameters={"daemon_directory": "/no_such_program_folder"})).start()
+
+
+def test_a_folder_too_deep_for_sockets_is_told(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    with pytest.raises(PostfixError, match="too long"):
+        Postfix(parent=deep).start()
+    assert list(deep.iterdir()) == []
