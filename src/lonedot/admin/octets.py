@@ -1,0 +1,129 @@
+"""The octets of a stored message in each of its forms, made anew from arrival form and ledger.
+
+The form `sent` is built as the courier builds it, and its digests are compared with those recorded at the time, so
+"these are the octets that left" is a proof and not a belief.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+from lonedot.admin.values import AdminError, Form, Octets, Piece, Remark
+from lonedot.message.content import Content
+from lonedot.message.encode import DataEncoder, NotCanonical, StoredAltered, canonicalise
+from lonedot.message.fold import fold
+from lonedot.spool.interface import Attempt, ContentDamaged, NoSuchMessage, Spool, SpoolFault, Stored
+
+__all__ = ["arrival_form", "in_thread", "octets_of", "queued_form"]
+
+
+async def in_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Chunks (never empty) of what may have to be read from a disk, without holding up the loop."""
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk
+
+
+def arrival_form(spool: Spool, stored: Stored) -> Content:
+    """The octets as they came.
+
+    Raises:
+        AdminError: they are gone, or not what was stored.
+    """
+    if not stored.has_content:
+        raise AdminError(
+            "its octets are no longer kept",
+            str(stored.id),
+            "set keep_content in [server] to keep those of finished messages",
+        )
+    try:
+        return spool.content(stored.id)
+    except NoSuchMessage:
+        raise AdminError("there is no such message", str(stored.id), "lonedot queue list") from None
+    except (ContentDamaged, SpoolFault) as error:
+        raise AdminError(
+            f"its octets cannot be read: {error}",
+            str(stored.id),
+            "look at the disk; a copy may be in a backup",
+        ) from error
+
+
+async def queued_form(spool: Spool, stored: Stored) -> Content:
+    """The octets after everything in the ledger, as every next hop gets them.
+
+    Raises:
+        AdminError: they cannot be read, or the ledger does not fit them.
+    """
+    arrival = arrival_form(spool, stored)
+    try:
+        return await asyncio.to_thread(fold, arrival, stored.ledger)
+    except (OSError, ValueError, LookupError) as error:
+        raise AdminError(f"the ledger cannot be applied: {error}", str(stored.id)) from error
+
+
+async def octets_of(spool: Spool, stored: Stored, form: Form, attempt: int = 0) -> AsyncIterator[Piece]:
+    """Octets, and remarks about them."""
+    match form:
+        case Form.ARRIVAL:
+            content = arrival_form(spool, stored)
+        case Form.QUEUED:
+            content = await queued_form(spool, stored)
+        case Form.SENT:
+            async for piece in _sent(spool, stored, attempt):
+                yield piece
+            return
+    try:
+        async for chunk in in_thread(content.chunks()):
+            yield Octets(chunk)
+    except (OSError, ValueError) as error:
+        raise AdminError(f"its octets cannot be read to the end: {error}", str(stored.id)) from error
+
+
+async def _sent(spool: Spool, stored: Stored, number: int) -> AsyncIterator[Piece]:
+    number, attempt = _attempt_that_sent(stored, number)
+    wire = attempt.wire
+    assert wire is not None  # _attempt_that_sent chose it for that
+    arrival = arrival_form(spool, stored)
+    recipient = attempt.outcomes[0][0] if attempt.outcomes else None
+    try:
+        content = await asyncio.to_thread(fold, arrival, (*stored.ledger, *attempt.suffix), recipient)
+        encoder = DataEncoder(await asyncio.to_thread(canonicalise, content), wire.mode)
+        async for chunk in in_thread(encoder.chunks()):
+            yield Octets(chunk)
+    except (NotCanonical, StoredAltered) as error:
+        raise AdminError(
+            f"what is stored now cannot be what was sent: {error}", str(stored.id), f"lonedot why {stored.id}"
+        ) from error
+    except (OSError, ValueError, LookupError) as error:
+        raise AdminError(f"its octets cannot be read to the end: {error}", str(stored.id)) from error
+    made = encoder.record()
+    same = (made.head_sha256, made.body_sha256, made.size, made.tail) == (
+        wire.head_sha256,
+        wire.body_sha256,
+        wire.size,
+        wire.tail,
+    )
+    if same:
+        yield Remark(
+            f"attempt {number}: the same octets as were sent to {attempt.next_hop} (SHA-256 compared)"
+        )
+    else:
+        yield Remark(
+            f"attempt {number}: NOT the octets that were sent to {attempt.next_hop}: the digests recorded then differ",
+            is_fault=True,
+        )
+
+
+def _attempt_that_sent(stored: Stored, number: int) -> tuple[int, Attempt]:
+    numbered = list(enumerate(stored.attempts, 1))
+    if number:
+        chosen = [pair for pair in numbered if pair[0] == number]
+        if not chosen:
+            raise AdminError(f"there is no attempt {number}", str(stored.id), f"it has {len(numbered)}")
+        if chosen[0][1].wire is None:
+            raise AdminError(f"attempt {number} sent no content", str(stored.id), f"lonedot why {stored.id}")
+        return chosen[0]
+    for pair in reversed(numbered):
+        if pair[1].wire is not None:
+            return pair
+    raise AdminError("nothing of it was sent yet", str(stored.id), f"lonedot why {stored.id}")

@@ -1,0 +1,300 @@
+"""What can be done with the queue, as plain functions over a spool. Every skin calls these and nothing else.
+
+Rules:
+1. Called on the thread of the spool's event loop. Reading large bodies goes to a thread; the spool itself never does.
+2. The same functions serve a running relay (then the hooks tell its scheduler) and a spool whose relay is down.
+3. What goes wrong is an `AdminError` that says what, where and what to do. One bad id of many stops nothing that was
+   not asked for: ids are resolved before anything is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from lonedot.admin.ids import resolve, resolve_all
+from lonedot.admin.octets import in_thread, octets_of, queued_form
+from lonedot.admin.values import (
+    MAX_LISTED,
+    AdminError,
+    Changed,
+    ExportArguments,
+    FileBegins,
+    FileEnds,
+    HoldArguments,
+    IdArguments,
+    IdsArguments,
+    Left,
+    ListArguments,
+    Listing,
+    NoArguments,
+    Octets,
+    OctetsArguments,
+    Piece,
+    Remark,
+    Status,
+)
+from lonedot.diagnosis.record import Record, record_of
+from lonedot.diagnosis.why import Journey, TranscriptLine, Transcripts, journey
+from lonedot.spool.interface import Filter, MessageState, NoSuchMessage, Spool, Stored, TranscriptRef
+from lonedot.terms.clock import Clock
+from lonedot.terms.ids import MessageId
+
+__all__ = [
+    "DELETE",
+    "EXPORT",
+    "HOLD",
+    "LIST",
+    "OCTETS",
+    "RELEASE",
+    "RETRY",
+    "SHOW",
+    "STATUS",
+    "WHY",
+    "Desk",
+    "Operation",
+    "RelayHooks",
+    "StreamOperation",
+    "TranscriptReader",
+]
+
+A = TypeVar("A", bound=msgspec.Struct)
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class RelayHooks(Protocol):
+    """What the running relay wants to know of; given by the app."""
+
+    def kick(self, ids: Sequence[MessageId]) -> None:
+        """These may be tried at once."""
+        ...
+
+    def forget(self, ids: Sequence[MessageId]) -> None:
+        """These are no longer to be tried; what is on the wire already is not stopped."""
+        ...
+
+
+class TranscriptReader(Protocol):
+    """Reads recorded conversations; one that cannot be read is empty, never an error."""
+
+    def session(self, ref: TranscriptRef) -> tuple[TranscriptLine, ...]: ...
+
+    def attempt(self, ref: TranscriptRef) -> tuple[TranscriptLine, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What operations work on."""
+
+    spool: Spool
+    clock: Clock
+    transcripts: TranscriptReader | None = None
+    hooks: RelayHooks | None = None
+    """None: the relay is down."""
+    since: float = 0.0
+    """When the relay started."""
+    expire_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By name of the route, how long a message is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[A, R]):
+    """A question with one answer."""
+
+    name: str
+    arguments: type[A]
+    result: type[R]
+    run: Callable[[Desk, A], Awaitable[R]]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOperation(Generic[A]):
+    """A question answered piece by piece."""
+
+    name: str
+    arguments: type[A]
+    run: Callable[[Desk, A], AsyncIterator[Piece]]
+
+
+async def list_messages(desk: Desk, wanted: ListArguments) -> Listing:
+    """The queue as rows, damaged and held ones with their reason."""
+    limit = _limit(wanted.limit)
+    ids = resolve_all(desk.spool, wanted.ids) if wanted.ids else ()
+    rows = desk.spool.listing(
+        Filter(states=wanted.states, ids=ids, sender=wanted.sender, recipient=wanted.recipient, limit=limit)
+    )
+    return Listing(tuple(rows), _counts(desk), len(rows) >= limit, desk.clock.now())
+
+
+async def show(desk: Desk, wanted: IdArguments) -> Record:
+    """All that is stored of a message, but for its octets."""
+    return record_of(_stored(desk, wanted.id))
+
+
+async def why(desk: Desk, wanted: IdArguments) -> Journey:
+    """The journey of a message."""
+    stored = _stored(desk, wanted.id)
+    reader = desk.transcripts
+    transcripts = Transcripts() if reader is None else await asyncio.to_thread(_transcripts, reader, stored)
+    return journey(stored, transcripts, desk.clock.now(), desk.expire_seconds)
+
+
+async def hold(desk: Desk, wanted: HoldArguments) -> Changed:
+    """Keep messages back until somebody releases them."""
+    ids = resolve_all(desk.spool, wanted.ids)
+    done = await desk.spool.hold(ids, wanted.reason[:500] or "held by hand")
+    changed = _changed(desk, ids, done, "held")
+    if desk.hooks is not None:
+        desk.hooks.forget([MessageId(id) for id in changed.done])
+    return changed
+
+
+async def release(desk: Desk, wanted: IdsArguments) -> Changed:
+    """Send on what is held."""
+    ids = resolve_all(desk.spool, wanted.ids)
+    done = await desk.spool.release(ids, desk.clock.now())
+    return _kicked(desk, _changed(desk, ids, done, "released"))
+
+
+async def retry(desk: Desk, wanted: IdsArguments) -> Changed:
+    """Try at once what waits for a later time."""
+    ids = resolve_all(desk.spool, wanted.ids)
+    done = await desk.spool.retry(ids, desk.clock.now())
+    return _kicked(desk, _changed(desk, ids, done, "retried"))
+
+
+async def delete(desk: Desk, wanted: IdsArguments) -> Changed:
+    """No further attempt. The record stays until the history ends."""
+    ids = resolve_all(desk.spool, wanted.ids)
+    done = await desk.spool.delete(ids, desk.clock.now())
+    changed = _changed(desk, ids, done, "deleted")
+    if desk.hooks is not None:
+        desk.hooks.forget([MessageId(id) for id in changed.done])
+    return changed
+
+
+async def status(desk: Desk, _: NoArguments) -> Status:
+    """Numbers of the queue, and whether the relay runs."""
+    running = desk.hooks is not None
+    return Status(
+        running, os.getpid() if running else 0, desk.since, _counts(desk), desk.spool.next_due() or 0.0
+    )
+
+
+async def octets(desk: Desk, wanted: OctetsArguments) -> AsyncIterator[Piece]:
+    """One form of a message, octet for octet; with SENT, compared with what was recorded when it was sent."""
+    stored = _stored(desk, wanted.id)
+    yield FileBegins(f"{stored.id}.{wanted.form.value}")
+    async for piece in octets_of(desk.spool, stored, wanted.form, wanted.attempt):
+        yield piece
+    yield FileEnds()
+
+
+async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
+    """Messages as files: `ID.eml` in the queued form, and `ID.json` with envelope and ledger.
+
+    One that cannot be read is said in a `Remark`; its record is exported all the same.
+    """
+    ids: Sequence[str]
+    if wanted.ids:
+        ids = resolve_all(desk.spool, wanted.ids)
+    else:
+        ids = [row.id for row in (await list_messages(desk, wanted.filter)).rows]
+    for id in ids:
+        try:
+            stored = desk.spool.show(MessageId(id))
+        except NoSuchMessage:
+            yield Remark(f"{id} is gone", is_fault=True)
+            continue
+        sidecar = msgspec.json.format(msgspec.json.encode(record_of(stored)), indent=2)
+        for piece in (FileBegins(f"{id}.json"), Octets(sidecar + b"\n"), FileEnds()):
+            yield piece
+        try:
+            content = await queued_form(desk.spool, stored)
+        except AdminError as error:
+            yield Remark(f"{id} has no .eml: {error.problem.what}", is_fault=True)
+            continue
+        yield FileBegins(f"{id}.eml")
+        try:
+            async for chunk in in_thread(content.chunks()):
+                yield Octets(chunk)
+        except (OSError, ValueError) as error:
+            yield Remark(f"{id}.eml is not whole: {error}", is_fault=True)
+        yield FileEnds()
+
+
+LIST = Operation("list", ListArguments, Listing, list_messages)
+SHOW = Operation("show", IdArguments, Record, show)
+WHY = Operation("why", IdArguments, Journey, why)
+HOLD = Operation("hold", HoldArguments, Changed, hold)
+RELEASE = Operation("release", IdsArguments, Changed, release)
+RETRY = Operation("retry", IdsArguments, Changed, retry)
+DELETE = Operation("delete", IdsArguments, Changed, delete)
+STATUS = Operation("status", NoArguments, Status, status)
+OCTETS = StreamOperation("octets", OctetsArguments, octets)
+EXPORT = StreamOperation("export", ExportArguments, export)
+
+
+def _stored(desk: Desk, id: str) -> Stored:
+    try:
+        return desk.spool.show(resolve(desk.spool, id))
+    except NoSuchMessage:
+        raise AdminError(
+            f"there is no message {id[:40]}", "spool", "lonedot queue list names those that are there"
+        )
+
+
+def _counts(desk: Desk) -> dict[str, int]:
+    counts = desk.spool.counts()
+    return {state.value: counts.get(state, 0) for state in MessageState}
+
+
+def _limit(limit: int) -> int:
+    if limit < 1:
+        raise AdminError(f"a limit of {limit} selects nothing", "limit", f"give 1 to {MAX_LISTED}")
+    return min(limit, MAX_LISTED)
+
+
+def _changed(desk: Desk, ids: Sequence[MessageId], done: Sequence[bool], verb: str) -> Changed:
+    """What became of each; those that stayed as they were with the reason."""
+    left = []
+    for id, was_done in zip(ids, done, strict=True):
+        if not was_done:
+            try:
+                state = desk.spool.show(id).state
+            except NoSuchMessage:
+                left.append(Left(id, "there is no such message"))
+                continue
+            left.append(Left(id, _WHY_LEFT.get((verb, state), f"it is {state.value}")))
+    return Changed(tuple(id for id, was_done in zip(ids, done, strict=True) if was_done), tuple(left))
+
+
+_WHY_LEFT = {
+    ("held", MessageState.HELD): "it is held already",
+    ("released", MessageState.QUEUED): "it is not held",
+    ("retried", MessageState.HELD): "it is held; release it first",
+    ("deleted", MessageState.FINISHED): "it is finished already",
+}
+
+
+def _kicked(desk: Desk, changed: Changed) -> Changed:
+    if desk.hooks is not None and changed.done:
+        desk.hooks.kick([MessageId(id) for id in changed.done])
+    return changed
+
+
+def _transcripts(reader: TranscriptReader, stored: Stored) -> Transcripts:
+    ref = stored.facts.transcript
+    return Transcripts(
+        session=() if ref is None else reader.session(ref),
+        attempts={
+            number: reader.attempt(attempt.transcript)
+            for number, attempt in enumerate(stored.attempts, 1)
+            if attempt.transcript is not None
+        },
+    )
