@@ -114,11 +114,8 @@ def _run_memory(chosen: argparse.Namespace) -> int:
 
 
 def _run_profile(chosen: argparse.Namespace) -> int:
-    cell = (
-        _cells(chosen)[0]
-        if chosen.size or chosen.sessions or chosen.mode
-        else Cell(10 * 1024, 20, Mode.REUSE)
-    )
+    cells = all_cells(chosen.size or (10 * 1024,), chosen.sessions or (20,), chosen.mode or (Mode.REUSE,))
+    cell = cells[0]
     print(profile.profile_cell(cell, chosen.messages, chosen.folder, chosen.top, _say, chosen.keep))
     return 0
 

@@ -6,6 +6,7 @@ cProfile makes calls of Python functions dearer than they are; read the order, n
 from __future__ import annotations
 
 import io
+import os
 import pstats
 import shutil
 import sys
@@ -31,9 +32,11 @@ def profile_cell(
         folder = open_folder(parent)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         dump = folder / "profile"
+        # The relay's working folder is its own, so it must be told where this package is.
+        search = [*filter(None, [os.environ.get("PYTHONPATH")]), str(REPOSITORY)]
         relay = LonedotRelay(
             command=(sys.executable, "-m", "bench.profiled"),
-            environment={"LONEDOT_PROFILE": str(dump), "PYTHONPATH": str(REPOSITORY)},
+            environment={"LONEDOT_PROFILE": str(dump), "PYTHONPATH": os.pathsep.join(search)},
         )
         sink = stack.enter_context(CountingSink())
         relay.start(folder, sink.port)

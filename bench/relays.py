@@ -101,16 +101,19 @@ class LonedotRelay:
             LONEDOT_CONFIG.format(port=self.port, next_hop=next_hop, listener_lines=self._listener_lines)
         )
         self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*self._command, "serve", "-c", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=self._environment,
-                start_new_session=True,  # a Ctrl-C is for the benchmark, which then stops the relay in order
-            )
+        try:
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [*self._command, "serve", "-c", str(config)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=folder,
+                    env=self._environment,
+                    start_new_session=True,  # a Ctrl-C is for the benchmark, which stops the relay in order
+                )
+        except OSError as error:
+            raise LoadError(f"{self.name} cannot be started: {error}") from None
         try:
             await_greeting(self.port, self._process, READY_SECONDS)
         except LoadError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pstats
 import subprocess
 import sys
 import tempfile
@@ -283,6 +284,25 @@ def test_the_memory_of_a_crowd_is_measured(
     assert (idle["accepted"], idle["octets"]) == (5, 0)
     assert large["peak"]["pss"] >= large["before"]["pss"] > 1
     assert "5 clients sending 0 MB" in capsys.readouterr().out
+
+
+@pytest.mark.peer
+def test_a_profile_names_the_functions_that_took_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_smtp_source()
+    package = tmp_path / "lonedot"  # stands before the real one on the path
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(FORWARDER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    kept = tmp_path / "kept"
+    where = ["--folder", str(tmp_path), "--keep", str(kept)]
+    assert main(["profile", "--size", "1KiB", "--sessions", "2", "--messages", "20", *where]) == 0
+    printed = capsys.readouterr().out
+    assert "20 messages in" in printed
+    assert "Ordered by: internal time" in printed
+    assert "pump" in pstats.Stats(str(kept)).get_stats_profile().func_profiles
 
 
 @pytest.mark.peer
