@@ -15,7 +15,17 @@ import msgspec
 
 from lonedot.message.profile import Profile
 
-__all__ = ["CHUNK_SIZE", "EMPTY_BODY", "Body", "Content", "FileBody", "Measure", "MemoryBody"]
+__all__ = [
+    "CHUNK_SIZE",
+    "EMPTY_BODY",
+    "Body",
+    "Content",
+    "FileBody",
+    "Measure",
+    "MemoryBody",
+    "SplicedBody",
+    "spliced",
+]
 
 CHUNK_SIZE = 256 * 1024
 
@@ -83,7 +93,56 @@ class FileBody(msgspec.Struct, frozen=True):
         return b"".join(self.chunks())
 
 
+class SplicedBody(msgspec.Struct, frozen=True):
+    """Another body with its octets `start:end` replaced by `data`, put together while it is read."""
+
+    base: Body
+    start: int
+    end: int
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return self.base.size - (self.end - self.start) + len(self.data)
+
+    def chunks(self, limit: int = CHUNK_SIZE) -> Iterator[bytes]:
+        start, end = self.start, self.end
+        is_open = True  # the new octets are still to come
+        place = 0
+        for chunk in self.base.chunks(limit):
+            stop = place + len(chunk)
+            if place < start:
+                yield chunk if stop <= start else chunk[: start - place]
+            if is_open and stop >= start:
+                is_open = False
+                yield from MemoryBody(self.data).chunks(limit)
+            if stop > end:
+                yield chunk if place >= end else chunk[end - place :]
+            place = stop
+        if is_open:
+            yield from MemoryBody(self.data).chunks(limit)
+
+    def octets(self) -> bytes:
+        return b"".join(self.chunks())
+
+
 EMPTY_BODY = MemoryBody(b"")
+
+
+def spliced(body: Body, start: int, end: int, octets: bytes) -> Body:
+    """`body` with the octets `start:end` replaced: in memory when it is there already, else while it is read.
+
+    Raises:
+        ValueError: the range is not within the body.
+    """
+    size = body.size
+    if not 0 <= start <= end <= size:
+        raise ValueError(f"octets {start} to {end} of a body of {size}")
+    if start == 0 and end == size:
+        return MemoryBody(octets)
+    if isinstance(body, MemoryBody):
+        return MemoryBody(body.data[:start] + octets + body.data[end:])
+    return SplicedBody(body, start, end, octets)
 
 
 class Measure(msgspec.Struct, frozen=True, array_like=True):

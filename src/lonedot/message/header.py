@@ -1,7 +1,7 @@
 """The header section as spans over the octets of a head. Nothing is decoded, nothing is written again.
 
-A *head* is every octet up to and including the first empty line, or all of a message that has none. A line ends at CRLF,
-at a lone CR or at a lone LF, so that a damaged head is read in the same way as the repaired one.
+A *head* is every octet up to and including the first empty line, or all of a message that has none. A line ends at
+CRLF, at a lone CR or at a lone LF, so that a damaged head is read in the same way as the repaired one.
 
 Rules: `head[field.start:field.end]` is exactly the field with its line end; fields stand one behind the other without a
 gap; the first line that is neither a field nor a continuation ends the header section (`malformed` tells where).
@@ -161,7 +161,7 @@ class HeaderView:
         return Field(start, end, head[start:colon].rstrip(b" \t"), head[colon + 1 : stop])
 
     def _find(self, wanted: bytes, start: int) -> int:
-        """Offset of the next field called `wanted` (lower case) at or behind `start`, a line start; head without strays."""
+        """Offset of the next field called `wanted` (lower case) from the line start `start` on; no strays."""
         lower = self._lower
         if lower is None:
             lower = self._lower = self.head.lower()

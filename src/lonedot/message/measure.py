@@ -73,9 +73,19 @@ class Meter:
     def copy(self) -> Meter:
         """A second meter that goes on from here by itself."""
         twin = Meter.__new__(Meter)
-        for name in Meter.__slots__:
-            setattr(twin, name, getattr(self, name))
         twin._hash = self._hash.copy()
+        twin._size = self._size
+        twin._lines = self._lines
+        twin._bare_cr = self._bare_cr
+        twin._bare_lf = self._bare_lf
+        twin._nul = self._nul
+        twin._eight_bit = self._eight_bit
+        twin._long_line = self._long_line
+        twin._dot_line = self._dot_line
+        twin._ends_with_crlf = self._ends_with_crlf
+        twin._anchor = self._anchor
+        twin._last = self._last
+        twin._cr_open = self._cr_open
         return twin
 
     def feed(self, chunk: bytes) -> None:
@@ -107,7 +117,7 @@ class Meter:
         if not self._dot_line and _DOT in chunk:
             before = self._last
             self._dot_line = (
-                (chunk[0] == _DOT and (before == _LF or before == _CR))
+                (chunk[0] == _DOT and before in (_LF, _CR))
                 or chunk.startswith(b"\n.")
                 or b"\r\n." in chunk
                 or (self._bare_lf >= 0 and b"\n." in chunk)
@@ -136,7 +146,7 @@ class Meter:
                 self._long_line,
                 self._dot_line,
                 self._ends_with_crlf,
-                self._last == _LF or self._last == _CR,
+                self._last in (_LF, _CR),
             ),
             self._hash.digest(),
         )
@@ -161,7 +171,7 @@ class Meter:
             start = stop
 
     def _find_bare(self, data: bytes, base: int, start: int, end: int) -> None:
-        """Look by halves for the first bare LF and the first bare CR, where counts of single octets and pairs differ."""
+        """Find the first bare LF and CR by halves: where one is, the counts of single octets and pairs differ."""
         pairs = data.count(b"\r\n", start, end)
         if self._bare_lf < 0 and data.count(b"\n", start, end) != pairs:
             low, high = start, end
@@ -183,7 +193,7 @@ class Meter:
             self._bare_cr = base + low
 
     def _measure_lines(self, data: bytes, base: int, end: int) -> None:
-        """Move the anchor on to less than `_RUN` octets before `end`, from line end to line end, or find a long line."""
+        """Step from line end to line end until less than `_RUN` octets are left, or find a long line."""
         place = self._anchor - base
         while place + _RUN <= end:
             low = place if place > 0 else 0
