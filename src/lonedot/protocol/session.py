@@ -1,0 +1,696 @@
+"""The engine of the server machine: framing, output, decisions, limits. What the commands mean stands elsewhere.
+
+Rules that must not break:
+
+1. Only one thing reads the input at a time (`State`), and the input behind it is looked at only when it is done: octets
+   of a message are never commands, and nothing behind an open decision is read before it is answered.
+2. A line ends at CRLF. A bare CR, a bare LF or a NUL in a line ends the session: what follows has no trustworthy frame.
+3. Every answer is written in the order of its command; `take_output` gives all that waits, so that a pipelined group is
+   answered in one write.
+4. Everything a client can make grow is bounded by `ServerLimits`.
+5. A reply with a CR or LF in its text is never written.
+
+A command is a function `(session, argument) -> Event | None`: it returns the event to hand out, or None when the
+machine has answered and nobody need know. It may raise `RemoteProtocolError` with the reply to give.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from lonedot.protocol import answers
+from lonedot.protocol.data import DataDecoder
+from lonedot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from lonedot.protocol.events import Closed, ContentChunk, ContentEnded, ContentMode, Event, Refused
+from lonedot.protocol.options import ServerLimits, ServerOptions
+from lonedot.terms.envelope import BodyType, Notify, Ret
+from lonedot.terms.reply import Reply
+
+__all__ = [
+    "Command",
+    "CommandHandler",
+    "Decider",
+    "MailParameter",
+    "MailParameters",
+    "RcptParameter",
+    "RcptParameters",
+    "ServerSession",
+    "State",
+    "Transaction",
+    "Vocabulary",
+    "content_decided",
+]
+
+_SHOWN_OCTETS = 128
+_REPLY_LINE_LIMIT = 512  # RFC 5321 §4.5.3.1.5
+_HIDDEN = b"***"
+
+
+class State(enum.Enum):
+    """What the next octet is."""
+
+    COMMAND = "command"
+    """Of a command line, or of a line in an AUTH exchange."""
+    JUNK = "junk"
+    """Of the rest of an over-long line."""
+    TEXT = "text"
+    """Of the text after 354."""
+    OCTETS = "octets"
+    """One of a counted run (BDAT)."""
+    TLS = "tls"
+    """TLS: no plaintext may come any more."""
+    CLOSED = "closed"
+    """Nobody reads it."""
+
+
+class MailParameters(msgspec.Struct):
+    """What the parameters of one MAIL said."""
+
+    body: BodyType = BodyType.UNSTATED
+    smtputf8: bool = False
+    size: int = 0
+    ret: Ret = Ret.UNSTATED
+    envid: bytes = b""
+
+
+class RcptParameters(msgspec.Struct):
+    """What the parameters of one RCPT said. `smtputf8` is that of the transaction."""
+
+    smtputf8: bool
+    notify: Notify = Notify.UNSTATED
+    orcpt: bytes = b""
+
+
+class Transaction(msgspec.Struct):
+    """From an accepted MAIL to the end of its message, RSET or EHLO."""
+
+    smtputf8: bool
+    recipients: int = 0
+    overshoot: int = 0
+    """Recipients refused because there were too many."""
+    mode: ContentMode | None = None
+    """Set once content has begun."""
+    size: int = 0
+    """Octets of content received so far."""
+    has_failed: bool = False
+    """A BDAT failed: only RSET, EHLO or QUIT help (RFC 3030 §2)."""
+
+
+CommandHandler = Callable[["ServerSession", bytes], Event | None]
+Decider = Callable[["ServerSession", Reply], None]
+"""Writes the answer first (which may raise `LocalProtocolError`), then changes the session."""
+MailParameter = Callable[["ServerSession", bytes | None, MailParameters], None]
+RcptParameter = Callable[["ServerSession", bytes | None, RcptParameters], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a verb does, and how long its line may be with CRLF."""
+
+    handler: CommandHandler
+    line_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """All that a listener's options allow, worked out once: verbs, parameters, what EHLO says."""
+
+    commands: Mapping[bytes, Command]
+    mail_parameters: Mapping[bytes, MailParameter]
+    rcpt_parameters: Mapping[bytes, RcptParameter]
+    longest_line: int
+    ehlo: bytes
+    ehlo_in_tls: bytes
+    has_enhanced_codes: bool
+
+
+@lru_cache(maxsize=1024)
+def _encoded(reply: Reply, has_enhanced_codes: bool) -> bytes:
+    if reply.enhanced and not has_enhanced_codes:
+        reply = Reply(reply.code, "", reply.lines)
+    octets = reply.encode()
+    lines = octets.split(b"\r\n")
+    if len(lines) != len(reply.lines) + 1 or b"\0" in octets:
+        raise LocalProtocolError(f"a reply with a line end or NUL in its text: {reply.text}")
+    for line in lines:
+        if len(line) + 2 > _REPLY_LINE_LIMIT or b"\r" in line or b"\n" in line:
+            raise LocalProtocolError(
+                f"a reply line with a bare CR or LF, or over {_REPLY_LINE_LIMIT} octets: {reply.text}"
+            )
+    return octets
+
+
+class ServerSession:
+    """One session. The public face with its constructor is `server.ServerMachine`."""
+
+    __slots__ = (
+        "_buffer",
+        "_decision",
+        "_decoder",
+        "_fed",
+        "_hear",
+        "_incoming",
+        "_later",
+        "_limits",
+        "_line",
+        "_line_handler",
+        "_octets_done",
+        "_octets_left",
+        "_octets_wanted",
+        "_output",
+        "_position",
+        "_state",
+        "_swallowed",
+        "_waiting",
+        "data_was_refused",
+        "errors",
+        "idle_commands",
+        "is_authenticated",
+        "is_greeted",
+        "options",
+        "rejections",
+        "secrets_may_follow",
+        "tls_active",
+        "transaction",
+        "vocabulary",
+    )
+
+    def __init__(
+        self, options: ServerOptions, vocabulary: Vocabulary, hear: Callable[[bytes], object] | None
+    ) -> None:
+        self.options = options
+        self.vocabulary = vocabulary
+        self._limits: ServerLimits = options.limits
+        self._hear = hear
+        self._buffer = b""
+        self._position = 0
+        self._incoming: list[bytes] = []
+        self._waiting = 0
+        self._fed = 0
+        self._output: list[bytes] = []
+        self._later: list[Event] = []
+        self._decision: Decider | None = None
+        self._state = State.COMMAND
+        self._line = b""
+        self._line_handler: CommandHandler | None = None
+        self._swallowed = 0
+        self._decoder: DataDecoder | None = None
+        self._octets_left = 0
+        self._octets_wanted = False
+        self._octets_done: Callable[[ServerSession], Event | None] | None = None
+        self.transaction: Transaction | None = None
+        self.is_greeted = False
+        self.is_authenticated = False
+        self.tls_active = options.tls_active
+        self.errors = 0
+        self.rejections = 0
+        self.idle_commands = 0
+        self.data_was_refused = False
+        """The last command was a refused DATA: a client that sends its text all the same is cut off."""
+        self.secrets_may_follow = False
+        """The last command was a refused AUTH: what comes next may be the credentials of a client out of step."""
+
+    # --- for the shell ------------------------------------------------------------------------------------------------
+
+    def greeting(self) -> bytes:
+        """The 220 that opens the session; the shell writes it."""
+        return b"220 " + self.options.hostname + b" ESMTP\r\n"
+
+    def feed(self, octets: bytes) -> None:
+        """Takes what the socket gave. Nothing is read before `next_event`."""
+        if self._state is State.CLOSED:
+            return
+        self._fed += len(octets)
+        if self._buffer:
+            self._incoming.append(octets)
+            self._waiting += len(octets)
+        else:
+            self._buffer = octets
+
+    def next_event(self) -> Event | None:
+        """The next event; None when more octets or the answer to the open decision are needed."""
+        if self._later:
+            return self._later.pop(0)
+        if self._incoming:
+            if self._decision is not None:
+                return None
+            self._buffer = b"".join([self._buffer[self._position :], *self._incoming])
+            self._position = 0
+            self._waiting = 0
+            self._incoming.clear()
+        while self._decision is None and self._buffer:
+            state = self._state
+            if state is State.COMMAND:
+                buffer = self._buffer
+                start = self._position
+                end = buffer.find(b"\r\n", start, start + self.vocabulary.longest_line)
+                if end < 0:
+                    event = self._read_unfinished_line()
+                    if event is None and self._state is State.COMMAND:
+                        return None
+                else:
+                    self._consume(end + 2)
+                    event = self._obey(buffer[start:end])
+            elif state is State.TEXT:
+                event = self._read_text()
+            elif state is State.OCTETS:
+                event = self._read_octets()
+            elif state is State.JUNK:
+                event = self._read_junk()
+                if event is None:
+                    return None
+            elif state is State.TLS:
+                event = self.close("plaintext behind STARTTLS")
+            else:
+                return None
+            if event is not None:
+                return event
+        return None
+
+    def respond(self, reply: Reply) -> None:
+        """Answers the open decision. 421 and 521 also end the session (`Closed` follows).
+
+        After `fail`, or once the session is closed, the answer has nobody to go to and is dropped.
+
+        Raises:
+            LocalProtocolError: no decision is open, or the reply does not fit it.
+        """
+        decider = self._decision
+        if decider is None:
+            if self._state is State.CLOSED:
+                return
+            raise LocalProtocolError(f"an answer without a question: {reply.text}")
+        if self._later:
+            raise LocalProtocolError("an answer before its question was read")
+        if not 200 <= reply.code < 600:
+            raise LocalProtocolError(f"not an answer to a command: {reply.text}")
+        decider(self, reply)
+        if self._decision is decider:
+            self._decision = None
+        if reply.code in {421, 521} and self._state is not State.CLOSED:
+            self._later.append(self.close(reply.text))
+
+    def take_output(self) -> bytes:
+        """Everything to write since the last call; `b""` when nothing."""
+        output = self._output
+        if not output:
+            return b""
+        octets = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        return octets
+
+    def tls_started(self) -> None:
+        """The handshake is done: everything is forgotten, a new EHLO is needed (RFC 3207 §4.2).
+
+        Raises:
+            LocalProtocolError: no TLS was asked for.
+        """
+        if self._state is State.CLOSED:
+            return
+        if self._state is not State.TLS:
+            raise LocalProtocolError("TLS has started, but nobody asked for it")
+        if self.buffered:
+            self._later.append(self.close("plaintext behind STARTTLS"))
+            return
+        self._state = State.COMMAND
+        self._line = b""
+        self.transaction = None
+        self.is_greeted = False
+        self.is_authenticated = False
+        self.tls_active = True
+
+    def fail(self, reply: Reply) -> None:
+        """Ends the session from outside (shutdown, time-out): writes the reply; `Closed` follows, open decisions are void."""
+        if self._state is State.CLOSED:
+            return
+        self.write(reply)
+        self._decision = None
+        self._later.clear()
+        self._later.append(self.close(reply.text))
+
+    @property
+    def buffered(self) -> int:
+        """Octets fed and not yet consumed; the shell stops reading when there are too many."""
+        return len(self._buffer) - self._position + self._waiting
+
+    @property
+    def consumed(self) -> int:
+        """Octets consumed since the session began; from `respond(354)` to `ContentEnded` it spans the DATA phase."""
+        return self._fed - self.buffered
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def is_closed(self) -> bool:
+        return self._state is State.CLOSED
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.transaction is not None
+
+    @property
+    def in_content(self) -> bool:
+        """Between 354 and the end of data, or inside a chunk: the time-out for content applies."""
+        return self._state is State.TEXT or self._state is State.OCTETS
+
+    @property
+    def is_deciding(self) -> bool:
+        """An event waits for `respond`."""
+        return self._decision is not None
+
+    # --- for commands -------------------------------------------------------------------------------------------------
+
+    def write(self, reply: Reply) -> None:
+        """Writes a reply."""
+        self._output.append(_encoded(reply, self.vocabulary.has_enhanced_codes))
+
+    def write_octets(self, octets: bytes) -> None:
+        """Writes a reply that was encoded before."""
+        self._output.append(octets)
+
+    def answer_negative(self, reply: Reply) -> Refused:
+        """Refuses a command without holding it against the client."""
+        self.write(reply)
+        return Refused(self._shown_line(), reply)
+
+    def write_failed_login(self, reply: Reply) -> None:
+        """Writes the shell's refusal of a login; too many errors end the session instead."""
+        self.errors += 1
+        if self.errors > self._limits.errors:
+            self.write(answers.TOO_MANY_ERRORS)
+            self._later.append(self.close("too many failed logins"))
+            return
+        self.write(reply)
+
+    def decide(self, decider: Decider) -> None:
+        """The event that the command returns waits for an answer, which `decider` gets (it also writes the reply)."""
+        self._decision = decider
+
+    def later(self, event: Event) -> None:
+        """Hands out an event after the one that the command returns."""
+        self._later.append(event)
+
+    def later_first(self, event: Event) -> None:
+        """As `later`, ahead of what waits already (a `Closed` must stay last)."""
+        self._later.insert(0, event)
+
+    def refuse(self, reply: Reply) -> Refused:
+        """Answers the command with an error of the client's; too many of them end the session."""
+        self.errors += 1
+        if self.errors > self._limits.errors:
+            return self.refuse_and_close(answers.TOO_MANY_ERRORS, "too many errors")
+        self.write(reply)
+        return Refused(self._shown_line(), reply)
+
+    def refuse_and_close(self, reply: Reply, words: str) -> Refused:
+        """Answers the command and ends the session."""
+        self.write(reply)
+        refused = Refused(self._shown_line(), reply)
+        self._later.append(self.close(words))
+        return refused
+
+    def count_idle(self) -> Refused | None:
+        """Counts a command that brings no message; the refusal when there were too many."""
+        self.idle_commands += 1
+        if self.idle_commands > self._limits.idle_commands:
+            return self.refuse_and_close(
+                answers.TOO_MANY_IDLE_COMMANDS, "too many commands without a message"
+            )
+        return None
+
+    def write_decision(self, reply: Reply) -> None:
+        """Writes the shell's answer to an address; too many refused ones end the session instead."""
+        if 300 <= reply.code < 400:
+            raise LocalProtocolError(f"an address is accepted with 250 or refused, not with {reply.text}")
+        if reply.code >= 400:
+            self.rejections += 1
+            if self.rejections > self._limits.rejections:
+                self.write(answers.TOO_MANY_REJECTIONS)
+                self._later.append(self.close("too many refused addresses"))
+                return
+        self.write(reply)
+
+    def close(self, words: str) -> Closed:
+        """Ends the session: what was fed and not consumed is dropped. The caller hands the event out."""
+        self._state = State.CLOSED
+        self._fed = self.consumed
+        self._buffer = b""
+        self._position = 0
+        self._incoming.clear()
+        self._waiting = 0
+        self._line = b""
+        self._line_handler = None
+        self._decision = None
+        self._decoder = None
+        self.transaction = None
+        return Closed(words)
+
+    def hang_up(self) -> None:
+        """Closes without a `Closed` event (QUIT has one of its own)."""
+        self.close("")
+
+    def ask_line(self, challenge: bytes, handler: CommandHandler) -> None:
+        """Writes a 334; the next line goes to `handler` and is never shown."""
+        self._output.append(b"334 " + challenge + b"\r\n")
+        self._line_handler = handler
+
+    def read_text(self, mode: ContentMode) -> None:
+        """The input is the text of a message now, up to its end of data."""
+        self._state = State.TEXT
+        self._decoder = DataDecoder()
+        if self.transaction is not None:
+            self.transaction.mode = mode
+
+    def read_octets(
+        self, count: int, done: Callable[[ServerSession], Event | None], *, is_wanted: bool
+    ) -> Event | None:
+        """The next `count` octets are no commands: handed out as chunks when wanted, else dropped; then `done`.
+
+        Returns what `done` returned when there is nothing to read.
+        """
+        if count == 0:
+            return done(self)
+        self._state = State.OCTETS
+        self._octets_left = count
+        self._octets_wanted = is_wanted
+        self._octets_done = done
+        return None
+
+    def drop_octets(self) -> None:
+        """What is left of the counted run is not wanted any more."""
+        self._octets_wanted = False
+
+    def await_tls(self) -> None:
+        """No plaintext may be read any more; `tls_started` goes on."""
+        self._state = State.TLS
+
+    def end_transaction(self) -> bool:
+        """Forgets the transaction; true when there was one."""
+        had_one = self.transaction is not None
+        self.transaction = None
+        return had_one
+
+    def message_accepted(self) -> None:
+        """A message was accepted: the client has earned new patience."""
+        self.errors = 0
+        self.rejections = 0
+        self.idle_commands = 0
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _consume(self, position: int) -> None:
+        if position == len(self._buffer):
+            self._buffer = b""
+            self._position = 0
+        else:
+            self._position = position
+
+    def _obey(self, line: bytes) -> Event | None:
+        if b"\r" in line or b"\n" in line or b"\0" in line:
+            return self._refuse_octet(line)
+        self._line = line
+        if (handler := self._line_handler) is not None:
+            return self._obey_exchange(handler, line)
+        verb, _, argument = line.partition(b" ")
+        command = self.vocabulary.commands.get(verb)
+        if command is None:
+            verb = verb.upper()
+            command = self.vocabulary.commands.get(verb)
+            if command is None:
+                return self._refuse_unknown(verb)
+        if len(line) + 2 > command.line_limit:
+            self._tell(self._shown_line)
+            return self.refuse(answers.LINE_TOO_LONG)
+        self.data_was_refused = False
+        self.secrets_may_follow = False
+        if verb == b"AUTH":
+            line = self._line = self._shown_line()
+        if self._hear is not None:
+            self._hear(line)
+        if argument and (argument[0] == 32 or argument[-1] in b" \t"):
+            argument = argument.strip(b" \t")
+        try:
+            return command.handler(self, argument)
+        except RemoteProtocolError as error:
+            return self.refuse(error.reply or answers.UNKNOWN_COMMAND)
+
+    def _obey_exchange(self, handler: CommandHandler, line: bytes) -> Event | None:
+        if self._hear is not None:
+            self._hear(_HIDDEN)
+        if len(line) + 2 > self._limits.auth_line:
+            self._line_handler = None
+            return self.refuse(answers.AUTH_LINE_TOO_LONG)
+        self._line = _HIDDEN
+        self._line_handler = None
+        # Should this response be refused, the client may send the next one all the same.
+        self.secrets_may_follow = True
+        try:
+            return handler(self, line)
+        except RemoteProtocolError as error:
+            return self.refuse(error.reply or answers.AUTH_MESSAGE)
+
+    def _refuse_unknown(self, verb: bytes) -> Event:
+        if len(self._line) + 2 > self._limits.command_line:
+            self._tell(self._shown_line)
+            return self.refuse(answers.LINE_TOO_LONG)
+        self._tell(self._shown_line)
+        if self.data_was_refused:
+            # The text of a message is about to be run as commands: part before it can do so.
+            return self.refuse_and_close(answers.UNKNOWN_COMMAND_AFTER_DATA, "text behind a refused DATA")
+        if verb in _WEB_VERBS:
+            return self.refuse_and_close(answers.UNKNOWN_COMMAND, "the client speaks HTTP")
+        return self.refuse(answers.UNKNOWN_COMMAND)
+
+    def _refuse_octet(self, octets: bytes) -> Event:
+        """`octets` hold a bare CR, a bare LF or a NUL before any line end."""
+        first = min(place for octet in (b"\r", b"\n", b"\0") if (place := octets.find(octet)) >= 0)
+        octet = octets[first]
+        self._line = octets[:first]
+        self._tell(self._shown_line)
+        if octet == 13:
+            return self.refuse_and_close(answers.BARE_CR, "bare CR in a command")
+        if octet == 10:
+            return self.refuse_and_close(answers.BARE_LF, "bare LF in a command")
+        return self.refuse_and_close(answers.NUL, "NUL in a command")
+
+    def _read_unfinished_line(self) -> Event | None:
+        """No line end yet: waits, unless what is there can never become a command."""
+        longest = self.vocabulary.longest_line
+        line = self._buffer[self._position : self._position + longest]
+        # A CR at the very end may yet get its LF.
+        if b"\r" in line[:-1] or b"\n" in line or b"\0" in line:
+            return self._refuse_octet(line)
+        if len(line) < longest:
+            return None
+        self._line = line
+        self._state = State.JUNK
+        self._swallowed = 0
+        return None
+
+    def _read_junk(self) -> Event | None:
+        """Swallows the rest of an over-long line; one answer at its end."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n", self._position)
+        stop = end if end >= 0 else len(buffer) - buffer.endswith(b"\r")
+        self._swallowed += stop - self._position
+        if self._swallowed > self._limits.junk_line:
+            self._tell(self._shown_line)
+            return self.refuse_and_close(answers.LINE_ENDLESS, "an endless line")
+        if end < 0:
+            self._consume(stop)
+            return None
+        self._consume(end + 2)
+        self._state = State.COMMAND
+        self._tell(self._shown_line)
+        if self._line_handler is not None:
+            self._line_handler = None
+            return self.refuse(answers.AUTH_LINE_TOO_LONG)
+        return self.refuse(answers.LINE_TOO_LONG)
+
+    def _read_text(self) -> Event | None:
+        decoder = self._decoder
+        transaction = self.transaction
+        assert decoder is not None and transaction is not None
+        content = decoder.feed(self._buffer, self._position)
+        self._consume(decoder.used)
+        received = transaction.size
+        limit = self._limits.size
+        size = received + len(content)
+        transaction.size = size
+        if size > limit:
+            # Read on to the real end: an early answer would leave the rest of the text to be run as commands.
+            content = content[: limit - received] if received < limit else b""
+            if size > 2 * limit:
+                self.write(answers.FAR_TOO_LARGE)
+                closed = self.close("a message of more than twice the SIZE limit")
+                return self._after_chunk(content, closed)
+        if not decoder.ended:
+            return ContentChunk(content) if content else None
+        self._state = State.COMMAND
+        self._decoder = None
+        self._decision = content_decided
+        return self._after_chunk(content, ContentEnded(ContentMode.DATA, size, size > limit))
+
+    def _after_chunk(self, content: bytes, event: Event) -> Event:
+        if not content:
+            return event
+        self._later.append(event)
+        return ContentChunk(content)
+
+    def _read_octets(self) -> Event | None:
+        start = self._position
+        octets = self._buffer[start : start + self._octets_left]
+        self._octets_left -= len(octets)
+        self._consume(start + len(octets))
+        event: Event | None = None
+        is_wanted = self._octets_wanted
+        if self._octets_left == 0:
+            self._state = State.COMMAND
+            done = self._octets_done
+            assert done is not None
+            event = done(self)
+        if not is_wanted:
+            return event
+        if event is not None:
+            self._later.append(event)
+        return ContentChunk(octets)
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def _tell(self, shown: Callable[[], bytes]) -> None:
+        if self._hear is not None:
+            self._hear(shown())
+
+    def _shown_line(self) -> bytes:
+        """The current line for logs and transcripts: cut, and without what may be a secret."""
+        line = self._line
+        if self.secrets_may_follow or self._line_handler is not None:
+            return _HIDDEN
+        start = line[:16].upper()
+        if start.startswith(b"AUTH "):
+            mechanism = line[5:26].lstrip().partition(b" ")[0]
+            return line[:5] + (mechanism + b" " + _HIDDEN if mechanism.isalnum() else _HIDDEN)
+        if b"AUTH" in start or b"PASS" in start:
+            return _HIDDEN
+        return line[:_SHOWN_OCTETS]
+
+
+def content_decided(session: ServerSession, reply: Reply) -> None:
+    """The one reply of the message; the transaction ends with it."""
+    if 300 <= reply.code < 400:
+        raise LocalProtocolError(f"the end of data is answered with 250 or refused, not with {reply.text}")
+    session.write(reply)
+    session.transaction = None
+    if reply.code < 300:
+        session.message_accepted()
+
+
+_WEB_VERBS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"})
+"""A browser made to talk to us: its header lines could be commands of an attacker."""
