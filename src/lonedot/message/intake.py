@@ -208,7 +208,7 @@ class Intake:
         else:
             before = meter.copy()
             meter.feed(octets)
-            if not meter.is_clean:
+            if not meter.is_clean or octets.endswith(b"\r"):  # that CR is bare: another one follows it
                 # All before was clean, so its repaired form measures the same: go on from there.
                 before.feed(self._repair.feed(octets))
                 self._repaired = before
