@@ -93,7 +93,7 @@ class ContentEnded(msgspec.Struct, frozen=True):
 
 
 class ChunkRefused(msgspec.Struct, frozen=True):
-    """A BDAT transaction failed on the way (too large, DATA after BDAT) and is already answered: drop what was stored."""
+    """A BDAT transaction failed (too large, DATA after BDAT) and is already answered: drop what was stored."""
 
     reply: Reply
 

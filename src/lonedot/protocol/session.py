@@ -325,7 +325,7 @@ class ServerSession:
         self.tls_active = True
 
     def fail(self, reply: Reply) -> None:
-        """Ends the session from outside (shutdown, time-out): writes the reply; `Closed` follows, open decisions are void."""
+        """Ends the session from outside (shutdown, time-out): writes the reply; `Closed` follows, a decision is void."""
         if self._state is State.CLOSED:
             return
         self.write(reply)
