@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from lonedot.config import values as v
+from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
 
@@ -27,8 +28,6 @@ __all__ = [
     "Key",
     "LineEnds",
     "Listener",
-    "LogKind",
-    "LogLevel",
     "LongLines",
     "OnDamage",
     "OnError",
@@ -47,19 +46,6 @@ _MINUTE = 60.0
 _HOUR = 3600.0
 _DAY = 86400.0
 _YEAR = 366 * _DAY
-
-
-class LogKind(enum.Enum):
-    AUTO = "auto"
-    HUMAN = "human"
-    JSON = "json"
-
-
-class LogLevel(enum.Enum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 class KeepContent(enum.Enum):

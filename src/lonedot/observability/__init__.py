@@ -1,0 +1,1 @@
+"""Logs and the clock. Every room may use this one; it knows only the terms."""
