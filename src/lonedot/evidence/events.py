@@ -236,7 +236,7 @@ class EventLog:
         event(f"event.{kind.value}", kind.facts.level, id=id, **log_fields)
 
     def read(self, since: float = 0.0, kinds: Collection[EventKind] = (), limit: int = 10_000) -> list[Event]:
-        """The last `limit` events from that time on (seconds since 1970), of those kinds (all when empty), oldest first."""
+        """The last `limit` events since that time (seconds since 1970), of those kinds (empty: all), oldest first."""
         found: list[Event] = []
         for one in self._events():
             if one.at >= since and (not kinds or one.kind in kinds):

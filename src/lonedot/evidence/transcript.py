@@ -45,7 +45,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
     after: int
     """Microseconds since the session began."""
     direction: str
-    """`<` from the peer, `>` to the peer, `-` a note of ours."""
+    """`<` from the peer, `>` to the peer, `#` a note of ours."""
     text: str
     """One sign for each octet (Latin-1), so that nothing is lost."""
 
@@ -84,7 +84,7 @@ class Transcript:
         self._size = 0
 
     def note(self, direction: str, octets: bytes) -> None:
-        """Take octets that went `<` from or `>` to the peer, or a note `-` of ours; content is left out by the caller."""
+        """Take octets that went `<` from or `>` to the peer, or a note `#` of ours. Content is not given here."""
         if len(octets) > PIECE_LIMIT:
             octets = _shorten(octets)
         self._pieces.append((self._store.monotonic() - self._began, direction, octets))
@@ -124,16 +124,15 @@ class TranscriptStore:
         return Transcript(self, session, peer)
 
     def record(
-        self, lines: Sequence[tuple[float, str, bytes]], session: str = "", peer: str = ""
+        self, session: str, lines: Sequence[tuple[float, str, bytes]], peer: str = ""
     ) -> TranscriptRef | None:
         """Keep a conversation that is over: seconds since its start, direction, octets. Where it will stand."""
         size = 0
-        pieces: Sequence[tuple[float, str, bytes]] = lines
         for line in lines:
             size += len(line[2])
+        pieces = lines
         if size > PIECE_LIMIT or len(lines) > MAX_PIECES:
-            shortened = [(at, way, _shorten(octets)) for at, way, octets in lines]
-            pieces = _leave_out_middle(shortened)
+            pieces = _leave_out_middle([(at, way, _shorten(octets)) for at, way, octets in lines])
         began = self._now() - (lines[-1][0] if lines else 0.0)
         return self.add(session, peer, began, pieces)
 
@@ -237,7 +236,7 @@ def _leave_out_middle(pieces: Sequence[tuple[float, str, bytes]]) -> list[tuple[
         return list(pieces)
     octets = sum(len(piece[2]) for piece in between)
     note = b"[%d pieces with %d octets left out]" % (len(between), octets)
-    return [*first, (between[0][0], "-", note), *last]
+    return [*first, (between[0][0], "#", note), *last]
 
 
 def _tell_loss(reason: str) -> None:
