@@ -12,15 +12,18 @@ from collections.abc import AsyncIterator, Iterator
 from lonedot.admin.values import AdminError, Form, Octets, Piece, Remark
 from lonedot.message.content import Content
 from lonedot.message.encode import DataEncoder, NotCanonical, StoredAltered, canonicalise
-from lonedot.message.fold import fold
+from lonedot.message.fold import FoldFault, fold
+from lonedot.message.transforms import CannotTransform
 from lonedot.spool.interface import Attempt, ContentDamaged, NoSuchMessage, Spool, SpoolFault, Stored
 
 __all__ = ["arrival_form", "in_thread", "octets_of", "queued_form"]
 
+_UNFIT = (FoldFault, CannotTransform, OSError, ValueError)
+
 
 async def in_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Chunks (never empty) of what may have to be read from a disk, without holding up the loop."""
-    while chunk := await asyncio.to_thread(next, chunks, b""):
+    """Chunks of what may have to be read from a disk, without holding up the loop."""
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk
 
 
@@ -57,21 +60,17 @@ async def queued_form(spool: Spool, stored: Stored) -> Content:
     arrival = arrival_form(spool, stored)
     try:
         return await asyncio.to_thread(fold, arrival, stored.ledger)
-    except (OSError, ValueError, LookupError) as error:
+    except _UNFIT as error:
         raise AdminError(f"the ledger cannot be applied: {error}", str(stored.id)) from error
 
 
 async def octets_of(spool: Spool, stored: Stored, form: Form, attempt: int = 0) -> AsyncIterator[Piece]:
     """Octets, and remarks about them."""
-    match form:
-        case Form.ARRIVAL:
-            content = arrival_form(spool, stored)
-        case Form.QUEUED:
-            content = await queued_form(spool, stored)
-        case Form.SENT:
-            async for piece in _sent(spool, stored, attempt):
-                yield piece
-            return
+    if form is Form.SENT:
+        async for piece in _sent(spool, stored, attempt):
+            yield piece
+        return
+    content = arrival_form(spool, stored) if form is Form.ARRIVAL else await queued_form(spool, stored)
     try:
         async for chunk in in_thread(content.chunks()):
             yield Octets(chunk)
@@ -87,14 +86,16 @@ async def _sent(spool: Spool, stored: Stored, number: int) -> AsyncIterator[Piec
     recipient = attempt.outcomes[0][0] if attempt.outcomes else None
     try:
         content = await asyncio.to_thread(fold, arrival, (*stored.ledger, *attempt.suffix), recipient)
-        encoder = DataEncoder(await asyncio.to_thread(canonicalise, content), wire.mode)
+        encoder = DataEncoder(
+            await asyncio.to_thread(canonicalise, content), "BDAT" if wire.mode == "BDAT" else "DATA"
+        )
         async for chunk in in_thread(encoder.chunks()):
             yield Octets(chunk)
     except (NotCanonical, StoredAltered) as error:
         raise AdminError(
             f"what is stored now cannot be what was sent: {error}", str(stored.id), f"lonedot why {stored.id}"
         ) from error
-    except (OSError, ValueError, LookupError) as error:
+    except _UNFIT as error:
         raise AdminError(f"its octets cannot be read to the end: {error}", str(stored.id)) from error
     made = encoder.record()
     same = (made.head_sha256, made.body_sha256, made.size, made.tail) == (

@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +139,7 @@ async def why(desk: Desk, wanted: IdArguments) -> Journey:
     """The journey of a message."""
     stored = _stored(desk, wanted.id)
     reader = desk.transcripts
-    transcripts = Transcripts() if reader is None else await asyncio.to_thread(_transcripts, reader, stored)
+    transcripts = Transcripts() if reader is None else _transcripts(reader, stored)
     return journey(stored, transcripts, desk.clock.now(), desk.expire_seconds)
 
 
@@ -246,7 +245,7 @@ def _stored(desk: Desk, id: str) -> Stored:
     except NoSuchMessage:
         raise AdminError(
             f"there is no message {id[:40]}", "spool", "lonedot queue list names those that are there"
-        )
+        ) from None
 
 
 def _counts(desk: Desk) -> dict[str, int]:

@@ -1,0 +1,215 @@
+"""Who carries out what the command line asks: the running relay over its control socket, or this process itself.
+
+Front door: `reach`. Rules:
+1. With the relay running, only the relay writes; the spool is opened here only under its lock.
+2. A lock that is held while the socket does not answer is an error. It is never worked around.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from lonedot.admin.operations import Desk, Operation, StreamOperation
+from lonedot.admin.values import AdminError, Piece
+from lonedot.admin.wire import Reply, Request, encode_line, socket_address
+from lonedot.spool.interface import SpoolFault, SpoolLocked, SpoolPaths
+
+__all__ = ["Caller", "ControlClient", "LocalCaller", "RelayDown", "connect", "reach"]
+
+_HELLO_PATIENCE = 5.0
+"""Seconds for a running relay to say hello."""
+_ANSWER_PATIENCE = 120.0
+_MAX_REPLY = 256 * 1024 * 1024
+
+A = TypeVar("A", bound=msgspec.Struct)
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class RelayDown(Exception):
+    """Nobody listens at the control socket."""
+
+
+class Caller(Protocol):
+    """Carries out operations. Both raise AdminError."""
+
+    async def call(self, operation: Operation[A, R], arguments: A) -> R: ...
+
+    def stream(self, operation: StreamOperation[A], arguments: A) -> AsyncIterator[Piece]: ...
+
+
+class LocalCaller:
+    """This process, at a spool whose relay is down."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def call(self, operation: Operation[A, R], arguments: A) -> R:
+        try:
+            return await operation.run(self._desk, arguments)
+        except SpoolFault as error:
+            raise _spool_failed(error) from error
+
+    async def stream(self, operation: StreamOperation[A], arguments: A) -> AsyncIterator[Piece]:
+        try:
+            async for piece in operation.run(self._desk, arguments):
+                yield piece
+        except SpoolFault as error:
+            raise _spool_failed(error) from error
+
+
+class ControlClient:
+    """The running relay. Made by `connect`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._where = where
+
+    async def call(self, operation: Operation[A, R], arguments: A) -> R:
+        await self._ask(operation.name, arguments)
+        reply = await self.read(_ANSWER_PATIENCE)
+        if reply.answer is None:
+            raise AdminError("the relay answered something else than was asked", self._where)
+        try:
+            return msgspec.json.decode(reply.answer, type=operation.result)
+        except msgspec.MsgspecError as error:
+            raise AdminError(
+                f"the relay's answer is not understood: {error}",
+                self._where,
+                "the relay and this command may be of different versions; restart the relay",
+            ) from error
+
+    async def stream(self, operation: StreamOperation[A], arguments: A) -> AsyncIterator[Piece]:
+        await self._ask(operation.name, arguments)
+        while not (reply := await self.read(_ANSWER_PATIENCE)).done:
+            if reply.piece is None:
+                raise AdminError("the relay answered something else than was asked", self._where)
+            yield reply.piece
+
+    async def _ask(self, name: str, arguments: msgspec.Struct) -> None:
+        try:
+            self._writer.write(encode_line(Request(name, msgspec.Raw(msgspec.json.encode(arguments)))))
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise AdminError(
+                "the relay closed the connection", self._where, "see the log of the relay"
+            ) from error
+
+    async def read(self, patience: float) -> Reply:
+        """The next line of the relay.
+
+        Raises:
+            AdminError: it is an error, nothing comes in time, or the connection ends.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                line = await self._reader.readuntil(b"\n")
+            reply = msgspec.json.decode(line, type=Reply)
+        except TimeoutError as error:
+            raise AdminError(
+                f"the relay does not answer (for {patience:.0f} seconds)",
+                self._where,
+                "it may be overloaded or stopped: look at its log",
+            ) from error
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise AdminError(
+                "the relay closed the connection", self._where, "see the log of the relay"
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise AdminError(f"what answers is not a relay: {error}", self._where) from error
+        if reply.error is not None:
+            raise AdminError(reply.error.what, reply.error.where, reply.error.do)
+        return reply
+
+    async def close(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            pass  # the relay was quicker
+
+
+async def connect(paths: SpoolPaths, patience: float = _HELLO_PATIENCE) -> ControlClient:
+    """A connection to the running relay.
+
+    Raises:
+        RelayDown: nobody listens.
+        AdminError: somebody does, and does not let us in or does not answer.
+    """
+    path = paths.control
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connecting.setblocking(False)
+        with socket_address(path) as address:
+            await asyncio.get_running_loop().sock_connect(connecting, address)
+        reader, writer = await asyncio.open_unix_connection(sock=connecting, limit=_MAX_REPLY)
+    except OSError as error:
+        connecting.close()
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
+            raise RelayDown(str(path)) from error
+        reason = error.strerror or str(error)
+        do = "ask as root, or as the user that the relay runs as" if error.errno == errno.EACCES else ""
+        raise AdminError(f"the relay cannot be reached: {reason.lower()}", str(path), do) from error
+    except BaseException:
+        connecting.close()
+        raise
+    client = ControlClient(reader, writer, str(path))
+    try:
+        if (await client.read(patience)).hello is None:
+            raise AdminError("what answers is not a relay", str(path))
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+@asynccontextmanager
+async def reach(paths: SpoolPaths, open_desk: Callable[[], Awaitable[Desk]]) -> AsyncIterator[Caller]:
+    """The relay when it runs, else the spool itself under its lock.
+
+    Args:
+        paths: of the spool.
+        open_desk: opens the spool for this process, lock included; called only when the relay is down.
+
+    Raises:
+        AdminError: neither can be had.
+    """
+    if not paths.root.is_dir():
+        raise AdminError(
+            "there is no spool", str(paths.root), "name its folder with --spool, or its config with -c"
+        )
+    try:
+        client = await connect(paths)
+    except RelayDown:
+        pass
+    else:
+        try:
+            yield client
+        finally:
+            await client.close()
+        return
+    try:
+        desk = await open_desk()
+    except SpoolLocked as error:
+        raise AdminError(
+            f"the spool is in use ({error}), and no relay answers at its control socket",
+            str(paths.control),
+            "wait until it has started or stopped, then try again",
+        ) from error
+    except SpoolFault as error:
+        raise _spool_failed(error) from error
+    try:
+        yield LocalCaller(desk)
+    finally:
+        await desk.spool.close()
+
+
+def _spool_failed(error: SpoolFault) -> AdminError:
+    return AdminError(f"the spool failed: {error}", "spool", "nothing was changed; look at the disk")

@@ -1,0 +1,27 @@
+"""The desk of a command that works at the spool itself because the relay is down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lonedot.admin.operations import Desk
+from lonedot.diagnosis.transcripts import StoredTranscripts
+from lonedot.evidence.transcript import TranscriptStore
+from lonedot.observability.clock import SystemClock
+from lonedot.spool.interface import SpoolPaths
+from lonedot.spool.sqlite import open_offline
+
+__all__ = ["open_desk"]
+
+
+async def open_desk(paths: SpoolPaths, expire_seconds: Mapping[str, float]) -> Desk:
+    """The spool under its lock. Close `desk.spool` when done.
+
+    Raises:
+        SpoolLocked: another process has it.
+        SpoolFault: it cannot be opened.
+    """
+    clock = SystemClock()
+    spool = open_offline(paths)
+    reader = StoredTranscripts(TranscriptStore(paths.evidence, clock))
+    return Desk(spool, clock, transcripts=reader, expire_seconds=expire_seconds)
