@@ -5,7 +5,7 @@ Findings count their offsets in head or body; `offset_in_message` gives the plac
 
 from __future__ import annotations
 
-from lonedot.message.content import Content
+from lonedot.message.content import Content, FileBody
 from lonedot.message.findings import Code, Finding, Part, Severity
 from lonedot.message.header import HeaderView
 from lonedot.message.intake import content_from
@@ -51,6 +51,10 @@ def octets_around(content: Content, part: Part, offset: int) -> bytes:
         return content.head[start:end]
     if end > content.body.size:
         start, end = max(0, content.body.size - _AROUND), content.body.size
+    if isinstance(content.body, FileBody):
+        with content.body.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(end - start)
     place = 0
     piece = b""
     for chunk in content.body.chunks():

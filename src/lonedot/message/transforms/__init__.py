@@ -10,17 +10,22 @@ from collections.abc import Callable
 
 from lonedot.message.content import Content
 from lonedot.message.transforms.crlf import repair_line_ends
+from lonedot.message.transforms.encode import CannotEncode, encode_7bit, encode_long_lines
 from lonedot.message.transforms.end_header import end_header
 from lonedot.message.transforms.fault import CannotTransform
 
-__all__ = ["CRLF", "END_HEADER", "TRANSFORMS", "CannotTransform", "apply"]
+__all__ = ["CRLF", "ENCODE_7BIT", "ENCODE_LONG_LINES", "END_HEADER", "TRANSFORMS", "CannotTransform", "apply"]
 
 CRLF = "crlf"
 END_HEADER = "end-header"
+ENCODE_LONG_LINES = "encode-long-lines"
+ENCODE_7BIT = "encode-7bit"
 
 TRANSFORMS: dict[str, Callable[[Content], Content]] = {
     CRLF: repair_line_ends,
     END_HEADER: end_header,
+    ENCODE_7BIT: encode_7bit,
+    ENCODE_LONG_LINES: encode_long_lines,
 }
 
 
