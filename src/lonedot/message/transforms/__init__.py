@@ -14,7 +14,16 @@ from lonedot.message.transforms.encode import CannotEncode, encode_7bit, encode_
 from lonedot.message.transforms.end_header import end_header
 from lonedot.message.transforms.fault import CannotTransform
 
-__all__ = ["CRLF", "ENCODE_7BIT", "ENCODE_LONG_LINES", "END_HEADER", "TRANSFORMS", "CannotTransform", "apply"]
+__all__ = [
+    "CRLF",
+    "ENCODE_7BIT",
+    "ENCODE_LONG_LINES",
+    "END_HEADER",
+    "TRANSFORMS",
+    "CannotEncode",
+    "CannotTransform",
+    "apply",
+]
 
 CRLF = "crlf"
 END_HEADER = "end-header"
