@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import msgspec
 
 from lonedot.message.content import Content
-from lonedot.message.edits import Edit, Effect, lower
+from lonedot.message.edits import AnyEdit, Effect, ReplaceMessage, lower
 from lonedot.message.encode import NotCanonical, canonicalise
 from lonedot.message.findings import Code, Finding, Part, Severity
-from lonedot.message.fold import apply_changes, apply_envelope
+from lonedot.message.fold import apply_changes, digests_of, fold_envelope
 from lonedot.message.guard import inspect
 from lonedot.message.intent import reduce
-from lonedot.message.ledger import Action, Change, Digests, Entry, Transform
+from lonedot.message.ledger import Action, Change, Entry, Transform
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
 from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
@@ -128,10 +128,10 @@ def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envel
             return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words)
 
 
-def _take_edits(binding: Binding, edits: tuple[Edit, ...], content: Content, envelope: Envelope) -> _Taken:
+def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, envelope: Envelope) -> _Taken:
     if not edits:
         return _Taken(content, envelope, Action.UNCHANGED)
-    whole = [edit for edit in edits if edit.is_whole_message]
+    whole = [edit for edit in edits if isinstance(edit, ReplaceMessage)]
     if whole:
         if len(edits) > 1:
             raise ValueError("an edit that hands back the whole message stands alone: drop the other edits")
@@ -139,7 +139,7 @@ def _take_edits(binding: Binding, edits: tuple[Edit, ...], content: Content, env
     undeclared = {edit.effect for edit in edits} - binding.effects
     changes = lower(edits, content)
     after = apply_changes(content, changes)
-    envelope_after = apply_envelope(envelope, changes)
+    envelope_after = fold_envelope(envelope, changes)
     findings = tuple(inspect(content, after, binding.effects, envelope, envelope_after))
     if undeclared and not any(finding.severity is Severity.VIOLATION for finding in findings):
         findings += (_undeclared(undeclared, binding),)
@@ -237,10 +237,6 @@ def _undeclared(effects: set[Effect], binding: Binding) -> Finding:
     return Finding(code, Severity.VIOLATION, part, -1, f"it edits: {names}; it declares: {declared}")
 
 
-def _digests(content: Content) -> Digests:
-    return Digests(content.head_measure.sha256, content.body_measure.sha256)
-
-
 def _tail(content: Content) -> bytes:
     """The last 64 octets (of a large body only as much as its last chunk holds)."""
     last = content.head
@@ -267,14 +263,14 @@ def _entry(
         event=event,
         at=at,
         took_seconds=round(took, 6),
-        before=_digests(before),
-        after=_digests(taken.content),
+        before=digests_of(before),
+        after=digests_of(taken.content),
         action=taken.action,
         verdict="error" if verdict is None else type(verdict).__name__.lower(),
         changes=taken.changes,
         findings=taken.findings,
         words=taken.words,
-        attempted=None if attempted is None else _digests(attempted),
+        attempted=None if attempted is None else digests_of(attempted),
         tail_before=_tail(before) if faulty else b"",
         tail_attempted=_tail(attempted) if faulty and attempted is not None else b"",
         attempted_size=-1 if attempted is None else attempted.size,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from lonedot.message.edits import Edit
+from lonedot.message.edits import AnyEdit
 
 __all__ = ["Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
 
@@ -12,20 +14,20 @@ __all__ = ["Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
 class Next(msgspec.Struct, frozen=True):
     """Go on to the next sink, with these edits."""
 
-    edits: tuple[Edit, ...] | list[Edit] = ()
+    edits: Sequence[AnyEdit] = ()
 
 
 class Stop(msgspec.Struct, frozen=True):
     """Call no further sink for this event; the message itself goes on."""
 
-    edits: tuple[Edit, ...] | list[Edit] = ()
+    edits: Sequence[AnyEdit] = ()
 
 
 class Hold(msgspec.Struct, frozen=True):
     """Keep the message until a person releases it. `words` say why, for that person."""
 
     words: str
-    edits: tuple[Edit, ...] | list[Edit] = ()
+    edits: Sequence[AnyEdit] = ()
 
 
 class Reject(msgspec.Struct, frozen=True):

@@ -1,0 +1,204 @@
+"""What the rooms report, made into log lines, events, and calls to whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lonedot.evidence.events import EventKind, EventLog
+from lonedot.message.findings import Code, Severity
+from lonedot.message.ledger import Action, Entry
+from lonedot.observability.levels import LogLevel
+from lonedot.observability.log import event, logs
+from lonedot.queue.plan import Conclusion
+from lonedot.queue.scheduler import Delivery
+from lonedot.reception.session import Session
+from lonedot.spool.interface import Acceptance, Claim, Facts, MessageState, RecipientStatus
+from lonedot.terms.envelope import Envelope
+from lonedot.terms.ids import MessageId
+from lonedot.terms.outcome import Outcome, Result, Stage
+from lonedot.terms.reply import Reply
+
+__all__ = ["RelayObserver", "Watcher"]
+
+Watcher = Callable[[str, Mapping[str, object]], None]
+
+_SINK_EVENTS = {
+    Action.UNDONE: EventKind.SINK_DAMAGED,
+    Action.REDUCED: EventKind.SINK_DAMAGED,
+    Action.REPAIRED: EventKind.SINK_REPAIRED,
+    Action.HELD: EventKind.SINK_DAMAGED,
+    Action.REJECTED: EventKind.SINK_REFUSED,
+    Action.SKIPPED: EventKind.SINK_FAILED,
+    Action.DEFERRED: EventKind.SINK_FAILED,
+}
+_DETAILS = {"command.refused", "command.tolerated"}
+
+
+class RelayObserver:
+    """Satisfies the observers that reception, acceptance, Pickup and the scheduler ask for."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._watchers: list[Watcher] = []
+
+    def subscribe(self, watcher: Watcher) -> None:
+        self._watchers.append(watcher)
+
+    def _tell(self, name: str, fields: Mapping[str, object]) -> None:
+        for watcher in self._watchers:
+            watcher(name, fields)
+
+    # -- at the door -------------------------------------------------------------------------------
+
+    def accepted(self, acceptance: Acceptance) -> None:
+        id, facts = acceptance.id, acceptance.facts
+        if logs(LogLevel.INFO):
+            event(
+                "message.accepted",
+                id=id,
+                session=facts.session,
+                source=facts.source,
+                client=facts.client,
+                sender=acceptance.envelope.reverse_path.text,
+                recipients=len(acceptance.recipients),
+                size=acceptance.size,
+            )
+        first = acceptance.ledger[0] if acceptance.ledger else None
+        if first is not None and first.findings:
+            words = "; ".join(finding.words for finding in first.findings)
+            self._events.append(
+                EventKind.MESSAGE_REPAIRED_AT_DOOR, id, words, client=facts.client, helo=facts.helo
+            )
+        if acceptance.state is MessageState.HELD:
+            self._events.append(EventKind.MESSAGE_HELD, id, acceptance.reason)
+        self._tell("message.accepted", {"id": id, "size": acceptance.size, "client": facts.client})
+
+    def refused(self, id: MessageId, facts: Facts, envelope: Envelope, answer: Reply, words: str) -> None:
+        event(
+            "message.refused",
+            LogLevel.WARNING,
+            id=id,
+            session=facts.session,
+            client=facts.client,
+            helo=facts.helo,
+            sender=envelope.reverse_path.text,
+            recipients=[recipient.address.text for recipient in envelope.recipients[:10]],
+            reply=answer.text,
+            reason=words,
+        )
+        if answer.enhanced == "5.4.6":
+            self._events.append(EventKind.LOOP_FOUND, id, words, client=facts.client)
+        self._tell("message.refused", {"id": id, "reply": answer.text, "words": words})
+
+    def sunk(self, id: MessageId, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            faulty = [f for f in entry.findings if f.severity is not Severity.NOTE]
+            self._tell(
+                "sink.judged",
+                {"id": id, "binding": entry.binding, "action": entry.action.value, "words": entry.words},
+            )
+            kind = _SINK_EVENTS.get(entry.action)
+            if kind is None or (entry.action is Action.REDUCED and not faulty):
+                continue
+            if (
+                kind is EventKind.SINK_DAMAGED
+                and faulty
+                and all(finding.severity is Severity.VIOLATION for finding in faulty)
+            ):
+                kind = EventKind.SINK_OVERSTEPPED
+            words = "; ".join(finding.words for finding in faulty) or entry.words
+            self._events.append(kind, id, words, binding=entry.binding, action=entry.action.value)
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    def session_noted(self, session: Session, what: str, words: str) -> None:
+        level = LogLevel.DEBUG if what in _DETAILS else LogLevel.INFO
+        if what == "session.fault":
+            level = LogLevel.ERROR
+        if logs(level):
+            event(what, level, session=session.id, client=session.client, helo=session.helo, words=words)
+
+    # -- Pickup ------------------------------------------------------------------------------------
+
+    def taken(self, name: str, id: MessageId) -> None:
+        event("pickup.taken", id=id, file=name)
+
+    def pickup_refused(self, name: str, words: str, for_good: bool) -> None:
+        if for_good:
+            self._events.append(EventKind.PICKUP_REFUSED, "", words, file=name)
+        else:
+            event("pickup.put-off", LogLevel.WARNING, file=name, words=words)
+
+    # -- the queue ---------------------------------------------------------------------------------
+
+    def attempted(self, claim: Claim, delivery: Delivery) -> None:
+        attempt = delivery.attempt
+        id = claim.message.id
+        outcomes = attempt.outcomes
+        delivered = sum(outcome.result is Result.DELIVERED for _, outcome in outcomes)
+        if delivered and logs(LogLevel.INFO):
+            last = outcomes[-1][1]
+            event(
+                "message.delivered",
+                id=id,
+                recipients=delivered,
+                next_hop=attempt.next_hop,
+                tls=attempt.tls,
+                reply=last.reply.text if last.reply is not None else "",
+                seconds=round(attempt.ended_at - claim.message.accepted_at, 3),
+            )
+        if delivered < len(outcomes):
+            for _, outcome in _distinct(outcomes):
+                event(
+                    f"message.{outcome.result.value}",
+                    LogLevel.WARNING,
+                    id=id,
+                    stage=outcome.stage.value,
+                    next_hop=outcome.next_hop or attempt.next_hop,
+                    reply=outcome.reply.text if outcome.reply is not None else "",
+                    reason=outcome.reason,
+                )
+        self._tell(
+            "attempt.ended",
+            {
+                "id": id,
+                "next_hop": attempt.next_hop,
+                "result": [outcome.result.value for _, outcome in outcomes],
+                "reply": [o.reply.text if o.reply is not None else o.reason for _, o in outcomes],
+            },
+        )
+
+    def concluded(self, claim: Claim, conclusion: Conclusion, hold: str) -> None:
+        id = claim.message.id
+        for recipient in conclusion.recipients:
+            outcome = recipient.last
+            if outcome is None or recipient.status is RecipientStatus.DELIVERED:
+                continue
+            reply = outcome.reply.text if outcome.reply is not None else ""
+            fields = {"recipient": recipient.recipient.address.text, "reply": reply}
+            if recipient.status is RecipientStatus.EXPIRED:
+                self._events.append(EventKind.MESSAGE_EXPIRED, id, outcome.reason, **fields)
+            elif recipient.status is RecipientStatus.FAILED:
+                self._events.append(EventKind.NEXT_HOP_REFUSED, id, outcome.reason, **fields)
+            elif outcome.stage is Stage.CONNECT and recipient.attempts == 1:
+                self._events.append(
+                    EventKind.NEXT_HOP_UNREACHABLE, id, outcome.reason, next_hop=outcome.next_hop
+                )
+        if hold:
+            altered = Code.STORED_ALTERED.value in hold or "altered" in hold
+            kind = EventKind.STORED_ALTERED if altered else EventKind.MESSAGE_HELD
+            self._events.append(kind, id, hold)
+        state = MessageState.HELD if hold else conclusion.state
+        self._tell("message.settled", {"id": id, "state": state.value})
+
+    def spool_failed(self, what: str, error: Exception) -> None:
+        self._events.append(EventKind.SPOOL_FAULT, "", f"{what}: {error}")
+
+
+def _distinct(outcomes: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+    """One line for recipients that fared alike."""
+    seen: dict[tuple[Result, str], tuple[int, Outcome]] = {}
+    for index, outcome in outcomes:
+        if outcome.result is not Result.DELIVERED:
+            seen.setdefault((outcome.result, outcome.reason), (index, outcome))
+    return list(seen.values())

@@ -1,0 +1,316 @@
+"""The relay: one process, one event loop, one shard. Builds every part from the configuration, starts and stops them.
+
+Start: evidence, spool (takes the lock, recovers), scheduler, control socket, Pickup, listeners last. Stop: the
+same backwards, so that nothing is taken that cannot be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from lonedot.admin.control import ControlServer
+from lonedot.admin.operations import Desk
+from lonedot.admin.values import AdminError
+from lonedot.app.observer import RelayObserver, Watcher
+from lonedot.app.settings import bindings_from, listener_from, route_from
+from lonedot.config.model import Config
+from lonedot.delivery.attempt import Courier
+from lonedot.delivery.notify import Notifier
+from lonedot.delivery.routing import RouteTable, SmarthostResolver
+from lonedot.diagnosis.transcripts import StoredTranscripts
+from lonedot.evidence.events import EventKind, EventLog
+from lonedot.evidence.transcript import TranscriptStore
+from lonedot.observability import log
+from lonedot.observability.clock import SystemClock
+from lonedot.queue.scheduler import Lane, Scheduler
+from lonedot.reception.acceptance import Acceptor
+from lonedot.reception.listener import Listener, MemoryBudget
+from lonedot.reception.pickup import PickupFolder
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.load import SinkNotLoaded
+from lonedot.spool.interface import Spool, SpoolFault, SpoolLocked, SpoolPaths
+from lonedot.terms.address import Address
+from lonedot.terms.clock import Clock
+from lonedot.terms.ids import IdSource, MessageId
+
+__all__ = ["AppFault", "Relay"]
+
+FLUSH_SECONDS = 0.2
+PURGE_SECONDS = 600.0
+PURGE_BATCH = 1000
+SHARD = 0
+
+
+class AppFault(Exception):
+    """The relay cannot start; the words say what, where and what to do."""
+
+
+class _PickupNotes:
+    """Pickup's observer."""
+
+    def __init__(self, observer: RelayObserver) -> None:
+        self.taken = observer.taken
+        self.refused = observer.pickup_refused
+
+
+class _Hooks:
+    """What admin operations tell the scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def kick(self, ids: Sequence[MessageId]) -> None:
+        self._scheduler.kick()
+
+    def forget(self, ids: Sequence[MessageId]) -> None:
+        self._scheduler.forget(ids)
+
+
+class Relay:
+    """One running relay."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        bindings: Sequence[Binding] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`bindings` take the place of those in the configuration; `clock` that of the system's."""
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self._given_bindings = bindings
+        self._watchers: list[Watcher] = []
+        self._listeners: list[Listener] = []
+        self._pickup: PickupFolder | None = None
+        self._control: ControlServer | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._stopped = False
+        self.spool: Spool
+        self.transcripts: TranscriptStore
+        self.events: EventLog
+        self.scheduler: Scheduler
+
+    def subscribe(self, watcher: Watcher) -> None:
+        """Be told of `message.accepted`, `sink.judged`, `attempt.ended`, `message.settled`, `message.refused`."""
+        self._watchers.append(watcher)
+
+    @property
+    def addresses(self) -> Mapping[str, tuple[str, int]]:
+        """Listener name to host and port as bound."""
+        return {listener.settings.name: listener.address for listener in self._listeners}
+
+    # -- start -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the spool, recover, listen.
+
+        Raises:
+            AppFault: something is not as it must be; nothing was left half open.
+        """
+        config = self.config
+        paths = config.server.paths
+        try:
+            bindings = self._given_bindings
+            if bindings is None:
+                bindings = bindings_from(config.sinks)
+            routes = RouteTable([route_from(route, config) for route in config.routes])
+            listeners = [listener_from(listener, config) for listener in config.listeners]
+        except (SinkNotLoaded, ValueError, OSError, KeyError) as error:
+            raise AppFault(f"{config.file}: {error}") from error
+        try:
+            paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.transcripts = TranscriptStore(paths.evidence / "transcripts", self.clock)
+            self.events = EventLog(paths.evidence / "events", self.clock)
+            self.spool = open_spool(paths, SHARD, self.clock, config.server.keep_content.value)
+        except SpoolLocked as error:
+            raise AppFault(f"{error}; stop that relay, or give this one a spool of its own") from error
+        except (SpoolFault, OSError) as error:
+            raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
+        observer = RelayObserver(self.events)
+        for watcher in self._watchers:
+            observer.subscribe(watcher)
+        ids = IdSource(SHARD)
+        sessions = IdSource(SHARD)
+        self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
+        self._courier = Courier(
+            routes,
+            SmarthostResolver(),
+            self.spool,
+            self.transcripts,
+            self.clock,
+            lambda: sessions.next(self.clock.now()),
+            self._executor,
+        )
+        notifier = Notifier(
+            hostname=config.server.hostname,
+            spool=self.spool,
+            ids=ids,
+            clock=self.clock,
+            badmail=config.badmail.folder,
+            observer=observer,
+        )
+        self.scheduler = Scheduler(
+            self.spool,
+            self._courier,
+            notifier,
+            observer,
+            [Lane(route.name, route.connections * 2, route.schedule) for route in routes],
+            routes.name_for,
+            self.clock,
+            owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
+        )
+        acceptor = Acceptor(
+            self.spool,
+            self.scheduler,
+            bindings,
+            observer,
+            self.clock,
+            ids,
+            config.server.hostname,
+            config.server.hop_limit,
+        )
+        budget = MemoryBudget(config.server.memory)
+        has_route = functools.partial(_has_route, routes)
+        self._listeners = [
+            Listener(
+                settings,
+                acceptor,
+                budget,
+                sessions,
+                self.transcripts.session,
+                has_route,
+                observer.session_noted,
+                config.revision,
+            )
+            for settings in listeners
+        ]
+        try:
+            await self._open(paths, acceptor, observer, has_route, routes)
+        except (OSError, AdminError) as error:
+            await self.stop()
+            raise AppFault(str(error)) from error
+        self.events.append(EventKind.STARTED, "", f"{config.server.hostname}, config {config.revision}")
+
+    async def _open(
+        self,
+        paths: SpoolPaths,
+        acceptor: Acceptor,
+        observer: RelayObserver,
+        has_route: Callable[[Address], bool],
+        routes: RouteTable,
+    ) -> None:
+        config = self.config
+        self.scheduler.start()
+        desk = Desk(
+            self.spool,
+            self.clock,
+            transcripts=StoredTranscripts(self.transcripts),
+            hooks=_Hooks(self.scheduler),
+            since=self.clock.now(),
+            expire_seconds={route.name: route.schedule.expire_seconds for route in routes},
+        )
+        self._control = ControlServer(desk, paths.control)
+        await self._control.start()
+        if config.pickup.enabled:
+            self._pickup = PickupFolder(
+                config.pickup.folder,
+                config.badmail.folder,
+                acceptor,
+                has_route,
+                _PickupNotes(observer),
+                config.pickup.poll_seconds,
+                config.server.max_size,
+                config.revision,
+            )
+            self._pickup.start()
+        for listener in self._listeners:
+            try:
+                await listener.start()
+            except OSError as error:
+                settings = listener.settings
+                reason = error.strerror or str(error)
+                raise OSError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
+            host, port = listener.address
+            log.event("listening", listener=listener.settings.name, host=host, port=port)
+        self._flush()
+        self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
+
+    # -- by the clock ------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Logs and evidence are written in gusts, not line by line."""
+        log.flush()
+        self.transcripts.flush()
+        self.events.flush()
+        if not self._stopped:
+            self._flusher = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+
+    def _tidy(self) -> None:
+        """Forget what is older than the history."""
+        self._tidying = asyncio.get_running_loop().create_task(self._purge())
+
+    async def _purge(self) -> None:
+        before = self.clock.now() - self.config.server.keep_history.total_seconds()
+        self.transcripts.forget(before)
+        self.events.forget(before)
+        try:
+            while await self.spool.purge(before, PURGE_BATCH) == PURGE_BATCH:
+                await asyncio.sleep(0)
+        except SpoolFault as error:
+            self.events.append(EventKind.SPOOL_FAULT, "", f"purge: {error}")
+        if not self._stopped:
+            self._timers = [asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy)]
+
+    # -- stop --------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Drain: take nothing new, let what is on its way finish within `drain_seconds`, then close."""
+        if self._stopped:
+            return
+        self._stopped = True
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self.config.server.drain_seconds
+        for timer in self._timers:
+            timer.cancel()
+        for listener in self._listeners:
+            listener.close()
+        if self._pickup is not None:
+            await self._pickup.stop()
+        await self._drain_sessions(ends_at)
+        await self.scheduler.stop(max(0.0, ends_at - loop.time()))
+        await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
+        if self._control is not None:
+            await self._control.stop()
+        await self.spool.close()
+        self.events.append(EventKind.STOPPED, "", self.config.server.hostname)
+        self.transcripts.close()
+        self.events.close()
+        self._executor.shutdown(wait=False)
+        log.flush()
+
+    async def _drain_sessions(self, ends_at: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            open_sessions = [
+                session
+                for listener in self._listeners
+                for session in tuple(listener.sessions)
+                if not session.stop()
+            ]
+            if not open_sessions:
+                return
+            if loop.time() >= ends_at:
+                for session in open_sessions:
+                    session.abort()
+                return
+            await asyncio.sleep(0.05)
+
+
+def _has_route(routes: RouteTable, address: Address) -> bool:
+    return routes.choose(address) is not None

@@ -1,0 +1,168 @@
+"""From the configuration's values to the settings of each room. Pure but for reading TLS files and password files."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from lonedot.config.model import Config, InboundTls, LineEnds, Listener, LongLines, OutboundTls, Route, Sink
+from lonedot.delivery import routing
+from lonedot.delivery.routing import NextHop, Timeouts, TlsPolicy
+from lonedot.message import door
+from lonedot.message.door import DoorPolicy
+from lonedot.protocol.client import Login
+from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptions
+from lonedot.queue.retry import RetrySchedule
+from lonedot.reception.settings import ListenerSettings
+from lonedot.sinks.bindings import Binding, firing_order
+from lonedot.sinks.load import bind, load_file, load_import
+
+__all__ = ["bindings_from", "listener_from", "route_from"]
+
+_TLS = {
+    OutboundTls.OFF: TlsPolicy.OFF,
+    OutboundTls.OPPORTUNISTIC: TlsPolicy.OPPORTUNISTIC,
+    OutboundTls.REQUIRED: TlsPolicy.REQUIRED,
+    OutboundTls.VERIFIED: TlsPolicy.VERIFIED,
+}
+
+
+def listener_from(listener: Listener, config: Config) -> ListenerSettings:
+    """Settings of one listener.
+
+    Raises:
+        OSError, ssl.SSLError: a certificate or key cannot be used.
+    """
+    server = config.server
+    context: ssl.SSLContext | None = None
+    if listener.tls is not InboundTls.OFF:
+        assert listener.tls_certificate is not None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(listener.tls_certificate, listener.tls_key)
+    off = frozenset(keyword.upper().encode() for keyword in listener.ehlo_off)
+    options = ServerOptions(
+        hostname=server.hostname.encode(),
+        keywords=DEFAULT_KEYWORDS - off,
+        tls_available=listener.tls is InboundTls.STARTTLS,
+        tls_active=listener.tls is InboundTls.IMPLICIT,
+        tls_required=listener.require_tls,
+        limits=ServerLimits(
+            size=server.max_size,
+            recipients=listener.max_recipients,
+            errors=listener.max_errors,
+        ),
+    )
+    return ListenerSettings(
+        name=listener.name or str(listener.address),
+        host=listener.address.host,
+        port=listener.address.port,
+        options=options,
+        tls=context,
+        relay_from=tuple(listener.relay_from),
+        relay_to=tuple(domain.lower().encode() for domain in listener.relay_to),
+        postmaster=server.postmaster,
+        door=(_door(listener, trusted=False), _door(listener, trusted=True)),
+        max_connections=listener.max_connections,
+        max_connections_per_client=listener.max_connections_per_client,
+        command_seconds=listener.command_timeout.total_seconds(),
+        data_seconds=listener.data_timeout.total_seconds(),
+        session_seconds=listener.session_timeout.total_seconds(),
+    )
+
+
+def _door(listener: Listener, trusted: bool) -> DoorPolicy:
+    """`auto` mends for clients that we trust and refuses strangers. A stranger's long lines are never encoded unless
+    the listener says so."""
+    mends = trusted if listener.line_ends is LineEnds.AUTO else listener.line_ends is LineEnds.NORMALIZE
+    encodes = trusted if listener.long_lines is LongLines.AUTO else listener.long_lines is LongLines.ENCODE
+    return DoorPolicy(
+        door.LineEnds.NORMALIZE if mends else door.LineEnds.REJECT,
+        door.LongLines.ENCODE if encodes else door.LongLines.REJECT,
+        add_missing=trusted,
+    )
+
+
+def route_from(route: Route, config: Config) -> routing.Route:
+    """One route with all that an attempt needs.
+
+    Raises:
+        OSError, ValueError: the password cannot be had.
+    """
+    command = route.command_timeout.total_seconds()
+    data = route.data_timeout.total_seconds()
+    return routing.Route(
+        name=route.name,
+        to=route.to,
+        smarthosts=tuple(NextHop(hop.host, hop.port) for hop in route.smarthost),
+        tls=_TLS[route.tls],
+        tls_ca=route.tls_ca,
+        login=_login(route),
+        ehlo_name=config.server.hostname,
+        ehlo_ignore=frozenset(keyword.upper() for keyword in route.ehlo_off),
+        connections=route.connections,
+        messages_per_connection=route.messages_per_connection,
+        timeouts=Timeouts(
+            connect=route.connect_timeout.total_seconds(),
+            greeting=command,
+            command=command,
+            data=data,
+            block=data,
+            end=route.final_timeout.total_seconds(),
+        ),
+        schedule=RetrySchedule(
+            minutes=route.retry_minutes,
+            expire_seconds=route.expire.total_seconds(),
+            delay_notice_seconds=route.delay_notice.total_seconds() or float("inf"),
+            jitter=route.jitter,
+        ),
+    )
+
+
+def _login(route: Route) -> Login | None:
+    if not route.login:
+        return None
+    if route.password_file is not None:
+        password = route.password_file.read_text().splitlines()[0]
+    elif route.password_env:
+        password = os.environ[route.password_env]
+    elif route.password is not None:
+        password = route.password.reveal()
+    else:
+        raise ValueError(f"route {route.name}: login without a password")
+    return Login(route.login.encode(), password.encode())
+
+
+def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
+    """The bindings of the configuration, in firing order.
+
+    Raises:
+        SinkNotLoaded: the code of one cannot be used.
+        ValueError: a combination that is not allowed.
+    """
+    made = []
+    for entry in sinks:
+        if not entry.enabled:
+            continue
+        if entry.file is not None:
+            found = load_file(entry.file.path, entry.file.function)
+            sink_class = str(entry.file)
+        else:
+            found = load_import(entry.import_path)
+            sink_class = entry.import_path
+        made.append(
+            bind(
+                found,
+                sink_class=sink_class,
+                name=entry.name,
+                guid=entry.guid,
+                priority=entry.priority,
+                rule=entry.rule,
+                effects=None if entry.effects is None else [effect.value for effect in entry.effects],
+                role=None if entry.role is None else entry.role.value,
+                on_damage=None if entry.on_damage is None else entry.on_damage.value,
+                on_error=None if entry.on_error is None else entry.on_error.value,
+                settings=entry.settings,
+            )
+        )
+    return firing_order(made)

@@ -1,0 +1,315 @@
+"""From the end of data to custody: hop count, the door, arrival sinks, the commit, and the reply that follows it.
+
+The same for SMTP and Pickup. A 250 is given after the commit and never before; our own faults answer 4xx.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from lonedot.message.content import FileBody
+from lonedot.message.door import DoorPolicy, Refusal, at_the_door
+from lonedot.message.edits import AnyEdit, lower
+from lonedot.message.fold import apply_changes, digests_of
+from lonedot.message.header import HeaderView
+from lonedot.message.intake import Arrived
+from lonedot.message.ledger import Action, Entry
+from lonedot.message.trace import TraceFacts
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
+from lonedot.spool.interface import (
+    Acceptance,
+    Claim,
+    Facts,
+    MessageState,
+    RecipientState,
+    RecipientStatus,
+    Spool,
+    SpoolFault,
+    SpoolFull,
+    Stored,
+)
+from lonedot.terms.clock import Clock
+from lonedot.terms.envelope import Envelope
+from lonedot.terms.ids import IdSource, MessageId
+from lonedot.terms.reply import Reply, reply
+
+__all__ = ["Acceptor", "Handover", "Observer", "Verdict"]
+
+DISK_FULL = reply(452, "4.3.1", "Not enough room on the disk; try again later")
+DISK_FAULT = reply(451, "4.3.0", "The message could not be stored; try again later")
+SINK_FAULT = reply(451, "4.3.0", "The message could not be checked; try again later")
+
+
+class Handover(Protocol):
+    """The scheduler, as acceptance sees it."""
+
+    owner: str
+
+    @property
+    def has_room(self) -> bool: ...
+
+    def lease_until(self) -> float: ...
+
+    def offer(self, claim: Claim) -> None: ...
+
+
+class Observer(Protocol):
+    """Is told what became of a message at the door. Must not raise."""
+
+    def accepted(self, acceptance: Acceptance) -> None: ...
+
+    def refused(self, id: MessageId, facts: Facts, envelope: Envelope, answer: Reply, words: str) -> None: ...
+
+    def sunk(self, id: MessageId, entries: Sequence[Entry]) -> None: ...
+
+    def spool_failed(self, what: str, error: Exception) -> None: ...
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of a message: the reply, and whether it is in custody."""
+
+    reply: Reply
+    accepted: bool
+
+
+Done = Callable[[Verdict], None]
+
+
+class Acceptor:
+    """Takes messages into custody. One per worker."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        handover: Handover,
+        bindings: Sequence[Binding],
+        observer: Observer,
+        clock: Clock,
+        ids: IdSource,
+        hostname: str,
+        hop_limit: int,
+    ) -> None:
+        self.spool = spool
+        self.clock = clock
+        self.hostname = hostname
+        self._handover = handover
+        self._bindings = tuple(bindings)
+        self._observer = observer
+        self._ids = ids
+        self._hop_limit = hop_limit
+
+    def new_id(self) -> MessageId:
+        return MessageId(self._ids.next(self.clock.now()))
+
+    def accept(
+        self,
+        id: MessageId,
+        envelope: Envelope,
+        facts: Facts,
+        arrived: Arrived,
+        policy: DoorPolicy,
+        done: Done,
+        key: bytes = b"",
+        edits: Sequence[AnyEdit] = (),
+    ) -> None:
+        """Judge a received message and commit it; `done` is called exactly once, now or after the commit.
+
+        `edits` are the source's own (Pickup takes Bcc out); they get an entry behind that of the door.
+
+        On refusal the caller drops what the body writer holds.
+        """
+        now = self.clock.now()
+        head = HeaderView(arrived.content.head)
+        if head.count_hops() >= self._hop_limit:
+            words = f"{self._hop_limit} Received fields: the message goes in a circle"
+            self._refuse(id, facts, envelope, reply(554, "5.4.6", f"Too many hops: {words}"), words, done)
+            return
+        began = self.clock.monotonic()
+        try:
+            door = at_the_door(arrived, policy, self._trace(id, envelope, facts, now))
+        except (OSError, ValueError) as error:
+            self._observer.spool_failed("read what has just arrived", error)
+            done(Verdict(DISK_FAULT, False))
+            return
+        if isinstance(door, Refusal):
+            self._refuse(id, facts, envelope, door.reply, door.finding.words, done)
+            return
+        entries: tuple[Entry, ...] = (
+            door.entry(now, round(self.clock.monotonic() - began, 6), facts.revision),
+        )
+        content = door.content
+        changes = lower(edits, content) if edits else ()
+        if changes:
+            before = content
+            content = apply_changes(before, changes)
+            entries += (
+                Entry(
+                    binding="lonedot",
+                    binding_id="",
+                    event=facts.source,
+                    at=now,
+                    took_seconds=0.0,
+                    before=digests_of(before),
+                    after=digests_of(content),
+                    action=Action.KEPT,
+                    changes=changes,
+                    revision=facts.revision,
+                ),
+            )
+        if not self._bindings:
+            self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
+            return
+        if isinstance(arrived.content.body, FileBody):
+            # A sink may read the whole body: not on the loop.
+            loop = asyncio.get_running_loop()
+            future = loop.run_in_executor(
+                None, dispatch, id, envelope, facts, content, self._bindings, self.clock
+            )
+            future.add_done_callback(
+                lambda f: self._sunk(id, now, envelope, facts, arrived, entries, f.result(), done, key)
+            )
+            return
+        dispatched = dispatch(id, envelope, facts, content, self._bindings, self.clock)
+        self._sunk(id, now, envelope, facts, arrived, entries, dispatched, done, key)
+
+    def _trace(self, id: MessageId, envelope: Envelope, facts: Facts, now: float) -> TraceFacts:
+        recipients = envelope.recipients
+        return TraceFacts(
+            hostname=self.hostname,
+            id=id,
+            at=now,
+            helo=facts.helo,
+            client=facts.client,
+            protocol=facts.protocol,
+            recipient=recipients[0].address.octets if len(recipients) == 1 else b"",
+        )
+
+    def _sunk(
+        self,
+        id: MessageId,
+        now: float,
+        envelope: Envelope,
+        facts: Facts,
+        arrived: Arrived,
+        before: tuple[Entry, ...],
+        dispatched: Dispatched,
+        done: Done,
+        key: bytes,
+    ) -> None:
+        self._observer.sunk(id, dispatched.entries)
+        entries = (*before, *dispatched.entries)
+        words = dispatched.words
+        match dispatched.decision:
+            case Decision.REJECT:
+                answer = Reply(550, "5.7.1", (words.encode("ascii", "replace")[:400] or b"Refused",))
+                self._refuse(id, facts, envelope, answer, f"{dispatched.binding}: {words}", done)
+            case Decision.DEFER:
+                self._refuse(id, facts, envelope, SINK_FAULT, f"{dispatched.binding}: {words}", done)
+            case Decision.ACCEPT:
+                size = dispatched.content.size
+                self._commit(id, now, dispatched.envelope, facts, arrived, entries, size, done, key)
+            case Decision.HOLD:
+                self._commit(
+                    id,
+                    now,
+                    dispatched.envelope,
+                    facts,
+                    arrived,
+                    entries,
+                    dispatched.content.size,
+                    done,
+                    key,
+                    MessageState.HELD,
+                    f"{dispatched.binding}: {words}" if not words.startswith(dispatched.binding) else words,
+                )
+            case Decision.DISCARD:
+                self._commit(
+                    id,
+                    now,
+                    envelope,
+                    facts,
+                    arrived,
+                    entries,
+                    dispatched.content.size,
+                    done,
+                    key,
+                    MessageState.FINISHED,
+                    f"discarded by {dispatched.binding}: {words}",
+                )
+
+    def _refuse(
+        self, id: MessageId, facts: Facts, envelope: Envelope, answer: Reply, words: str, done: Done
+    ) -> None:
+        self._observer.refused(id, facts, envelope, answer, words)
+        done(Verdict(answer, False))
+
+    def _commit(
+        self,
+        id: MessageId,
+        now: float,
+        envelope: Envelope,
+        facts: Facts,
+        arrived: Arrived,
+        entries: tuple[Entry, ...],
+        size: int,
+        done: Done,
+        key: bytes,
+        state: MessageState = MessageState.QUEUED,
+        reason: str = "",
+    ) -> None:
+        discarded = state is MessageState.FINISHED
+        status = RecipientStatus.DELETED if discarded else RecipientStatus.WAITING
+        queued = state is MessageState.QUEUED
+        recipients = tuple([RecipientState(i, r, status, 0, now) for i, r in enumerate(envelope.recipients)])
+        owned = queued and self._handover.has_room
+        acceptance = Acceptance(
+            id=id,
+            accepted_at=now,
+            envelope=envelope,
+            facts=facts,
+            arrival=arrived.content,
+            ledger=entries,
+            recipients=recipients,
+            size=size,
+            state=state,
+            reason=reason,
+            owner=self._handover.owner if owned else "",
+            lease_until=self._handover.lease_until() if owned else 0.0,
+            key=key,
+        )
+        future = asyncio.ensure_future(self.spool.accept((acceptance,)))
+        future.add_done_callback(lambda f: self._committed(acceptance, f, owned, done))
+
+    def _committed(
+        self, acceptance: Acceptance, future: asyncio.Future[None], owned: bool, done: Done
+    ) -> None:
+        error = future.exception() if not future.cancelled() else SpoolFault("the relay is stopping")
+        if error is not None:
+            fault = error if isinstance(error, SpoolFault) else SpoolFault(str(error))
+            self._observer.spool_failed("accept", fault)
+            done(Verdict(DISK_FULL if isinstance(fault, SpoolFull) else DISK_FAULT, False))
+            return
+        self._observer.accepted(acceptance)
+        done(Verdict(Reply(250, "2.0.0", (b"Ok: queued as " + acceptance.id.encode(),)), True))
+        if owned:
+            self._handover.offer(Claim(_stored(acceptance), 1, acceptance.arrival))
+
+
+def _stored(acceptance: Acceptance) -> Stored:
+    return Stored(
+        id=acceptance.id,
+        state=acceptance.state,
+        reason=acceptance.reason,
+        accepted_at=acceptance.accepted_at,
+        finished_at=0.0,
+        envelope=acceptance.envelope,
+        facts=acceptance.facts,
+        ledger=acceptance.ledger,
+        recipients=acceptance.recipients,
+        size=acceptance.size,
+    )

@@ -1,0 +1,131 @@
+"""A listener: an address, its sessions, its limits by client. The memory budget is shared by all listeners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from lonedot.reception.acceptance import Acceptor
+from lonedot.reception.session import Session, Transcript
+from lonedot.reception.settings import ListenerSettings, is_in
+from lonedot.terms.address import Address
+from lonedot.terms.ids import IdSource, SessionId
+from lonedot.terms.reply import Reply, reply
+
+__all__ = ["Listener", "MemoryBudget"]
+
+TOO_MANY = reply(421, "4.7.0", "Too many connections; try again later")
+TOO_MANY_FROM_CLIENT = reply(421, "4.7.0", "Too many connections from your address; try again later")
+KNOWN_CLIENTS = 4096
+
+Noted = Callable[[Session, str, str], None]
+
+
+class MemoryBudget:
+    """Octets of messages being received that may be in memory at one time."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, octets: int) -> bool:
+        """Count `octets`; False when that is more than the budget (they are counted all the same)."""
+        self.used += octets
+        return self.used <= self.limit
+
+    def give(self, octets: int) -> None:
+        self.used -= octets
+
+
+class Listener:
+    """Accepts connections for one `[[listener]]`. Satisfies `session.Host`."""
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        acceptor: Acceptor,
+        budget: MemoryBudget,
+        ids: IdSource,
+        transcripts: Callable[[SessionId, str], Transcript],
+        has_route: Callable[[Address], bool],
+        noted: Noted,
+        revision: str,
+    ) -> None:
+        self.settings = settings
+        self.acceptor = acceptor
+        self.revision = revision
+        self.transcript = transcripts
+        self.has_route = has_route
+        self.noted = noted
+        self.take_memory = budget.take
+        self.give_memory = budget.give
+        self.sessions: set[Session] = set()
+        self._ids = ids
+        self._by_client: Counter[str] = Counter()
+        self._trusted: dict[str, bool] = {}
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        settings = self.settings
+        implicit = settings.tls if settings.options.tls_active else None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._new_session,
+            settings.host,
+            settings.port,
+            backlog=1024,
+            reuse_address=True,
+            ssl=implicit,
+            ssl_handshake_timeout=30 if implicit is not None else None,
+        )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port as bound (port 0 in the settings becomes a real one)."""
+        assert self._server is not None and self._server.sockets
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return str(host), int(port)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        if self._server is not None:
+            self._server.close()
+
+    def _new_session(self) -> Session:
+        return Session(self, SessionId(self._ids.next(self.acceptor.clock.now())))
+
+    # -- session.Host ------------------------------------------------------------------------------
+
+    def opened(self, session: Session) -> Reply | None:
+        self.sessions.add(session)
+        self._by_client[session.client] += 1
+        if len(self.sessions) > self.settings.max_connections:
+            self.noted(session, "session.refused", f"more than {self.settings.max_connections} connections")
+            return TOO_MANY
+        limit = self.settings.max_connections_per_client
+        if not session.trusted and self._by_client[session.client] > limit:
+            self.noted(session, "session.refused", f"more than {limit} connections from {session.client}")
+            return TOO_MANY_FROM_CLIENT
+        return None
+
+    def closed(self, session: Session) -> None:
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self._by_client[session.client] -= 1
+            if not self._by_client[session.client]:
+                del self._by_client[session.client]
+
+    def is_trusted(self, client: str) -> bool:
+        known = self._trusted.get(client)
+        if known is None:
+            if len(self._trusted) >= KNOWN_CLIENTS:
+                self._trusted.clear()
+            known = self._trusted[client] = is_in(client, self.settings.relay_from)
+        return known

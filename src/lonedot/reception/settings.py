@@ -1,0 +1,58 @@
+"""What a listener is: address, who may relay, line policy, bounds. Values; `app` makes them from the configuration."""
+
+from __future__ import annotations
+
+import ssl
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+import msgspec
+
+from lonedot.message.door import DoorPolicy, LineEnds, LongLines
+from lonedot.protocol.options import ServerOptions
+from lonedot.terms.address import Address
+
+__all__ = ["STRANGER", "TRUSTED", "ListenerSettings", "is_in", "matches_domain"]
+
+STRANGER = DoorPolicy()
+TRUSTED = DoorPolicy(LineEnds.NORMALIZE, LongLines.ENCODE, add_missing=True)
+
+
+class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One listener. Times in seconds."""
+
+    name: str
+    host: str
+    port: int
+    options: ServerOptions
+    tls: ssl.SSLContext | None = None
+    relay_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    relay_to: tuple[bytes, ...] = ()
+    """Domains in lower case; `*.example.com` is everything below it."""
+    postmaster: Address
+    door: tuple[DoorPolicy, DoorPolicy] = (STRANGER, TRUSTED)
+    """What strangers may bring, and what trusted clients may."""
+    max_connections: int = 1000
+    max_connections_per_client: int = 100
+    command_seconds: float = 300.0
+    data_seconds: float = 180.0
+    session_seconds: float = 7200.0
+
+
+def is_in(client: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    """True when the client's address lies in one of the networks; an IPv4 address mapped into IPv6 counts as IPv4."""
+    try:
+        address = ip_address(client.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is not None:
+        address = mapped
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def matches_domain(domain: bytes, patterns: tuple[bytes, ...]) -> bool:
+    """True when `domain` (lower case) is one of the patterns, or below one that begins with `*.`."""
+    return any(
+        domain == pattern or (pattern.startswith(b"*.") and domain.endswith(pattern[1:]))
+        for pattern in patterns
+    )
