@@ -140,7 +140,7 @@ async def why(desk: Desk, wanted: IdArguments) -> Journey:
     stored = _stored(desk, wanted.id)
     reader = desk.transcripts
     transcripts = Transcripts() if reader is None else _transcripts(reader, stored)
-    return journey(stored, transcripts, desk.clock.now(), desk.expire_seconds)
+    return journey(stored, transcripts, desk.clock.now(), desk.expire_seconds, desk.hooks is not None)
 
 
 async def hold(desk: Desk, wanted: HoldArguments) -> Changed:

@@ -35,7 +35,6 @@ __all__ = [
     "Record",
     "WireSummary",
     "change_in_words",
-    "has_fault",
     "record_of",
 ]
 
@@ -202,11 +201,6 @@ def record_of(stored: Stored) -> Record:
             for number, attempt in enumerate(stored.attempts, 1)
         ),
     )
-
-
-def has_fault(record: Record) -> bool:
-    """Some sink damaged the message or failed."""
-    return any(entry.is_fault for entry in record.ledger)
 
 
 def change_in_words(change: Change) -> tuple[str, ...]:

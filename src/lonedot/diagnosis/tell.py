@@ -75,6 +75,8 @@ def span(seconds: float) -> str:
         return "no time"
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+    if seconds < 10 and seconds != round(seconds):
+        return f"{seconds:.1f} seconds"
     if seconds < 90:
         whole = round(seconds)
         return "1 second" if whole == 1 else f"{whole} seconds"
@@ -227,9 +229,9 @@ class _Teller:
             reason = f": {outcome.reason}" if outcome.reason else ""
             yield Line(kind, _sentence(f"{address} {_RESULTS[outcome.result]}{where}{reason}"), 2)
             if outcome.reply:
-                yield Line(Kind.OCTETS, f"it said: {outcome.reply}", 3)
+                yield Line(Kind.OCTETS, f"the next hop said: {outcome.reply}", 3)
             elif outcome.stage is not Stage.LOCAL and outcome.stage is not Stage.ROUTE:
-                yield Line(Kind.TEXT, "It said nothing.", 3)
+                yield Line(Kind.TEXT, "The next hop said nothing.", 3)
         for entry in attempt.suffix:
             did = "; ".join(entry.changed) or entry.words or entry.action.value
             yield Line(Kind.TEXT, _sentence(f"For this copy alone ({entry.event}): {did}"), 2)
@@ -263,6 +265,10 @@ class _Teller:
             case MessageState.HELD | MessageState.DAMAGED:
                 yield Line(Kind.TEXT, "Nothing, until somebody decides.", 1)
             case MessageState.QUEUED:
+                if not self.journey.is_running:
+                    yield Line(
+                        Kind.ALARM, "The relay is not running: nothing is sent until it is started.", 1
+                    )
                 if not self.journey.next_steps:
                     yield Line(Kind.TEXT, "Every recipient is done; the relay is about to close it.", 1)
                 for step in self.journey.next_steps:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from lonedot.diagnosis.record import AttemptRecord, EntryRecord, OutcomeRecord, Record, record_of
+from lonedot.message.ledger import Action
 from lonedot.spool.interface import MessageState, RecipientStatus, Stored
 from lonedot.terms.outcome import Result, Stage
 
@@ -61,7 +62,9 @@ class Suspect(msgspec.Struct, frozen=True):
     binding_id: str
     entry: int
     """Number of its ledger entry."""
-    action: str
+    failed: bool
+    """It raised or stalled; else it damaged the message or did what it had not declared."""
+    action: Action
     """What was done about it."""
     words: str
 
@@ -93,6 +96,7 @@ class Journey(msgspec.Struct, frozen=True):
     advice: tuple[Advice, ...]
     transcripts: Transcripts
     asked_at: float
+    is_running: bool = True
 
 
 def journey(
@@ -100,6 +104,7 @@ def journey(
     transcripts: Transcripts,
     now: float,
     expire_seconds: Mapping[str, float] | None = None,
+    is_running: bool = True,
 ) -> Journey:
     """Judge what was recorded.
 
@@ -108,6 +113,7 @@ def journey(
         transcripts: what could be read of them.
         now: seconds since 1970.
         expire_seconds: by name of the route, how long a message is tried.
+        is_running: the relay runs; while it does not, nothing is tried.
     """
     record = record_of(stored)
     suspects = tuple(_suspect(entry) for entry in record.ledger if entry.is_fault and not entry.is_ours)
@@ -120,6 +126,7 @@ def journey(
         advice=tuple(_advice(record, suspects)),
         transcripts=transcripts,
         asked_at=now,
+        is_running=is_running,
     )
 
 
@@ -127,7 +134,9 @@ def _suspect(entry: EntryRecord) -> Suspect:
     words = entry.words
     if not words:
         words = next((finding.words for finding in entry.findings), "it failed")
-    return Suspect(entry.binding, entry.binding_id, entry.number, entry.action.value, words)
+    return Suspect(
+        entry.binding, entry.binding_id, entry.number, entry.verdict == "error", entry.action, words
+    )
 
 
 def _next_steps(record: Record, expire_seconds: Mapping[str, float]) -> tuple[NextStep, ...]:
@@ -167,9 +176,24 @@ def _stop(words: str) -> str:
 
 
 def _blame_words(suspects: Sequence[Suspect]) -> str:
-    names = list(dict.fromkeys(suspect.binding for suspect in suspects))
-    quoted = " and ".join(f'"{name}"' for name in names)
-    return f"Trouble on the way: {quoted}, see below."
+    said: dict[str, None] = {}
+    for suspect in suspects:
+        did = "failed" if suspect.failed else "damaged the message"
+        said[f'The sink "{suspect.binding}" {did}; {_DONE[suspect.action]}.'] = None
+    return " ".join(said)
+
+
+_DONE = {
+    Action.KEPT: "it was taken all the same",
+    Action.UNCHANGED: "the message stayed as it was",
+    Action.REDUCED: "the damage was undone",
+    Action.REPAIRED: "the damage was repaired",
+    Action.UNDONE: "the damage was undone",
+    Action.HELD: "the message was held",
+    Action.REJECTED: "the message was refused",
+    Action.SKIPPED: "the message went on without it",
+    Action.DEFERRED: "the client was told to try again later",
+}
 
 
 def _queued_words(record: Record) -> str:
