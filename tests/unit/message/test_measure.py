@@ -1,0 +1,118 @@
+"""The measure against a reading octet by octet, in any chunking."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lonedot.message.content import FileBody, MemoryBody
+from lonedot.message.measure import EMPTY_MEASURE, Meter, measure, measure_body, measured
+from lonedot.message.profile import Profile
+from tests.unit.message.messages import chunked, cuts, mail_octets
+
+
+def read_octet_by_octet(octets: bytes) -> Profile:
+    """What a profile means, written without any haste."""
+    first = {"bare_cr": -1, "bare_lf": -1, "nul": -1, "eight_bit": -1, "long_line": -1}
+    dot_line = False
+    line_start = 0
+
+    def note(kind: str, place: int) -> None:
+        if first[kind] < 0:
+            first[kind] = place
+
+    place = 0
+    while place <= len(octets):
+        octet = octets[place : place + 1]
+        if octet in (b"\r", b"\n", b""):
+            if place - line_start > 998:
+                note("long_line", line_start)
+            dot_line = dot_line or octets[line_start : line_start + 1] == b"."
+            if octets[place : place + 2] == b"\r\n":
+                place += 1
+            elif octet:
+                note("bare_cr" if octet == b"\r" else "bare_lf", place)
+            line_start = place + 1
+        elif octet == b"\0":
+            note("nul", place)
+        elif octet[0] > 127:
+            note("eight_bit", place)
+        place += 1
+    return Profile(
+        size=len(octets),
+        lines=octets.count(b"\n"),
+        dot_line=dot_line,
+        ends_with_crlf=not octets or octets.endswith(b"\r\n"),
+        ends_with_line_end=not octets or octets.endswith((b"\r", b"\n")),
+        **first,
+    )
+
+
+@given(mail_octets, cuts)
+def test_any_chunking_gives_what_a_reader_of_single_octets_finds(octets: bytes, sizes: list[int]) -> None:
+    meter = Meter()
+    for chunk in chunked(octets, sizes):
+        meter.feed(chunk)
+    assert meter.finish().profile == read_octet_by_octet(octets)
+    assert meter.finish() == measure(octets)
+    assert meter.finish().sha256 == hashlib.sha256(octets).digest()
+    assert meter.size == len(octets)
+
+
+@given(mail_octets)
+def test_octet_by_octet_gives_the_same(octets: bytes) -> None:
+    meter = Meter()
+    for octet in octets:
+        meter.feed(bytes((octet,)))
+    assert meter.finish() == measure(octets)
+
+
+@given(mail_octets, mail_octets, mail_octets)
+def test_a_copy_goes_on_by_itself(first: bytes, second: bytes, other: bytes) -> None:
+    meter = Meter()
+    meter.feed(first)
+    twin = meter.copy()
+    meter.feed(second)
+    twin.feed(other)
+    assert meter.finish() == measure(first + second)
+    assert twin.finish() == measure(first + other)
+
+
+@given(
+    st.integers(0, 400_000),
+    st.sampled_from([b"\r", b"\n", b".", b"\0", b"\xe9", b"\n.", b"\r.", b"x" * 1000]),
+)
+def test_one_octet_in_a_large_clean_text_is_found(place: int, octets: bytes) -> None:
+    lines = (b"A" * 70 + b"\r\n") * 6000
+    text = lines[:place] + octets + lines[place:]
+    assert measure(text).profile == read_octet_by_octet(text)
+
+
+@pytest.mark.parametrize("size", [997, 998, 999, 1000])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r", b""])
+def test_a_line_is_long_from_999_octets_on(size: int, end: bytes) -> None:
+    text = b"a\r\n" + b"x" * size + end
+    assert measure(text).profile.long_line == (3 if size > 998 else -1)
+
+
+def test_nothing_is_canonical() -> None:
+    assert EMPTY_MEASURE.profile == Profile()
+    assert EMPTY_MEASURE.profile.is_canonical
+
+
+def test_a_stored_body_measures_as_the_octets(tmp_path: Path) -> None:
+    octets = (b"line\r\n" * 100_000) + b".\r\n"
+    path = tmp_path / "body"
+    path.write_bytes(octets)
+    assert measure_body(FileBody(path, len(octets))) == measure(octets) == measure_body(MemoryBody(octets))
+
+
+def test_measured_content_has_both_measures() -> None:
+    content = measured(b"a: b\r\n\r\n", MemoryBody(b"text\n"))
+    assert content.head_measure == measure(b"a: b\r\n\r\n")
+    assert content.body_measure.profile.bare_lf == 4
+    assert not content.is_canonical
