@@ -236,6 +236,12 @@ class ClientMachine:
             return ()
         return tuple(self._replies) + (None,) * (len(plan.rcpt) - len(self._replies))
 
+    @property
+    def mail_refused(self) -> Reply | None:
+        """The reply that refused MAIL in the running transaction: it decides for every recipient."""
+        mail = self._mail_reply
+        return None if self._plan is None or mail is None or mail.is_positive else mail
+
     # --- octets ---------------------------------------------------------------------------------
 
     def feed(self, octets: bytes) -> None:

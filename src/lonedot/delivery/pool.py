@@ -1,0 +1,421 @@
+"""Connections to one destination: few, reused, and never more than the route allows.
+
+Rules: the connection used last is used first, so that the others may go; one that dies while idle is nobody's
+fault; a message whose connection turns out to have been closed before its first reply is given another once, since
+nothing of it can have been taken. When no session can be opened, everything that waits learns why, unless another
+connection still works. What is decided here is decided in callbacks; a task runs only while a session is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import msgspec
+
+from lonedot.delivery.connection import Connection, Job, Opened, SessionFault, TransactionReport
+from lonedot.delivery.routing import IMPLICIT_TLS_PORT, NextHop, NoNextHop, Resolver, Route, TlsPolicy
+from lonedot.delivery.tls import is_loopback, outbound_context, starttls_of, tls_words
+from lonedot.delivery.transcript import NOTE, Line
+from lonedot.protocol.client import ClientOptions, StartTls
+from lonedot.terms.outcome import Stage
+
+__all__ = ["Pool", "PoolState"]
+
+_CANDIDATES = 10
+"""Addresses that are tried for one connection, over all hosts of a destination."""
+
+_CROWDED_SECONDS = 30.0
+"""How long no further connection is tried when one was refused while others work."""
+
+
+class PoolState(msgspec.Struct, frozen=True):
+    """What a pool is doing, for people."""
+
+    route: str
+    destination: str
+    connections: int
+    idle: int
+    opening: int
+    waiting: int
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """One address of one host."""
+
+    hop: NextHop
+    address: str
+
+    def __str__(self) -> str:
+        name = self.hop.host if self.hop.host != self.address else ""
+        return f"{name}[{self.address}]:{self.hop.port}"
+
+
+class Pool:
+    """All connections of one route to one destination. Lives on one event loop."""
+
+    def __init__(
+        self,
+        route: Route,
+        destination: str,
+        resolver: Resolver,
+        new_session: Callable[[], str],
+        executor: Executor | None = None,
+    ) -> None:
+        """Raises TlsSettingsFault when the route's TLS settings cannot be used."""
+        self._loop = asyncio.get_running_loop()
+        self._route = route
+        self._destination = destination
+        self._resolver = resolver
+        self._new_session = new_session
+        self._executor = executor
+        self._context = outbound_context(route)
+        self._waiting: deque[Job] = deque()
+        self._live: set[Connection] = set()
+        """Open, and in use or idle; not those that said QUIT."""
+        self._leaving: set[Connection] = set()
+        self._idle: list[Connection] = []
+        """The one used last stands last."""
+        self._opening: set[asyncio.Task[None]] = set()
+        self._crowded_until = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._empty = asyncio.Event()
+
+    @property
+    def state(self) -> PoolState:
+        return PoolState(
+            self._route.name,
+            self._destination,
+            len(self._live),
+            len(self._idle),
+            len(self._opening),
+            len(self._waiting),
+        )
+
+    @property
+    def is_unused(self) -> bool:
+        return not (self._live or self._leaving or self._opening or self._waiting)
+
+    def submit(self, job: Job) -> None:
+        """Send the job as soon as a connection is free. The job is told what came of it, always later than this."""
+        if self._closing:
+            self._loop.call_soon(job.not_tried)
+            return
+        self._waiting.append(job)
+        if self._idle:
+            # Not from within the caller, who may be in the middle of another job's end.
+            connection = self._idle.pop()
+            self._loop.call_soon(self._serve, connection)
+        else:
+            self._grow()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Begin nothing new, let what runs end for so long, then drop it (and it will be tried again)."""
+        self._closing = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        while self._waiting:
+            self._waiting.popleft().not_tried()
+        for task in tuple(self._opening):
+            task.cancel()
+        while self._idle:
+            self._leave(self._idle.pop())
+        if self._live or self._leaving or self._opening:
+            try:
+                await asyncio.wait_for(self._empty.wait(), grace_seconds)
+            except TimeoutError:
+                pass
+        for connection in (*self._live, *self._leaving):
+            connection.abort()
+        if self._opening:
+            await asyncio.gather(*self._opening, return_exceptions=True)
+
+    # --- what connections say ---------------------------------------------------------------------------
+
+    def ended(self, connection: Connection, job: Job, report: TransactionReport) -> None:
+        """As `ConnectionOwner`: the connection goes on with the next message before this one is told."""
+        if _is_stale(connection, report) and not job.retried and not self._closing:
+            # RFC 5321 §3.8: the server had closed, or was about to. Other idle connections are as old.
+            job.retried = True
+            self._waiting.appendleft(job)
+            while self._idle:
+                self._leave(self._idle.pop())
+            self._serve(connection)
+            self._grow()
+            return
+        self._serve(connection)
+        job.finished(report)
+
+    def withdrawn(self, connection: Connection) -> None:
+        self._serve(connection)
+
+    def gone(self, connection: Connection) -> None:
+        self._live.discard(connection)
+        self._leaving.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._grow()
+        self._check_empty()
+
+    # --- giving work ----------------------------------------------------------------------------------------
+
+    def _serve(self, connection: Connection) -> None:
+        """Let a free connection take the next message, or lie idle, or leave."""
+        if not connection.is_usable:
+            if connection.is_gone or connection not in self._live:
+                self._live.discard(connection)
+            else:
+                self._leave(connection)
+            if self._waiting:
+                self._grow()
+            return
+        waiting = self._waiting
+        while waiting:
+            if connection.messages >= self._route.messages_per_connection:
+                self._leave(connection)
+                self._grow()
+                return
+            if connection.start(waiting.popleft()):
+                return
+        if self._closing or connection.messages >= self._route.messages_per_connection:
+            self._leave(connection)
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._route.idle_seconds, self._retire)
+
+    def _retire(self) -> None:
+        """Let go of what has lain idle long enough; the longest idle stand first."""
+        self._idle_timer = None
+        now = self._loop.time()
+        keep = self._route.idle_seconds
+        idle = self._idle
+        while idle and idle[0].idle_since + keep <= now + 0.001:
+            self._leave(idle.pop(0))
+        if idle:
+            self._idle_timer = self._loop.call_at(idle[0].idle_since + keep, self._retire)
+
+    def _leave(self, connection: Connection) -> None:
+        self._live.discard(connection)
+        if not connection.is_gone:
+            self._leaving.add(connection)
+            connection.quit()
+
+    def _check_empty(self) -> None:
+        if self._closing and not (self._live or self._leaving or self._opening):
+            self._empty.set()
+
+    # --- opening --------------------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """Open connections while messages wait for which none is on its way."""
+        while (
+            not self._closing
+            and len(self._opening) < len(self._waiting)
+            and len(self._opening) + len(self._live) < self._route.connections
+            and not (self._live and self._loop.time() < self._crowded_until)
+        ):
+            task = self._loop.create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug, not a peer: still nobody may wait for ever.
+            self._fail_waiting(
+                SessionFault(Stage.LOCAL, f"the relay failed to open a session: {error!r}"), "", []
+            )
+        self._check_empty()
+
+    async def _open(self) -> None:
+        """One more session, over the first host and address that takes us."""
+        lines: list[Line] = []
+        began = self._loop.time()
+        place = ""
+        fault: SessionFault
+        try:
+            hops = await self._resolver.next_hops(self._route, self._destination)
+            fault = SessionFault(Stage.ROUTE, f"route {self._route.name} names no host to send to")
+        except NoNextHop as error:
+            hops = ()
+            fault = SessionFault(Stage.ROUTE, str(error))
+        tried = 0
+        for hop in hops:
+            try:
+                candidates = await self._look_up(hop)
+            except SessionFault as error:
+                fault, place = error, str(hop)
+                lines.append((self._loop.time() - began, NOTE, error.words.encode()))
+                continue
+            for candidate in candidates:
+                if tried == _CANDIDATES:
+                    break
+                tried += 1
+                try:
+                    connection = await self._session(candidate, lines)
+                except SessionFault as error:
+                    fault, place = error, str(candidate)
+                    if error.stage is Stage.AUTH:
+                        # The same name and password elsewhere only bring the account nearer to being locked.
+                        self._fail_waiting(fault, place, lines)
+                        return
+                    continue
+                self._live.add(connection)
+                if connection.is_gone:
+                    self._live.discard(connection)
+                    continue
+                self._serve(connection)
+                return
+        self._fail_waiting(fault, place, lines)
+
+    def _fail_waiting(self, fault: SessionFault, place: str, lines: list[Line]) -> None:
+        """No session: all that waits is told, unless others work, or are about to, and can take it."""
+        current = asyncio.current_task()
+        if self._live or any(task is not current for task in self._opening):
+            self._crowded_until = self._loop.time() + _CROWDED_SECONDS
+            return
+        waiting = tuple(self._waiting)
+        self._waiting.clear()
+        for job in waiting:
+            job.unreachable(fault, place, lines)
+
+    async def _look_up(self, hop: NextHop) -> list[_Candidate]:
+        """The addresses of a host, in the system's order (RFC 6724)."""
+        try:
+            found = await self._loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise SessionFault(
+                Stage.CONNECT, f"the name {hop.host} could not be looked up: {words}"
+            ) from error
+        addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+        return [_Candidate(hop, address) for address in addresses]
+
+    async def _session(self, candidate: _Candidate, lines: list[Line]) -> Connection:
+        """A session with one address, ready for messages.
+
+        Raises:
+            SessionFault: it could not be had. What was said is added to `lines`.
+        """
+        policy = self._route.tls
+        try:
+            return await self._attempt(candidate, starttls_of(policy), lines)
+        except _HandshakeFault as error:
+            if policy is not TlsPolicy.OPPORTUNISTIC or candidate.hop.port == IMPLICIT_TLS_PORT:
+                raise
+            # RFC 7435 §3: no worse than a host that never offered it; the transcript says so.
+            lines.append((0.0, NOTE, f"{error.words}; once more without TLS".encode()))
+        return await self._attempt(candidate, StartTls.NEVER, lines)
+
+    async def _attempt(self, candidate: _Candidate, starttls: StartTls, lines: list[Line]) -> Connection:
+        route, loop = self._route, self._loop
+        implicit = self._context if candidate.hop.port == IMPLICIT_TLS_PORT else None
+        options = ClientOptions(
+            ehlo_name=route.ehlo_name.encode("ascii"),
+            starttls=starttls,
+            tls_active=implicit is not None,
+            login=route.login,
+            plaintext_login=route.allow_plaintext_login or is_loopback(candidate.address),
+            ignored=frozenset(keyword.upper().encode() for keyword in route.ehlo_ignore),
+        )
+        connection = Connection(
+            loop, self, options, route.timeouts, self._new_session(), str(candidate), self._executor
+        )
+        connection.note(f"connecting to {candidate}")
+        ready = False
+        try:
+            await self._connect(connection, candidate, implicit)
+            opened: Opened = await connection.opening
+            if opened.wants_handshake:
+                await self._shake_hands(connection, candidate)
+                await connection.opening
+            ready = True
+            return connection
+        except SessionFault as error:
+            connection.note(error.words)
+            raise
+        finally:
+            if not ready:
+                lines.extend(connection.take_lines())
+                if connection.opening.done() and not connection.is_gone:
+                    self._leave(connection)
+                else:
+                    connection.opening.cancel()
+                    connection.abort("no session came of it")
+
+    async def _connect(
+        self, connection: Connection, candidate: _Candidate, implicit: ssl.SSLContext | None
+    ) -> None:
+        seconds = self._route.timeouts.connect
+        try:
+            async with asyncio.timeout(seconds):
+                transport, _ = await self._loop.create_connection(
+                    lambda: connection,
+                    candidate.address,
+                    candidate.hop.port,
+                    ssl=implicit,
+                    server_hostname=candidate.hop.host if implicit is not None else None,
+                )
+        except TimeoutError as error:
+            raise SessionFault(Stage.CONNECT, f"no connection within {seconds:g} seconds") from error
+        except ssl.SSLError as error:
+            raise _handshake_fault(error) from error
+        except OSError as error:
+            raise SessionFault(Stage.CONNECT, f"no connection: {error.strerror or error}") from error
+        if implicit is not None:
+            connection.tls = tls_words(transport, self._route.tls)
+            connection.note(f"TLS began: {connection.tls}")
+
+    async def _shake_hands(self, connection: Connection, candidate: _Candidate) -> None:
+        context = self._context
+        assert context is not None
+        try:
+            transport = await self._loop.start_tls(
+                connection.transport,
+                connection,
+                context,
+                server_hostname=candidate.hop.host,
+                ssl_handshake_timeout=self._route.timeouts.connect,
+            )
+        except (ssl.SSLError, OSError) as error:
+            raise _handshake_fault(error) from error
+        if transport is None:
+            raise _HandshakeFault(Stage.STARTTLS, "the connection was closed during the TLS handshake")
+        connection.tls_started(transport, tls_words(transport, self._route.tls))
+
+
+class _HandshakeFault(SessionFault):
+    """TLS could not be begun."""
+
+
+def _handshake_fault(error: OSError) -> _HandshakeFault:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _HandshakeFault(
+            Stage.STARTTLS, f"the certificate of the next hop is not believed: {error.verify_message}"
+        )
+    if isinstance(error, ssl.SSLError):
+        return _HandshakeFault(Stage.STARTTLS, f"the TLS handshake failed: {error.reason or error}")
+    return _HandshakeFault(
+        Stage.STARTTLS, f"the connection was lost in the TLS handshake: {error.strerror or error}"
+    )
+
+
+def _is_stale(connection: Connection, report: TransactionReport) -> bool:
+    """The connection had been closed, or was being closed, before it took anything of this message."""
+    if report.fault is not None:
+        return report.fault.is_stale
+    return (
+        connection.messages > 1
+        and report.reply is not None
+        and report.reply.code == 421
+        and report.stage is Stage.MAIL
+    )
