@@ -18,7 +18,7 @@ import msgspec
 
 from lonedot.admin.operations import Desk, Operation, StreamOperation
 from lonedot.admin.values import AdminError, Piece
-from lonedot.admin.wire import Reply, Request, encode_line, socket_address
+from lonedot.admin.wire import MAX_REQUEST, Reply, Request, encode_line, socket_address
 from lonedot.spool.interface import SpoolFault, SpoolLocked, SpoolPaths
 
 __all__ = ["Caller", "ControlClient", "LocalCaller", "RelayDown", "connect", "reach"]
@@ -75,7 +75,7 @@ class ControlClient:
     async def call(self, operation: Operation[A, R], arguments: A) -> R:
         await self._ask(operation.name, arguments)
         reply = await self.read(_ANSWER_PATIENCE)
-        if reply.answer is None:
+        if isinstance(reply.answer, msgspec.UnsetType):
             raise AdminError("the relay answered something else than was asked", self._where)
         try:
             return msgspec.json.decode(reply.answer, type=operation.result)
@@ -94,8 +94,11 @@ class ControlClient:
             yield reply.piece
 
     async def _ask(self, name: str, arguments: msgspec.Struct) -> None:
+        line = encode_line(Request(name, msgspec.Raw(msgspec.json.encode(arguments))))
+        if len(line) > MAX_REQUEST:
+            raise AdminError("this asks for too much at once", self._where, "name fewer messages")
         try:
-            self._writer.write(encode_line(Request(name, msgspec.Raw(msgspec.json.encode(arguments)))))
+            self._writer.write(line)
             await self._writer.drain()
         except ConnectionError as error:
             raise AdminError(

@@ -38,7 +38,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Exactly one field is set."""
 
     hello: Hello | None = None
-    answer: msgspec.Raw | None = None
+    answer: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     piece: Piece | None = None
     done: bool = False
     error: Problem | None = None
