@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["Problem", "config_option", "escape", "json_option", "print_json", "signs"]
+__all__ = ["Problem", "config_option", "json_option", "print_json", "signs"]
 
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -46,33 +46,17 @@ def config_option(command: C) -> C:
 
 
 def print_json(value: object) -> None:
-    """One JSON value on one line. Octets are made text by the caller (see `escape`); here they become base64."""
+    """One JSON value on one line. Octets are made text by the caller (`diagnosis.octets`); here they become base64."""
     import msgspec
 
     click.echo(msgspec.json.encode(value, enc_hook=str).decode())
 
 
-def escape(octets: bytes) -> str:
-    r"""Printable ASCII as it is, the rest as escapes: `%%EOF\n\r\n.\r\n`."""
-    return octets.decode("latin-1").encode("unicode_escape").decode("ascii")
-
-
 def signs(octets: bytes) -> str:
     """Line ends by their names, between spaces: `%%EOF LF . CR LF`."""
-    words: list[str] = []
-    plain = bytearray()
+    from lonedot.diagnosis.octets import visible
 
-    def flush() -> None:
-        if plain:
-            words.append(escape(bytes(plain)))
-            plain.clear()
-
-    for octet in octets:
-        name = {10: "LF", 13: "CR", 0: "NUL"}.get(octet)
-        if name is None:
-            plain.append(octet)
-        else:
-            flush()
-            words.append(name)
-    flush()
-    return " ".join(words)
+    text = visible(octets)
+    for name in ("CR", "LF", "00"):
+        text = text.replace(f"<{name}>", f" {'NUL' if name == '00' else name} ")
+    return " ".join(text.split())
