@@ -30,8 +30,8 @@ from lonedot.delivery.transcript import Line, TranscriptSink
 from lonedot.message.content import Content, MemoryBody
 from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered, canonicalise
 from lonedot.message.findings import Part
-from lonedot.message.fold import FoldFault, apply_changes, digests_of, fold, fold_envelope
-from lonedot.message.ledger import Action, Change, Entry, EnvelopeChange, Splice, Transform
+from lonedot.message.fold import FoldFault, apply_changes, digests_of, fold
+from lonedot.message.ledger import Action, Entry, Splice, Transform
 from lonedot.message.transforms import CannotTransform
 from lonedot.protocol.client_plan import ContentFacts, Offer, Plan, Refusal, RefusalKind, plan_transaction
 from lonedot.protocol.events import ContentMode
@@ -48,7 +48,7 @@ from lonedot.spool.interface import (
     WireRecord,
 )
 from lonedot.terms.clock import Clock
-from lonedot.terms.envelope import Envelope, Recipient
+from lonedot.terms.envelope import Recipient
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Stage
 
@@ -152,7 +152,6 @@ class _Parcel:
         "_courier",
         "_current",
         "_done",
-        "_envelope",
         "_facts",
         "_generation",
         "_next_hop",
@@ -191,7 +190,6 @@ class _Parcel:
         self._canonical: CanonicalContent | None = None
         self._seven_bit: tuple[CanonicalContent, Entry] | None = None
         self._facts = ContentFacts(0)
-        self._envelope: Envelope = claim.message.envelope
         self._outcomes: list[tuple[int, Outcome]] = []
         self._suffix: tuple[Entry, ...] = ()
         self._wire: WireRecord | None = None
@@ -243,8 +241,8 @@ class _Parcel:
         except Exception as error:  # judged in one place
             self._cannot(error, later)
             return
-        changes, entries = self._changes(batch)
-        if not isinstance(arrival.body, MemoryBody) and any(map(_reads_body, changes)):
+        entries = self._claim.message.ledger
+        if not isinstance(arrival.body, MemoryBody) and _reads_body(entries):
             loop = self._courier.loop
             loop.run_in_executor(self._courier.executor, _folded, arrival, entries, batch).add_done_callback(
                 self._read
@@ -256,22 +254,6 @@ class _Parcel:
             self._cannot(error, later)
             return
         self._submit(later)
-
-    def _changes(self, batch: _Batch) -> tuple[list[Change], tuple[Entry, ...]]:
-        """What the ledger changes in this copy; the envelope is taken along."""
-        entries = self._claim.message.ledger
-        first = batch.recipients[0].index
-        changes = [
-            change
-            for entry in entries
-            if entry.changes and (not entry.scope or first in entry.scope)
-            for change in entry.changes
-        ]
-        envelope = self._claim.message.envelope
-        if any(isinstance(change, EnvelopeChange) for change in changes):
-            envelope = fold_envelope(envelope, changes)
-        self._envelope = envelope
-        return changes, entries
 
     def _read(self, future: asyncio.Future[CanonicalContent]) -> None:
         """A thread has put the content together."""
@@ -302,15 +284,16 @@ class _Parcel:
 
     # --- the job, as the pool sees it -----------------------------------------------------------------------
 
-    def prepare(self, offer: Offer) -> Sending | Awaitable[Sending | None] | None:
+    def prepare(self, offer: Offer, next_hop: str) -> Sending | Awaitable[Sending | None] | None:
         """What to send in a session with that offer (see `connection.Job`)."""
         self._generation += 1
+        self._next_hop = next_hop
         canonical, facts = self._canonical, self._facts
         assert canonical is not None
         suffix: tuple[Entry, ...] = ()
         while True:
             recipients: list[Recipient] = [state.recipient for state in self._current]
-            planned = plan_transaction(self._envelope, recipients, facts, offer)
+            planned = plan_transaction(self._claim.message.envelope, recipients, facts, offer)
             if isinstance(planned, Plan):
                 self._suffix = suffix
                 encoder = DataEncoder(canonical, "BDAT" if planned.mode is ContentMode.BDAT else "DATA")
@@ -349,7 +332,7 @@ class _Parcel:
             self._cannot(error, False)
             return None
         self._seven_bit = made
-        prepared = self.prepare(offer)
+        prepared = self.prepare(offer, self._next_hop)
         return prepared if prepared is None or isinstance(prepared, Sending) else await prepared
 
     def finished(self, report: TransactionReport) -> None:
@@ -492,9 +475,13 @@ class _Parcel:
             self._done(delivery)
 
 
-def _reads_body(change: Change) -> bool:
-    """Applying it reads the body."""
-    return isinstance(change, Transform) or (isinstance(change, Splice) and change.part is Part.BODY)
+def _reads_body(entries: Sequence[Entry]) -> bool:
+    """Folding them reads the body."""
+    for entry in entries:
+        for change in entry.changes:
+            if isinstance(change, Transform) or (isinstance(change, Splice) and change.part is Part.BODY):
+                return True
+    return False
 
 
 def _folded(arrival: Content, entries: Sequence[Entry], batch: _Batch) -> CanonicalContent:

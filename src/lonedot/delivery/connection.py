@@ -104,7 +104,7 @@ class Job(Protocol):
     retried: bool
     """Owned by the pool: it was already given a second connection."""
 
-    def prepare(self, offer: Offer) -> Sending | Awaitable[Sending | None] | None:
+    def prepare(self, offer: Offer, next_hop: str) -> Sending | Awaitable[Sending | None] | None:
         """What to send in a session with that offer; None: nothing, the job has ended itself."""
         ...
 
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         """Begin the job's transaction; only when usable. False: the job had nothing to send and has ended itself."""
         self._deadline = _NEVER
         try:
-            prepared = job.prepare(self._machine.offer)
+            prepared = job.prepare(self._machine.offer, self.next_hop)
         except Exception as error:  # a bug may cost one message its attempt, not its place in the queue
             job.finished(self._report((), Stage.LOCAL, None, _bug(error)))
             return False
