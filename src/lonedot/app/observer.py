@@ -178,6 +178,8 @@ class RelayObserver:
             fields = {"recipient": recipient.recipient.address.text, "reply": reply}
             if recipient.status is RecipientStatus.EXPIRED:
                 self._events.append(EventKind.MESSAGE_EXPIRED, id, outcome.reason, **fields)
+            elif claim.message.envelope.reverse_path.is_null and recipient.status is RecipientStatus.FAILED:
+                self._events.append(EventKind.BOUNCED_TO_BADMAIL, id, outcome.reason, **fields)
             elif recipient.status is RecipientStatus.FAILED:
                 self._events.append(EventKind.NEXT_HOP_REFUSED, id, outcome.reason, **fields)
             elif outcome.stage is Stage.CONNECT and recipient.attempts == 1:

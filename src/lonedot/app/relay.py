@@ -141,19 +141,19 @@ class Relay:
         self._courier = Courier(
             routes,
             SmarthostResolver(),
-            self.spool,
             self.transcripts,
-            self.clock,
+            self.spool.content,
             lambda: sessions.next(self.clock.now()),
+            self.clock,
             self._executor,
         )
         notifier = Notifier(
-            hostname=config.server.hostname,
-            spool=self.spool,
-            ids=ids,
-            clock=self.clock,
-            badmail=config.badmail.folder,
-            observer=observer,
+            config.server.hostname,
+            config.badmail.folder,
+            routes,
+            self.spool.content,
+            lambda: MessageId(ids.next(self.clock.now())),
+            self.clock,
         )
         self.scheduler = Scheduler(
             self.spool,

@@ -1,0 +1,116 @@
+"""A relay in a process of its own, as `lonedot serve` runs it: for kills, signals and peers that block."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["RelayProcess"]
+
+START_SECONDS = 20.0
+
+
+class RelayProcess:
+    """`with RelayProcess(folder, toml) as relay:` runs until the end of the block; `kill` and `start` again in between."""
+
+    def __init__(self, folder: Path, toml: str, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.config = folder / "lonedot.toml"
+        self.config.write_text(toml)
+        self.ports: dict[str, int] = {}
+        self.log: list[dict[str, object]] = []
+        self.other_output: list[str] = []
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = threading.Event()
+        self._listeners = toml.count("[[listener]]")
+        self._reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and wait until every listener listens.
+
+        Raises:
+            RuntimeError: it ended, or did not come up in time; the words are its output.
+        """
+        self._ready.clear()
+        self.ports.clear()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lonedot", "serve", "-c", str(self.config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        if not self._ready.wait(START_SECONDS) or len(self.ports) < self._listeners:
+            self.kill()
+            raise RuntimeError("the relay did not start: " + "\n".join(self.other_output[-20:]))
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                self.other_output.append(line.decode("utf-8", "replace").rstrip())
+                continue
+            self.log.append(entry)
+            if entry.get("event") == "listening":
+                self.ports[str(entry["listener"])] = int(entry["port"])
+                if len(self.ports) == self._listeners:
+                    self._ready.set()
+        self._ready.set()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is flushed, nobody is told."""
+        if self._process is not None:
+            self._process.kill()
+            self._end(self._process)
+
+    def stop(self, seconds: float = 20.0) -> int:
+        """SIGTERM and wait; the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it does not stop.
+        """
+        process = self._process
+        if process is None:
+            return 0
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        return self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        code = process.wait()
+        if self._reader is not None:
+            self._reader.join()
+        assert process.stderr is not None
+        process.stderr.close()
+        self._process = None
+        return code
