@@ -166,7 +166,7 @@ class _Teller:
         if entry.words:
             yield Line(Kind.TEXT, _sentence(entry.words), 1)
         for words in entry.changed:
-            yield Line(Kind.TEXT, _sentence(f"It {words}"), 1)
+            yield Line(Kind.TEXT, _sentence(f"The relay {words}"), 1)
         if not entry.changed and not entry.words:
             yield Line(Kind.TEXT, "It changed nothing.", 1)
         yield from _findings(entry.findings)
@@ -179,7 +179,7 @@ class _Teller:
             yield Line(Kind.TEXT, f'"{entry.binding}" {_plain_words(entry)}', 1)
         yield Line(
             Kind.TEXT,
-            f"Sink{guid}, event {entry.event}, {self._moment(entry.at)}, took {span(entry.took_seconds)},"
+            f"Sink{guid}, event {entry.event}, {moment(entry.at, self.zone)}, took {span(entry.took_seconds)},"
             f" verdict {entry.verdict}, action {entry.action.value}.",
             2,
         )
