@@ -33,7 +33,7 @@ from lonedot.protocol.server import DEFAULT_KEYWORDS, ServerLimits, ServerOption
 from lonedot.terms.reply import Reply, reply
 from tests.unit.protocol.driver import Driver, accept
 
-__all__ = ["SCRIPTS", "Script", "read_script", "run_script"]
+__all__ = ["SCRIPTS", "Script", "read_script", "run_script", "unescaped"]
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -88,7 +88,7 @@ def read_script(path: Path) -> Script:
     return script
 
 
-def _unescaped(text: str) -> bytes:
+def unescaped(text: str) -> bytes:
     def octets(found: re.Match[str]) -> str:
         if found[2]:
             return found[3] * int(found[2])
@@ -140,7 +140,7 @@ def run_script(path: Path, *, octet_by_octet: bool) -> None:
         where = f"{path.name}:{number}"
         if mark in {"C:", "C|"}:
             assert not waiting, f"{where}: unasked {waiting!r}"
-            group += _unescaped(text) + (b"\r\n" if mark == "C:" else b"")
+            group += unescaped(text) + (b"\r\n" if mark == "C:" else b"")
             if lines[index + 1][1] not in {"C:", "C|"}:
                 pieces = [group[i : i + 1] for i in range(len(group))] if octet_by_octet else [group]
                 for piece in pieces:
@@ -169,7 +169,7 @@ def _check(driver: Driver, text: str, where: str) -> bytes:
         assert len(driver.messages) == int(rest), f"{where}: {len(driver.messages)} messages"
     elif word == "message":
         assert driver.messages, f"{where}: no message"
-        assert driver.messages[-1].content == _unescaped(rest.strip()[1:-1]), (
+        assert driver.messages[-1].content == unescaped(rest.strip()[1:-1]), (
             f"{where}: {driver.messages[-1].content!r}"
         )
     else:

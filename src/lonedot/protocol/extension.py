@@ -40,6 +40,8 @@ class Extension:
     mail_parameters: Mapping[bytes, MailParameter] = field(default_factory=dict)
     rcpt_parameters: Mapping[bytes, RcptParameter] = field(default_factory=dict)
     commands: Mapping[bytes, CommandHandler] = field(default_factory=dict)
+    secret_commands: frozenset[bytes] = frozenset()
+    """Those whose argument is a credential: never shown, and with the line limit of AUTH."""
     mail_octets: int = 0
     """So many octets longer may MAIL be."""
     rcpt_octets: int = 0

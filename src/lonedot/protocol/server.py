@@ -57,8 +57,9 @@ def vocabulary_for(options: ServerOptions) -> Vocabulary:
     for extension in EXTENSIONS:
         for verb, handler in extension.commands.items():
             is_offered = extension in offered
-            limit = limits.auth_line if verb == b"AUTH" and is_offered else limits.command_line
-            commands[verb] = Command(handler if is_offered else not_implemented, limit)
+            has_secret = verb in extension.secret_commands
+            limit = limits.auth_line if has_secret and is_offered else limits.command_line
+            commands[verb] = Command(handler if is_offered else not_implemented, limit, has_secret)
     for extension in offered:
         mail_parameters.update(extension.mail_parameters)
         rcpt_parameters.update(extension.rcpt_parameters)

@@ -114,6 +114,8 @@ class Command:
 
     handler: CommandHandler
     line_limit: int
+    has_secret: bool = False
+    """Its argument, and what a client out of step sends next, is never shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +327,7 @@ class ServerSession:
         self.tls_active = True
 
     def fail(self, reply: Reply) -> None:
-        """Ends the session from outside (shutdown, time-out): writes the reply; `Closed` follows, a decision is void."""
+        """Ends the session from outside (shutdown, time-out): writes the reply, voids a decision; `Closed` follows."""
         if self._state is State.CLOSED:
             return
         self.write(reply)
@@ -530,8 +532,8 @@ class ServerSession:
             return self.refuse(answers.LINE_TOO_LONG)
         self.data_was_refused = False
         self.secrets_may_follow = False
-        if verb == b"AUTH":
-            line = self._line = self._shown_line()
+        if command.has_secret:
+            return self._obey_in_secret(command, argument)
         if self._hear is not None:
             self._hear(line)
         if argument and (argument[0] == 32 or argument[-1] in b" \t"):
@@ -540,6 +542,16 @@ class ServerSession:
             return command.handler(self, argument)
         except RemoteProtocolError as error:
             return self.refuse(error.reply or answers.UNKNOWN_COMMAND)
+
+    def _obey_in_secret(self, command: Command, argument: bytes) -> Event | None:
+        self._line = self._shown_line()
+        self._tell(self._shown_line)
+        try:
+            return command.handler(self, argument.strip(b" \t"))
+        except RemoteProtocolError as error:
+            return self.refuse(error.reply or answers.UNKNOWN_COMMAND)
+        finally:
+            self.secrets_may_follow = True
 
     def _obey_exchange(self, handler: CommandHandler, line: bytes) -> Event | None:
         if self._hear is not None:
@@ -589,7 +601,7 @@ class ServerSession:
             return self._refuse_octet(line)
         if len(line) < longest:
             return None
-        self._line = line
+        self._line = line if self._line_handler is None else _HIDDEN
         self._state = State.JUNK
         self._swallowed = 0
         return None
@@ -675,8 +687,10 @@ class ServerSession:
             return _HIDDEN
         start = line[:16].upper()
         if start.startswith(b"AUTH "):
-            mechanism = line[5:26].lstrip().partition(b" ")[0]
-            return line[:5] + (mechanism + b" " + _HIDDEN if mechanism.isalnum() else _HIDDEN)
+            words = line.split(b" ", 2)
+            is_told = words[1].upper() in _TOLD_MECHANISMS
+            shown = b" ".join(words[:2]) if is_told else words[0]
+            return shown if is_told and len(words) == 2 else shown + b" " + _HIDDEN
         if b"AUTH" in start or b"PASS" in start:
             return _HIDDEN
         return line[:_SHOWN_OCTETS]
@@ -691,6 +705,11 @@ def content_decided(session: ServerSession, reply: Reply) -> None:
     if reply.code < 300:
         session.message_accepted()
 
+
+_TOLD_MECHANISMS = frozenset(
+    {b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"NTLM", b"GSSAPI"}
+) | frozenset({b"XOAUTH2", b"OAUTHBEARER", b"SCRAM-SHA-1", b"SCRAM-SHA-256", b"EXTERNAL"})
+"""What may stand behind AUTH in a log. Any other word there could be a credential."""
 
 _WEB_VERBS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"})
 """A browser made to talk to us: its header lines could be commands of an attacker."""

@@ -46,9 +46,7 @@ def _auth(session: ServerSession, argument: bytes) -> Event | None:
         elif mechanism not in session.options.auth_mechanisms or mechanism not in _MECHANISMS:
             refused = answers.AUTH_MECHANISM
     if refused is not None:
-        event = session.refuse(refused)
-        session.secrets_may_follow = True
-        return event
+        return session.refuse(refused)
     challenge, handler = _MECHANISMS[mechanism]
     if not initial:
         session.ask_line(challenge, handler)
@@ -143,5 +141,6 @@ AUTH = Extension(
     is_available=_is_available,
     mail_parameters={b"AUTH": _mail_auth},
     commands={b"AUTH": _auth},
+    secret_commands=frozenset({b"AUTH"}),
     mail_octets=500,
 )
