@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from lonedot.admin.client import Caller, reach
-from lonedot.admin.offline import open_desk
+from lonedot.admin.operations import Desk
 from lonedot.admin.values import AdminError
 from lonedot.cli.output import Problem, config_option
 from lonedot.config.faults import ConfigFaults, Severity
@@ -76,8 +76,13 @@ def work(where: Place, task: Callable[[Caller], Awaitable[T]]) -> T:
         Problem: it could not be done; says why.
     """
 
+    async def opened() -> Desk:
+        from lonedot.admin.offline import open_desk  # the store is loaded only when the relay is down
+
+        return await open_desk(where.paths, where.expire_seconds)
+
     async def whole() -> T:
-        async with reach(where.paths, lambda: open_desk(where.paths, where.expire_seconds)) as caller:
+        async with reach(where.paths, opened) as caller:
             return await task(caller)
 
     try:
