@@ -20,7 +20,8 @@ import click
 import msgspec
 
 from lonedot.cli.output import Problem, json_option, print_json, signs
-from lonedot.config.values import Endpoint, Unfit, address, next_hop
+from lonedot.config.addresses import Endpoint, address, next_hop
+from lonedot.config.values import Unfit
 from lonedot.diagnosis.octets import visible
 from lonedot.message.encode import DataEncoder, NotCanonical, canonicalise
 from lonedot.message.intake import content_from
@@ -270,8 +271,8 @@ class _Talk:
         except RemoteProtocolError as error:
             raise _Failed(f"the server does not speak SMTP: {error}") from None
         for number, line in enumerate(answer.lines):
-            dash = "-" if number < len(answer.lines) - 1 else " "
-            self._say("server", f"{answer.code}{dash}{visible(line)}")
+            text = Reply(answer.code, "", (line,)).text
+            self._say("server", text if number == len(answer.lines) - 1 else text.replace(" ", "-", 1))
         return answer
 
     def _expect(self, answer: Reply, to: str) -> None:

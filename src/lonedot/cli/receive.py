@@ -17,7 +17,8 @@ import click
 import msgspec
 
 from lonedot.cli.output import Problem, json_option, print_json, signs
-from lonedot.config.values import KEYWORDS, Endpoint, Unfit, listen_endpoint
+from lonedot.config.addresses import KEYWORDS, Endpoint, listen_endpoint
+from lonedot.config.values import Unfit
 from lonedot.diagnosis.octets import visible
 from lonedot.reception.recorder import (
     HangUp,

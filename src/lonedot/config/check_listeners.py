@@ -6,10 +6,10 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 
 from lonedot.config import disk
+from lonedot.config.addresses import Endpoint, Network
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import InboundTls, Listener
-from lonedot.config.values import Endpoint, Network
 
 __all__ = ["collide", "is_own", "judge", "relay_risk"]
 
@@ -80,8 +80,8 @@ def _judge_collisions(listeners: Sequence[Given[Listener]]) -> Iterator[Found]:
             yield given.fault(
                 "address", f"{address} is taken by {other}", "use another port, or remove one of the two"
             )
-        elif name in names:
-            yield given.warning("name", f'"{name}" is also the name of {names[name]}', "use different names")
+        if name in names:
+            yield given.fault("name", f'"{name}" is also the name of {names[name]}', "use different names")
         seen.append((address, given.where))
         names.setdefault(name, given.where)
 

@@ -6,10 +6,11 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 
 from lonedot.config import disk
+from lonedot.config.addresses import Endpoint
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import OutboundTls, Route
-from lonedot.config.values import Endpoint, Unfit
+from lonedot.config.values import Unfit
 
 __all__ = ["covers", "judge"]
 
@@ -73,8 +74,8 @@ def _judge_order(routes: Sequence[Given[Route]]) -> Iterator[Found]:
                         place, Severity.WARNING, f"{given.where}: to", what, "remove it, or change the order"
                     )
         name = given.value.name
-        if name in names and not all(by):
-            yield given.warning("name", f'"{name}" is also the name of {names[name]}', "use different names")
+        if name in names:
+            yield given.fault("name", f'"{name}" is also the name of {names[name]}', "use different names")
         names.setdefault(name, given.where)
         earlier += [(to, given.where) for to in given.value.to]
 

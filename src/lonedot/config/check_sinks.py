@@ -65,13 +65,12 @@ def _is_installed(package: str) -> bool:
 def _judge_policy(given: Given[Sink], sink: Sink) -> Iterator[Found]:
     if sink.role is not Role.PROTECTIVE or not given.knows("role", "on_damage", "on_error"):
         return
-    if sink.on_damage is OnDamage.UNDO:
-        yield given.warning(
-            "on_damage",
-            "undo lets mail pass that a protective sink was about to change",
-            'write on_damage = "hold"',
-        )
+    if sink.on_damage in (OnDamage.UNDO, OnDamage.REPAIR):
+        what = f"{sink.on_damage.value} lets mail pass that a protective sink was about to change"
+        yield given.fault("on_damage", what, 'write on_damage = "hold" or "reject"')
     if sink.on_error is OnError.SKIP:
-        yield given.warning(
-            "on_error", "skip lets mail pass unscanned when the sink fails", 'write on_error = "hold"'
+        yield given.fault(
+            "on_error",
+            "skip lets mail pass unscanned when the sink fails",
+            'write on_error = "defer" or "hold"',
         )

@@ -9,8 +9,9 @@ import stat
 import warnings
 from pathlib import Path
 
+from lonedot.config.code import SinkFile
 from lonedot.config.model import Route
-from lonedot.config.values import Secret, SinkFile, Unfit
+from lonedot.config.values import Secret, Unfit
 
 __all__ = [
     "check_ca",

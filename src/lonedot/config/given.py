@@ -62,7 +62,7 @@ class Given(Generic[S]):
         where = f"{self.where}: {name}" if name else self.where
         return Found((*self.path, name), severity, where, what, do)
 
-    def with_value(self, value: S) -> Given[S]:
+    def with_value(self, value: S | None) -> Given[S]:
         return Given(value, self.path, self.where, self.names, self.bad)
 
 

@@ -12,21 +12,21 @@ import hashlib
 import re
 import socket
 import tomllib
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from lonedot.config import check, disk, values
+from lonedot.config import addresses, check, disk, values
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
 from lonedot.config.model import Badmail, Config, Key, Listener, Pickup, Route, Server, Sink
 from lonedot.config.positions import Positions
+from lonedot.sinks.bindings import guid_for
 from lonedot.terms.address import Address
 
-__all__ = ["Examined", "examine", "examine_octets", "keys_of", "load", "sink_guid"]
+__all__ = ["Examined", "examine", "examine_octets", "keys_of", "load"]
 
 MAX_FILE = 1024 * 1024
 """Octets of a configuration file."""
@@ -35,8 +35,6 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "pickup": Pickup, "badmail": Badmail}
 _LISTS: dict[str, type[msgspec.Struct]] = {"listener": Listener, "route": Route, "sink": Sink}
-
-_SINK_NAMESPACE = uuid.UUID("5b0c1c0e-6d43-5f4e-9a3e-0d6a1c9b7f52")
 
 # What people write who know another program, or the plural.
 _MEANT = {
@@ -134,11 +132,6 @@ def keys_of(kind: type[msgspec.Struct]) -> dict[str, Key]:
 _KEYS: dict[type[msgspec.Struct], dict[str, Key]] = {}
 
 
-def sink_guid(name: str) -> str:
-    """The identity of a sink that has none of its own: the same for the same name, on every machine."""
-    return str(uuid.uuid5(_SINK_NAMESPACE, name))
-
-
 def revision_of(config: Config) -> str:
     """12 hexadecimal digits over the effective values."""
     plain = msgspec.json.encode(config, enc_hook=_plain, order="sorted")
@@ -168,8 +161,8 @@ class _Reading:
             file=self.path,
             present=frozenset(tables),
             server=server,
-            listeners=[self._finish_listener(given) for given in self._items("listener", Listener, tables)],
-            routes=[self._finish_route(given) for given in self._items("route", Route, tables)],
+            listeners=self._finish_listeners(self._items("listener", Listener, tables)),
+            routes=self._finish_routes(self._items("route", Route, tables)),
             sinks=[self._finish_sink(given) for given in self._items("sink", Sink, tables)],
             pickup=self._table("pickup", Pickup, tables, {}),
             badmail=self._table("badmail", Badmail, tables, {}),
@@ -222,7 +215,7 @@ class _Reading:
             return given
         name = self.machine_name()
         try:
-            hostname = values.host_name(name, self.folder)
+            hostname = addresses.host_name(name, self.folder)
         except values.Unfit:
             self._say(
                 given.path,
@@ -310,31 +303,39 @@ class _Reading:
 
     # --- what a table gets besides its own keys ---
 
-    def _finish_listener(self, given: Given[Listener]) -> Given[Listener]:
-        if given.value is None or given.value.name:
-            return given
-        return given.with_value(msgspec.structs.replace(given.value, name=str(given.value.address)))
+    def _finish_listeners(self, items: Iterable[Given[Listener]]) -> list[Given[Listener]]:
+        finished = []
+        names: set[str] = set()
+        for given in items:
+            listener = given.value
+            if listener is not None:
+                name = listener.name or _fresh_name(str(listener.address), names)
+                names.add(name)
+                listener = msgspec.structs.replace(listener, name=name)
+            finished.append(given.with_value(listener))
+        return finished
 
-    def _finish_route(self, given: Given[Route]) -> Given[Route]:
-        route = given.value
-        if route is None:
-            return given
-        if not route.name:
-            name = ", ".join(route.to)
-            route = msgspec.structs.replace(route, name=name if len(name) <= 100 else name[:99] + "…")
-        if route.password is None:
-            found = disk.find_password(route)
-            if isinstance(found, values.Secret):
-                route = msgspec.structs.replace(route, password=found)
-        return given.with_value(route)
+    def _finish_routes(self, items: Iterable[Given[Route]]) -> list[Given[Route]]:
+        finished = []
+        names: set[str] = set()
+        for given in items:
+            route = given.value
+            if route is not None:
+                name = route.name or _fresh_name(", ".join(route.to), names)
+                names.add(name)
+                password = route.password or disk.find_password(route)
+                if isinstance(password, values.Unfit):
+                    password = None  # `check` says so
+                route = msgspec.structs.replace(route, name=name, password=password)
+            finished.append(given.with_value(route))
+        return finished
 
     def _finish_sink(self, given: Given[Sink]) -> Given[Sink]:
         if given.value is None:
             return given
-        guid = given.value.guid or sink_guid(given.value.name)
-        return given.with_value(
-            msgspec.structs.replace(given.value, guid=guid, effects_given=given.has("effects"))
-        )
+        if given.value.guid:
+            return given
+        return given.with_value(msgspec.structs.replace(given.value, guid=guid_for(given.value.name)))
 
     # --- faults ---
 
@@ -355,6 +356,16 @@ class _Reading:
         at = f"{where}: {shown}" if where else shown
         self._say(path, Severity.FAULT, at, f"is not a {kind} that exists here", do)
         return meant or name
+
+
+def _fresh_name(wanted: str, taken: Collection[str]) -> str:
+    """A name for what the file gives none: the wanted one, or with a number when it is taken."""
+    wanted = wanted if len(wanted) <= 80 else wanted[:79] + "…"
+    number, name = 1, wanted
+    while name in taken:
+        number += 1
+        name = f"{wanted} ({number})"
+    return name
 
 
 def _values(given: Iterable[Given[S]]) -> tuple[S, ...]:

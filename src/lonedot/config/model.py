@@ -7,7 +7,6 @@ is `import` in a file. Rooms below do not know this one: `app` hands them what t
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,21 @@ from typing import Annotated
 
 import msgspec
 
+from lonedot.config import addresses as a
+from lonedot.config import code
 from lonedot.config import values as v
+from lonedot.config.choices import (
+    InboundTls,
+    KeepContent,
+    LineEnds,
+    LongLines,
+    OnDamage,
+    OnError,
+    OutboundTls,
+    Role,
+    SinkEffect,
+)
+from lonedot.config.key import Key
 from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
@@ -48,83 +61,13 @@ _DAY = 86400.0
 _YEAR = 366 * _DAY
 
 
-class KeepContent(enum.Enum):
-    NONE = "none"
-    DAMAGED = "damaged"
-    ALL = "all"
-
-
-class LineEnds(enum.Enum):
-    AUTO = "auto"
-    REJECT = "reject"
-    NORMALIZE = "normalize"
-
-
-class LongLines(enum.Enum):
-    AUTO = "auto"
-    REJECT = "reject"
-    ENCODE = "encode"
-
-
-class InboundTls(enum.Enum):
-    OFF = "off"
-    STARTTLS = "starttls"
-    IMPLICIT = "implicit"
-
-
-class OutboundTls(enum.Enum):
-    OFF = "off"
-    OPPORTUNISTIC = "opportunistic"
-    REQUIRED = "required"
-    VERIFIED = "verified"
-
-
-class SinkEffect(enum.Enum):
-    HEADER = "header"
-    BODY = "body"
-    ENVELOPE = "envelope"
-
-
-class Role(enum.Enum):
-    COSMETIC = "cosmetic"
-    PROTECTIVE = "protective"
-
-
-class OnDamage(enum.Enum):
-    UNDO = "undo"
-    REPAIR = "repair"
-    HOLD = "hold"
-    REJECT = "reject"
-
-
-class OnError(enum.Enum):
-    DEFER = "defer"
-    SKIP = "skip"
-    REJECT = "reject"
-    HOLD = "hold"
-
-
-class Key:
-    """What a field's annotation says of its key: how it is read, what it means, how it is written."""
-
-    __slots__ = ("default", "example", "means", "read")
-
-    def __init__(self, read: v.Reader[object], means: str, example: str, default: str = "") -> None:
-        self.read = read
-        self.means = means
-        self.example = example
-        """A value as TOML."""
-        self.default = default
-        """In words, where the default is not a plain value."""
-
-
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """The relay as a whole."""
 
     hostname: Annotated[
         str,
         Key(
-            v.host_name,
+            a.host_name,
             "The name the relay gives itself in greetings, EHLO, trace fields and Message-IDs. Receivers judge by it: "
             "a name that is not in DNS makes some of them refuse.",
             '"relay.example.com"',
@@ -151,7 +94,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     postmaster: Annotated[
         Address,
         Key(
-            v.address,
+            a.address,
             "Where mail to `postmaster` without a domain goes, and who is told of what nobody else can be told. "
             "If no route leads there, such mail ends in Badmail.",
             '"postmaster@example.com"',
@@ -234,18 +177,18 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """One address where SMTP is spoken."""
 
     address: Annotated[
-        v.Endpoint,
+        a.Endpoint,
         Key(
-            v.listen_endpoint,
+            a.listen_endpoint,
             "Address and port. `0.0.0.0` is every IPv4 address, `[::]` every IPv6 address.",
             '"127.0.0.1:2525"',
         ),
     ]
     name: Annotated[str, Key(v.label, "What logs call it.", '"copiers"', "the address")] = ""
     relay_from: Annotated[
-        tuple[v.Network, ...],
+        tuple[a.Network, ...],
         Key(
-            v.many(v.network),
+            v.many(a.network),
             "Networks whose clients may send anywhere without a login. Everybody in them is trusted with your name.",
             '["127.0.0.0/8", "192.168.10.0/24"]',
         ),
@@ -253,7 +196,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     relay_to: Annotated[
         tuple[str, ...],
         Key(
-            v.many(v.domain_set),
+            v.many(a.domain_set),
             "Domains for which mail is taken from anybody: your own.",
             '["example.com", "*.example.com"]',
         ),
@@ -303,7 +246,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     ehlo_off: Annotated[
         tuple[str, ...],
         Key(
-            v.many(v.keyword),
+            v.many(a.keyword),
             'EHLO keywords that are not offered. `["8BITMIME"]` is the old 7-bit setting.',
             '["CHUNKING", "8BITMIME"]',
         ),
@@ -365,15 +308,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     to: Annotated[
         tuple[str, ...],
         Key(
-            v.many(v.pattern, at_least=1),
+            v.many(a.pattern, at_least=1),
             "Which recipients: `*`, a domain, `*.example.com` (what is below it), or one address.",
             '"*"',
         ),
     ]
     smarthost: Annotated[
-        tuple[v.Endpoint, ...],
+        tuple[a.Endpoint, ...],
         Key(
-            v.many(v.next_hop, at_least=1),
+            v.many(a.next_hop, at_least=1),
             "Host and port (25 when not given), or several that are tried in turn.",
             '"smtp.example.com:587"',
         ),
@@ -417,7 +360,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ehlo_off: Annotated[
         tuple[str, ...],
         Key(
-            v.many(v.keyword),
+            v.many(a.keyword),
             "EHLO keywords of the smarthost that are treated as not offered. `8BITMIME` makes every copy 7-bit.",
             '["CHUNKING"]',
         ),
@@ -503,9 +446,9 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         str, Key(v.label, "Its display name: in the ledger, in logs, in `lonedot why`.", '"XRecipientList"')
     ]
     file: Annotated[
-        v.SinkFile | None,
+        code.SinkFile | None,
         Key(
-            v.sink_file,
+            code.sink_file,
             "Python file, and the function in it when it holds several. Either this or `import`.",
             '"sinks/stamp.py:stamp"',
         ),
@@ -513,36 +456,41 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
     import_path: Annotated[
         str,
         Key(
-            v.import_path,
+            code.import_path,
             "Module and attribute of an installed package. Either this or `file`.",
             '"lonedot.sinks.builtin.x_recipient:sink"',
         ),
     ] = ""
     enabled: Annotated[bool, Key(v.boolean, "With false it stays in the file and never runs.", "true")] = True
     priority: Annotated[
-        int,
-        Key(v.whole(0, 32767), "Low numbers run first; equal ones by name.", "24575"),
-    ] = 24575
-    rule: Annotated[
-        str,
+        int | None,
         Key(
-            v.rule,
+            v.whole(0, 32767),
+            "Low numbers run first; equal ones by name.",
+            "28010",
+            "what the sink's own code says, else 24575",
+        ),
+    ] = None
+    rule: Annotated[
+        str | None,
+        Key(
+            code.rule,
             "Which messages: `RCPT TO=pattern`, `MAIL FROM=pattern`, `EHLO=pattern`, several separated by `;` of which "
             "one is enough. A matching recipient is enough for the whole message.",
             '"RCPT TO=*@example.com"',
-            "every message",
+            "what the sink's own code says, else every message",
         ),
-    ] = ""
+    ] = None
     effects: Annotated[
-        tuple[SinkEffect, ...],
+        tuple[SinkEffect, ...] | None,
         Key(
             v.many(v.one_of(SinkEffect)),
             "What it may change: `header`, `body`, `envelope`. With an empty list it only looks. Anything else it "
             "changes is undone.",
             '["header"]',
-            "what the sink's own code declares",
+            "what the sink's own code says",
         ),
-    ] = ()
+    ] = None
     role: Annotated[
         Role | None,
         Key(
@@ -550,41 +498,37 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
             "`cosmetic`: mail goes out without its work when it fails. `protective` (a scanner): mail is held when it "
             "fails. A scanner set to cosmetic lets mail pass unscanned.",
             '"cosmetic"',
-            "what the sink's own code declares",
+            "what the sink's own code says, else `cosmetic`",
         ),
     ] = None
     on_damage: Annotated[
         OnDamage | None,
         Key(
             v.one_of(OnDamage),
-            "What is done when it damages a message: send it as it was before, mend it, hold it, refuse it.",
+            "What is done when it damages a message: send it as it was before, mend it, hold it, refuse it. A "
+            "protective sink holds or refuses.",
             '"undo"',
-            "`undo` for a cosmetic sink, `hold` for a protective one",
+            "what the sink's own code says, else `undo` for a cosmetic sink and `hold` for a protective one",
         ),
     ] = None
     on_error: Annotated[
-        OnError,
+        OnError | None,
         Key(
             v.one_of(OnError),
-            "What is done when it raises or takes too long: answer 451 so that the client tries again, go on without "
-            "it, refuse, or hold.",
+            "What is done when it raises or returns nonsense: answer 451 so that the client tries again, go on without "
+            "it (a cosmetic sink only), refuse, or hold.",
             '"defer"',
+            "what the sink's own code says, else `defer`",
         ),
-    ] = OnError.DEFER
-    deadline_seconds: Annotated[
-        float,
-        Key(v.number(0.01, 3600), "How long one call may take before it counts as an error.", "10"),
-    ] = 10.0
+    ] = None
     guid: Annotated[
         str,
         Key(v.guid, "Its identity in the ledger through changes of name.", '"…"', "derived from the name"),
     ] = ""
     settings: Annotated[
         Mapping[str, str | int | float | bool],
-        Key(v.plain_settings, "Texts and numbers for the sink itself.", '{ field = "X-Stamp" }'),
+        Key(code.plain_settings, "Texts and numbers for the sink itself.", '{ field = "X-Stamp" }'),
     ] = {}
-    effects_given: bool = False
-    """The file has the key `effects` (an empty list is a statement, too)."""
 
 
 class Pickup(msgspec.Struct, frozen=True, kw_only=True):

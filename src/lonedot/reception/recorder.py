@@ -47,7 +47,7 @@ Line = tuple[float, str, bytes]
 """Seconds since the session began; `<` from the client, `>` to it, `#` a note; octets."""
 
 _OK = reply(250, "2.0.0", "OK")
-_GO_AHEAD = reply(354, "", "End data with <CR><LF>.<CR><LF>")
+_GO_AHEAD = reply(354, "", "Go ahead; end with a dot on a line by itself")
 _MAX_LINES = 5000
 
 

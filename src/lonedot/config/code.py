@@ -1,0 +1,84 @@
+"""Readers of what names a sink's code, rule and settings. See `values` for what a reader is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from lonedot.config.values import Unfit, path, show, text
+from lonedot.sinks.rules import RuleError, compile_rule
+
+__all__ = [
+    "SinkFile",
+    "import_path",
+    "plain_settings",
+    "rule",
+    "sink_file",
+]
+
+Scalar = str | int | float | bool
+
+
+class SinkFile(msgspec.Struct, frozen=True):
+    """A Python file and the function in it; empty when the file holds one sink only."""
+
+    path: Path
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.function}" if self.function else str(self.path)
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def sink_file(value: object, folder: Path) -> SinkFile:
+    """`path.py` or `path.py:function`."""
+    words = text(value, folder).strip()
+    name, colon, function = words.rpartition(":")
+    if not colon:
+        name, function = words, ""
+    if not name.endswith(".py") or (colon and not _NAME.fullmatch(function)):
+        raise Unfit(
+            f"{show(value)} is not a Python file", 'write it as "sinks/stamp.py" or "sinks/stamp.py:function"'
+        )
+    return SinkFile(path(name, folder), function)
+
+
+def import_path(value: object, folder: Path) -> str:
+    """`package.module:attribute`."""
+    words = text(value, folder).strip()
+    module, colon, attribute = words.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    if not colon or not all(_NAME.fullmatch(part) for part in parts):
+        raise Unfit(f"{show(value)} is not an import path", 'write it as "package.module:function"')
+    return words
+
+
+def rule(value: object, folder: Path) -> str:
+    """A rule in the grammar of the sinks."""
+    words = text(value, folder).strip()
+    try:
+        compile_rule(words)
+    except RuleError as error:
+        raise Unfit(
+            str(error),
+            'write "RCPT TO=*@example.com", "MAIL FROM=*" or "EHLO=*example.com"; separate several by ;',
+        ) from None
+    return words
+
+
+def plain_settings(value: object, _: Path) -> dict[str, Scalar]:
+    """A table of texts, numbers and truth values, handed to the sink as it is."""
+    if not isinstance(value, dict):
+        raise Unfit(f"{show(value)} is not a table", 'write settings = { field = "X-Stamp" }')
+    if len(value) > 1000:
+        raise Unfit(f"holds {len(value)} settings", "use at most 1000")
+    settings: dict[str, Scalar] = {}
+    for name, one in value.items():
+        if not isinstance(one, str | int | float | bool):
+            raise Unfit(f"{name} is {show(one)}", "use texts, numbers, true and false only")
+        settings[name] = one
+    return settings
