@@ -8,20 +8,29 @@ from lonedot.admin.operations import Desk
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability.clock import SystemClock
-from lonedot.spool.interface import SpoolPaths
-from lonedot.spool.sqlite import open_offline
+from lonedot.spool.interface import SpoolFault, SpoolPaths
+from lonedot.spool.sqlite import KeepContent, Policy, open_spool
 
 __all__ = ["open_desk"]
 
 
-async def open_desk(paths: SpoolPaths, expire_seconds: Mapping[str, float]) -> Desk:
+async def open_desk(
+    paths: SpoolPaths, expire_seconds: Mapping[str, float], keep_content: KeepContent = KeepContent.DAMAGED
+) -> Desk:
     """The spool under its lock. Close `desk.spool` when done.
+
+    Args:
+        paths: of a spool that is there; none is made.
+        expire_seconds: see `Desk`.
+        keep_content: whose octets stay when a message is deleted.
 
     Raises:
         SpoolLocked: another process has it.
-        SpoolFault: it cannot be opened.
+        SpoolFault: there is none, or it cannot be opened.
     """
+    if not (paths.shard(0) / "queue.db").exists():
+        raise SpoolFault(f"there is no spool in {paths.root}")
     clock = SystemClock()
-    spool = open_offline(paths)
+    spool = open_spool(paths, clock, Policy(keep_content=keep_content, inline_sync=True))
     reader = StoredTranscripts(TranscriptStore(paths.evidence, clock))
     return Desk(spool, clock, transcripts=reader, expire_seconds=expire_seconds)

@@ -29,6 +29,7 @@ class Place(msgspec.Struct, frozen=True):
 
     paths: SpoolPaths
     expire_seconds: Mapping[str, float] = {}
+    keep_content: str = "damaged"
 
 
 def place_options(command: C) -> C:
@@ -66,7 +67,11 @@ def place(config_file: Path, spool_folder: Path | None) -> Place:
             where=f"{first.file}:{first.line}",
             do=f"run lonedot check -c {config_file}, or name the spool with --spool",
         ) from None
-    return Place(config.server.paths, {route.name: route.expire.total_seconds() for route in config.routes})
+    return Place(
+        config.server.paths,
+        {route.name: route.expire.total_seconds() for route in config.routes},
+        config.server.keep_content.value,
+    )
 
 
 def work(where: Place, task: Callable[[Caller], Awaitable[T]]) -> T:
@@ -77,9 +82,11 @@ def work(where: Place, task: Callable[[Caller], Awaitable[T]]) -> T:
     """
 
     async def opened() -> Desk:
-        from lonedot.admin.offline import open_desk  # the store is loaded only when the relay is down
+        # The store is loaded only when the relay is down.
+        from lonedot.admin.offline import open_desk
+        from lonedot.spool.sqlite import KeepContent
 
-        return await open_desk(where.paths, where.expire_seconds)
+        return await open_desk(where.paths, where.expire_seconds, KeepContent(where.keep_content))
 
     async def whole() -> T:
         async with reach(where.paths, opened) as caller:
