@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from pathlib import Path
@@ -423,6 +424,10 @@ def test_each_keyword_can_be_switched_off(keyword: bytes) -> None:
 # --- any chunking gives the same --------------------------------------------------------------------------------------
 
 
+CUT_SCRIPTS = [path for path in SCRIPTS if path.stem != "endless_line" and not read_script(path).at_once]
+
+
+@functools.cache
 def groups_of(path: Path) -> list[bytes]:
     """What the client of a script writes, each group in one piece."""
     from tests.dialogs.script import unescaped
@@ -443,7 +448,7 @@ def groups_of(path: Path) -> list[bytes]:
 
 
 @given(
-    st.sampled_from([path for path in SCRIPTS if not read_script(path).at_once]),
+    st.sampled_from(CUT_SCRIPTS),
     st.lists(st.integers(1, 5) | st.integers(1, 700), min_size=1, max_size=8),
 )
 def test_any_chunking_of_a_conversation_gives_the_same(path: Path, sizes: list[int]) -> None:
@@ -466,4 +471,6 @@ def test_any_chunking_of_a_conversation_gives_the_same(path: Path, sizes: list[i
     assert cut.events == whole.events
     assert cut.messages == whole.messages
     assert cut.heard == whole.heard
-    assert cut.machine.consumed == whole.machine.consumed
+    assert cut.machine.is_closed == whole.machine.is_closed
+    if not whole.machine.is_closed:
+        assert cut.machine.consumed == whole.machine.consumed
