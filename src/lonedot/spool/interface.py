@@ -28,6 +28,7 @@ __all__ = [
     "ContentDamaged",
     "Facts",
     "Filter",
+    "KeyUsed",
     "Listed",
     "MessageState",
     "NoSuchMessage",
@@ -38,6 +39,7 @@ __all__ = [
     "SpoolFault",
     "SpoolFull",
     "SpoolLocked",
+    "SpoolPaths",
     "Stored",
     "TranscriptRef",
     "WireRecord",
@@ -160,7 +162,7 @@ class Acceptance(msgspec.Struct, frozen=True):
     """Who has it claimed from the first moment (epoch 1); empty: anybody may claim it."""
     lease_until: float = 0.0
     key: bytes = b""
-    """Idempotency key of the source (Pickup); a second acceptance with a key already used is refused."""
+    """Idempotency key of the source (Pickup); a second acceptance with a key already used raises KeyUsed."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -253,6 +255,10 @@ class NoSuchMessage(Exception):
     """No message with that id."""
 
 
+class KeyUsed(Exception):
+    """An acceptance with this key was committed before, or is on its way. None of the batch was taken."""
+
+
 class ContentDamaged(Exception):
     """The stored octets are not those that were stored (digest or size); the words say which file and how."""
 
@@ -281,7 +287,10 @@ class Spool(Protocol):
     def body_writer(self, id: MessageId) -> BodyWriter: ...
 
     def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
-        """Done when all of the batch is synced. Raises SpoolFull or SpoolFault: then none of it was taken."""
+        """Done when all of the batch is synced. Raises SpoolFull, SpoolFault or KeyUsed: then none of it was taken.
+
+        A queued message without a waiting recipient is finished at once.
+        """
         ...
 
     def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
@@ -297,7 +306,13 @@ class Spool(Protocol):
         ...
 
     def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
-        """Durable when done. False at a place: the epoch was stale, nothing of that settlement was applied."""
+        """Durable when done. False at a place: the epoch was stale, nothing of that settlement was applied.
+
+        Raises SpoolFault: none of it was applied; it may be handed in again.
+
+        Custody never ends a recipient by omission: `finished` while a recipient waits means `queued`; `queued` when
+        none waits, with the claim given back, means `finished`; a message that was held meanwhile stays held.
+        """
         ...
 
     def in_flight(self, id: MessageId) -> None:

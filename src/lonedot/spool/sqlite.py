@@ -1,0 +1,384 @@
+"""Custody on the disk of one machine: a shard is a SQLite file, with the bodies of large messages beside it.
+
+This module is the front: it turns calls into work for the `Writer` and reads through its reader. States, and what a
+crash in each means: `docs/spool-states.md`. All of it runs on the event loop's thread; only syncs and checkpoints run
+elsewhere (see `syncer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+import msgspec
+
+from lonedot.message.content import Content, FileBody
+from lonedot.spool import reading, recovery
+from lonedot.spool.actions import Actions, Effects
+from lonedot.spool.bodies import Bodies, fault_from
+from lonedot.spool.claims import Claims
+from lonedot.spool.disk import Disk, InlineSyncer, RealDisk, Syncer
+from lonedot.spool.flight import SLOT_COUNT, SLOT_SIZE, Flight
+from lonedot.spool.interface import (
+    Acceptance,
+    BodyWriter,
+    Claim,
+    Filter,
+    KeyUsed,
+    Listed,
+    MessageState,
+    Settlement,
+    SpoolFault,
+    SpoolFull,
+    SpoolPaths,
+    Stored,
+)
+from lonedot.spool.lock import SpoolLock
+from lonedot.spool.room import Room
+from lonedot.spool.syncer import ProcessSyncer
+from lonedot.spool.work import Accepting, Acting, NewMessage, Preparer, Settling
+from lonedot.spool.writer import Writer
+from lonedot.terms.clock import Clock
+from lonedot.terms.ids import MessageId
+
+__all__ = ["CONTENT_LIMIT", "KeepContent", "Policy", "SqliteSpool", "open_offline", "open_spool"]
+
+Result = TypeVar("Result")
+
+CONTENT_LIMIT = 64 * 1024
+"""Octets of a body that lie in the database; a larger one is a file."""
+
+
+class KeepContent(enum.Enum):
+    """Whose content stays when it is finished, until the history ends."""
+
+    NONE = "none"
+    DAMAGED = "damaged"
+    """Those in whose ledger something was repaired, undone, held or found."""
+    ALL = "all"
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What an operator may choose."""
+
+    keep_content: KeepContent = KeepContent.DAMAGED
+    reserve: int | None = None
+    """Octets of the disk to keep free; None: 5 %, from 64 MiB to 1 GiB."""
+    inline_sync: bool = False
+    """Sync on the calling thread instead of in a process: for short commands and tests."""
+
+
+class SqliteSpool:
+    """One shard. See `interface.Spool`; made by `open_spool` or `open_offline`, with the loop running."""
+
+    def __init__(
+        self,
+        paths: SpoolPaths,
+        shard: int,
+        clock: Clock,
+        policy: Policy,
+        disk: Disk,
+        notice: Callable[[str], None],
+    ) -> None:
+        """Opens and recovers it. Raises SpoolLocked or SpoolFault."""
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._closed = False
+        self._keys: set[bytes] = set()
+        """Keys of acceptances on their way."""
+        self._due: float | None = None
+        self._due_at = -1
+        """After which commit `_due` was read."""
+        folder = paths.shard(shard)
+        database = folder / "queue.db"
+        try:
+            _make_folders(disk, paths, shard)
+            self._lock = SpoolLock(paths.lock)
+        except OSError as error:
+            raise fault_from(error, f"cannot open the spool {paths.root}") from error
+        self._room = Room(disk, folder, clock, policy.reserve)
+        self._bodies = Bodies(disk, folder / "bodies", self._room)
+        self._claims = Claims()
+        keep_content = _keep_content(policy.keep_content)
+
+        def make_syncer() -> Syncer:
+            if policy.inline_sync:
+                return InlineSyncer(disk, database, self._loop.call_soon)
+            return ProcessSyncer(database)
+
+        flight: Flight | None = None
+        writer: Writer | None = None
+        try:
+            self._flight = flight = Flight(disk.slots(folder / "flight", SLOT_COUNT * SLOT_SIZE))
+            self._actions = Actions(self._claims, flight, self._bodies, keep_content)
+            self._prepare = Preparer(self._bodies, keep_content)
+            self._writer = writer = Writer(
+                database, disk, clock, self._claims, self._actions, self._room, make_syncer, notice
+            )
+            connection = writer.open()
+            self.recovered = recovery.recover(connection, self._bodies, flight)
+            writer.begin()
+            flight.clear()
+            for path in self.recovered.orphans:
+                disk.unlink(path)
+        except (apsw.Error, OSError, SpoolFault) as error:
+            if writer is not None:
+                writer.stop()
+            if flight is not None:
+                flight.close()
+            self._lock.release()
+            if isinstance(error, SpoolFault):
+                raise
+            raise SpoolFault(f"cannot open {database}: {error}") from error
+
+    @property
+    def withdrawn(self) -> int:
+        """Messages that were refused with 451, were there after all, and were removed."""
+        return self._writer.withdrawn
+
+    # -- taking ----------------------------------------------------------------------------------------
+
+    def has_room(self, octets: int) -> bool:
+        return self._room.has(octets)
+
+    def body_writer(self, id: MessageId) -> BodyWriter:
+        return self._bodies.writer(id)
+
+    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        bodies: list[Path] = []
+        messages: list[NewMessage] = []
+        keys: list[bytes] = []
+        try:
+            for given in batch:
+                if given.key:
+                    if given.key in self._keys or given.key in keys or self.has_key(given.key):
+                        raise KeyUsed(given.id)
+                    keys.append(given.key)
+                messages.append(self._prepare.message(self._in_place(given, bodies)))
+            work = Accepting(future, messages)
+            if not self._room.has(work.size):
+                raise SpoolFull("less room on the disk than the reserve")
+        except (SpoolFault, KeyUsed) as error:
+            future.set_exception(error)
+            return future
+        if keys:
+            self._keys.update(keys)
+            future.add_done_callback(lambda _: self._keys.difference_update(keys))
+        self._writer.submit(work, bodies)
+        return future
+
+    def _in_place(self, given: Acceptance, bodies: list[Path]) -> Acceptance:
+        """With a body that is too large for the database in a file, which is added to `bodies`."""
+        body = given.arrival.body
+        if isinstance(body, FileBody):
+            bodies.append(body.path)
+        elif body.size > CONTENT_LIMIT:
+            writer = self._bodies.writer(given.id)
+            try:
+                for chunk in body.chunks():
+                    writer.write(chunk)
+                file = writer.finish()
+            except SpoolFault:
+                writer.discard()
+                raise
+            bodies.append(file.path)
+            arrival = msgspec.structs.replace(given.arrival, body=file)
+            return msgspec.structs.replace(given, arrival=arrival)
+        return given
+
+    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+        future: asyncio.Future[Sequence[bool]] = self._loop.create_future()
+        bodies: list[Path] = []
+        try:
+            prepared = [
+                self._prepare.settlement(
+                    settlement, [self._in_place(spawned, bodies) for spawned in settlement.spawned]
+                )
+                for settlement in batch
+            ]
+        except SpoolFault as error:
+            future.set_exception(error)
+            return future
+        self._writer.submit(Settling(future, prepared), bodies)
+        return future
+
+    # -- claims ----------------------------------------------------------------------------------------
+
+    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
+        return self._act(
+            lambda connection, effects: self._actions.claim(
+                connection, effects, owner, now, lease_seconds, limit
+            )
+        )
+
+    def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
+        """At once: leases live in memory."""
+        self._claims.renew(owner, lease_until)
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.set_result(None)
+        return future
+
+    def next_due(self) -> float | None:
+        if self._due_at != self._writer.commits:
+            try:
+                self._due = reading.first_due(self._reader())
+            except SpoolFault:
+                return None
+            self._due_at = self._writer.commits
+        now = self._clock.now()
+        if self._claims.ended(now):
+            return now if self._due is None else min(self._due, now)
+        return self._due
+
+    def in_flight(self, id: MessageId) -> None:
+        number = reading.find_number(id)
+        if number is not None:
+            self._flight.begin(number)
+
+    def landed(self, id: MessageId) -> None:
+        number = reading.find_number(id)
+        if number is None:
+            return
+        self._flight.end(number)
+        held = self._claims.get(number)
+        if held is not None and held.state is not MessageState.QUEUED:
+            # Held or deleted while it was in flight, and nobody goes on with it.
+            self._quietly(lambda connection, effects: self._actions.end_claims(connection, effects, [number]))
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def content(self, id: MessageId) -> Content:
+        try:
+            return reading.read_content(self._reader(), self._bodies, id)
+        except (apsw.Error, OSError) as error:
+            raise SpoolFault(f"cannot read the content of {id}: {error}") from error
+
+    def show(self, id: MessageId) -> Stored:
+        try:
+            return reading.read_message(self._reader(), id)
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read {id}: {error}") from error
+
+    def listing(self, wanted: Filter) -> Sequence[Listed]:
+        try:
+            return reading.list_messages(self._reader(), wanted)
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    def counts(self) -> dict[MessageState, int]:
+        try:
+            return reading.count_by_state(self._reader())
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    def has_key(self, key: bytes) -> bool:
+        try:
+            return reading.contains_key(self._reader(), key)
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read the keys: {error}") from error
+
+    def _reader(self) -> apsw.Connection:
+        return self._writer.reader
+
+    # -- by hand ---------------------------------------------------------------------------------------
+
+    def hold(self, ids: Sequence[MessageId], reason: str) -> Awaitable[Sequence[bool]]:
+        return self._act(lambda connection, effects: self._actions.hold(connection, effects, ids, reason))
+
+    def release(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        return self._act(lambda connection, effects: self._actions.release(connection, effects, ids, now))
+
+    def retry(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        return self._act(lambda connection, effects: self._actions.retry(connection, effects, ids, now))
+
+    def delete(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        return self._act(lambda connection, effects: self._actions.delete(connection, effects, ids, now))
+
+    def purge(self, before: float, limit: int) -> Awaitable[int]:
+        return self._act(lambda connection, effects: self._actions.purge(connection, effects, before, limit))
+
+    def _act(self, action: Callable[[apsw.Connection, Effects], Result]) -> asyncio.Future[Result]:
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._writer.submit(Acting(future, action), [])
+        return future
+
+    def _quietly(self, action: Callable[[apsw.Connection, Effects], None]) -> None:
+        """An action nobody waits for; when it fails, the next opening does as much."""
+        self._act(action).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Commit what waits, give up claims, release the lock. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        numbers = [held.number for held in self._claims]
+        try:
+            await self._act(
+                lambda connection, effects: self._actions.end_claims(connection, effects, numbers)
+            )
+        except SpoolFault:
+            pass  # claims end at the next opening
+        finally:
+            self._writer.stop()
+            self._flight.clear()
+            self._flight.close()
+            self._lock.release()
+
+
+def _make_folders(disk: Disk, paths: SpoolPaths, shard: int) -> None:
+    paths.root.parent.mkdir(parents=True, exist_ok=True)
+    folder = paths.shard(shard)
+    for path in (paths.root, folder.parent, folder, folder / "bodies"):
+        if disk.make_folder(path):
+            disk.sync_folder(path.parent)
+
+
+def _keep_content(policy: KeepContent) -> Callable[[bool], bool]:
+    match policy:
+        case KeepContent.NONE:
+            return lambda remarkable: False
+        case KeepContent.DAMAGED:
+            return lambda remarkable: remarkable
+        case KeepContent.ALL:
+            return lambda remarkable: True
+
+
+def _ignore(words: str) -> None:
+    """A notice nobody asked for."""
+
+
+def open_spool(
+    paths: SpoolPaths,
+    clock: Clock,
+    policy: Policy | None = None,
+    *,
+    shard: int = 0,
+    disk: Disk | None = None,
+    notice: Callable[[str], None] = _ignore,
+) -> SqliteSpool:
+    """Open a shard for the relay. `notice` is told in words when the disk fails and when it works again.
+
+    Raises:
+        SpoolLocked: another process has it.
+        SpoolFault: it cannot be opened.
+    """
+    return SqliteSpool(paths, shard, clock, policy or Policy(), disk or RealDisk(), notice)
+
+
+def open_offline(paths: SpoolPaths, clock: Clock, *, shard: int = 0) -> SqliteSpool:
+    """Open a shard for a command while the relay is down: with its lock, and without a process beside it.
+
+    Raises:
+        SpoolLocked: the relay has it.
+        SpoolFault: there is none, or it cannot be opened.
+    """
+    if not (paths.shard(shard) / "queue.db").exists():
+        raise SpoolFault(f"there is no spool at {paths.root}")
+    return SqliteSpool(paths, shard, clock, Policy(inline_sync=True), RealDisk(), _ignore)

@@ -1,0 +1,374 @@
+"""Custody in memory, with the contract of `spool.interface` and none of its durability: for tests of other rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from lonedot.message.content import Content, FileBody, MemoryBody
+from lonedot.message.ledger import Entry
+from lonedot.spool.interface import (
+    Acceptance,
+    Attempt,
+    BodyWriter,
+    Claim,
+    Filter,
+    KeyUsed,
+    Listed,
+    MessageState,
+    NoSuchMessage,
+    RecipientState,
+    RecipientStatus,
+    Settlement,
+    SpoolFault,
+    Stored,
+)
+from lonedot.spool.rows import is_remarkable
+from lonedot.terms.ids import MessageId
+
+__all__ = ["MemorySpool"]
+
+Result = TypeVar("Result")
+
+
+class _Kept:
+    """One message."""
+
+    def __init__(self, given: Acceptance, arrival: Content) -> None:
+        self.given = given
+        self.arrival: Content | None = arrival
+        self.state = given.state
+        self.reason = given.reason
+        self.finished_at = 0.0
+        self.recipients = {recipient.index: recipient for recipient in given.recipients}
+        self.entries: tuple[Entry, ...] = ()
+        self.attempts: tuple[Attempt, ...] = ()
+        self.owner = ""
+        self.epoch = 0
+        self.lease_until = 0.0
+        self.deleted = False
+
+    @property
+    def ledger(self) -> tuple[Entry, ...]:
+        return self.given.ledger + self.entries
+
+    @property
+    def waiting(self) -> list[RecipientState]:
+        return [r for r in self.recipients.values() if r.status is RecipientStatus.WAITING]
+
+    @property
+    def due(self) -> float | None:
+        return min((r.next_at for r in self.waiting), default=None)
+
+    def finish(self, at: float) -> None:
+        self.state = MessageState.FINISHED
+        self.finished_at = at
+
+    def stored(self, *, attempts: bool = False) -> Stored:
+        return Stored(
+            id=self.given.id,
+            state=self.state,
+            reason=self.reason,
+            accepted_at=self.given.accepted_at,
+            finished_at=self.finished_at,
+            envelope=self.given.envelope,
+            facts=self.given.facts,
+            ledger=self.ledger,
+            recipients=tuple(self.recipients[index] for index in sorted(self.recipients)),
+            size=self.given.size,
+            attempts=self.attempts if attempts else (),
+            has_content=self.arrival is not None,
+        )
+
+
+class _MemoryWriter:
+    def __init__(self, bodies: dict[Path, bytes], path: Path) -> None:
+        self._bodies = bodies
+        self._path = path
+        self._octets = bytearray()
+
+    def write(self, octets: bytes) -> None:
+        self._octets += octets
+
+    def finish(self) -> FileBody:
+        self._bodies[self._path] = bytes(self._octets)
+        return FileBody(self._path, len(self._octets))
+
+    def discard(self) -> None:
+        self._bodies.pop(self._path, None)
+
+
+class MemorySpool:
+    """See `interface.Spool`. `fault`, when set, fails every accept and settle; `room` is what `has_room` tells."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+        self._bodies: dict[Path, bytes] = {}
+        self._keys: dict[bytes, str] = {}
+        self.flying: set[MessageId] = set()
+        self.fault: SpoolFault | None = None
+        self.room = True
+        self._now = 0.0
+
+    def has_room(self, octets: int) -> bool:
+        return self.room
+
+    def body_writer(self, id: MessageId) -> BodyWriter:
+        return _MemoryWriter(self._bodies, Path("/memory") / f"{id}.body")
+
+    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+        if self.fault is not None:
+            return _failed(self.fault)
+        keys = [given.key for given in batch if given.key]
+        if len(set(keys)) < len(keys) or any(key in self._keys for key in keys):
+            return _failed(KeyUsed())
+        for given in batch:
+            self._add(given)
+        return _done(None)
+
+    def _add(self, given: Acceptance) -> None:
+        arrival = given.arrival
+        if isinstance(arrival.body, FileBody):
+            octets = self._bodies.pop(arrival.body.path)
+            arrival = msgspec.structs.replace(arrival, body=MemoryBody(octets))
+        kept = _Kept(given, arrival)
+        if kept.state is MessageState.FINISHED and kept.waiting:
+            kept.state = MessageState.QUEUED
+        if kept.state is MessageState.QUEUED and not kept.waiting:
+            kept.state = MessageState.FINISHED
+        if kept.state is MessageState.FINISHED:
+            kept.finish(given.accepted_at)
+            self._drop_content(kept)
+        elif kept.state is MessageState.QUEUED and given.owner:
+            kept.owner, kept.epoch, kept.lease_until = given.owner, 1, given.lease_until
+        self._kept[given.id] = kept
+        if given.key:
+            self._keys[given.key] = given.id
+
+    def _drop_content(self, kept: _Kept) -> None:
+        if not is_remarkable(kept.ledger):
+            kept.arrival = None
+
+    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
+        self._now = now
+        free = [
+            (due, kept)
+            for kept in self._kept.values()
+            if kept.state is MessageState.QUEUED
+            and (not kept.owner or kept.lease_until <= now)
+            and (due := kept.due) is not None
+            and due <= now
+        ]
+        free.sort(key=lambda pair: pair[0])
+        claims = []
+        for _, kept in free[:limit]:
+            kept.owner, kept.epoch, kept.lease_until = owner, kept.epoch + 1, now + lease_seconds
+            claims.append(Claim(kept.stored(), kept.epoch))
+        return _done(claims)
+
+    def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
+        for kept in self._kept.values():
+            if kept.owner == owner:
+                kept.lease_until = lease_until
+        return _done(None)
+
+    def next_due(self) -> float | None:
+        return min(
+            (
+                due
+                for kept in self._kept.values()
+                if kept.state is MessageState.QUEUED and not kept.owner and (due := kept.due) is not None
+            ),
+            default=None,
+        )
+
+    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+        if self.fault is not None:
+            return _failed(self.fault)
+        return _done([self._settle(settlement) for settlement in batch])
+
+    def _settle(self, settlement: Settlement) -> bool:
+        kept = self._kept.get(settlement.id)
+        if kept is None or not kept.owner or kept.epoch != settlement.epoch:
+            return False
+        for recipient in settlement.recipients:
+            if not (kept.deleted and recipient.status is RecipientStatus.WAITING):
+                kept.recipients[recipient.index] = recipient
+        if settlement.attempt is not None:
+            kept.attempts += (settlement.attempt,)
+        kept.entries += settlement.entries
+        state, reason = settlement.state, settlement.reason
+        if state is MessageState.FINISHED and kept.waiting:
+            state = MessageState.QUEUED
+        if kept.deleted or (state is MessageState.QUEUED and not kept.waiting and settlement.release):
+            state = MessageState.FINISHED
+        elif state is MessageState.QUEUED and kept.state is MessageState.HELD:
+            state, reason = MessageState.HELD, kept.reason
+        kept.state, kept.reason = state, reason
+        if state is MessageState.FINISHED:
+            kept.finish(settlement.at)
+            if settlement.release:
+                self._drop_content(kept)
+        if settlement.release:
+            kept.owner = ""
+        for spawned in settlement.spawned:
+            self._add(spawned)
+        return True
+
+    def in_flight(self, id: MessageId) -> None:
+        self.flying.add(id)
+
+    def landed(self, id: MessageId) -> None:
+        self.flying.discard(id)
+        kept = self._kept.get(id)
+        if kept is not None and kept.state is not MessageState.QUEUED:
+            kept.owner = ""
+
+    def content(self, id: MessageId) -> Content:
+        kept = self._kept.get(id)
+        if kept is None or kept.arrival is None:
+            raise NoSuchMessage(id)
+        return kept.arrival
+
+    def show(self, id: MessageId) -> Stored:
+        kept = self._kept.get(id)
+        if kept is None:
+            raise NoSuchMessage(id)
+        return kept.stored(attempts=True)
+
+    def listing(self, wanted: Filter) -> Sequence[Listed]:
+        found = [
+            _listed(kept)
+            for id, kept in sorted(self._kept.items())
+            if (not wanted.states or kept.state in wanted.states)
+            and (not wanted.ids or id in wanted.ids)
+            and (not wanted.sender or kept.given.envelope.reverse_path.text.lower() == wanted.sender.lower())
+            and (not wanted.recipient or _has_recipient(kept, wanted.recipient.lower()))
+        ]
+        return found[-wanted.limit :] if wanted.limit else []
+
+    def counts(self) -> dict[MessageState, int]:
+        counts = dict.fromkeys(MessageState, 0)
+        for kept in self._kept.values():
+            counts[kept.state] += 1
+        return counts
+
+    def has_key(self, key: bytes) -> bool:
+        return key in self._keys
+
+    def hold(self, ids: Sequence[MessageId], reason: str) -> Awaitable[Sequence[bool]]:
+        return _done([self._hold(id, reason) for id in ids])
+
+    def _hold(self, id: MessageId, reason: str) -> bool:
+        kept = self._kept.get(id)
+        if kept is None or kept.state not in {MessageState.QUEUED, MessageState.HELD}:
+            return False
+        self._interrupt(kept)
+        kept.state, kept.reason = MessageState.HELD, reason
+        return True
+
+    def _interrupt(self, kept: _Kept) -> None:
+        if kept.given.id not in self.flying:
+            kept.owner = ""
+
+    def release(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        return _done([self._make_due(id, now, {MessageState.HELD, MessageState.DAMAGED}) for id in ids])
+
+    def retry(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        return _done([self._make_due(id, now, {MessageState.QUEUED}) for id in ids])
+
+    def _make_due(self, id: MessageId, now: float, states: set[MessageState]) -> bool:
+        kept = self._kept.get(id)
+        if kept is None or kept.state not in states:
+            return False
+        kept.state, kept.reason = MessageState.QUEUED, ""
+        for recipient in kept.waiting:
+            kept.recipients[recipient.index] = msgspec.structs.replace(recipient, next_at=now)
+        return True
+
+    def delete(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:
+        return _done([self._delete(id, now) for id in ids])
+
+    def _delete(self, id: MessageId, now: float) -> bool:
+        kept = self._kept.get(id)
+        if kept is None or kept.state is MessageState.FINISHED:
+            return False
+        self._interrupt(kept)
+        kept.deleted = True
+        for recipient in kept.waiting:
+            kept.recipients[recipient.index] = msgspec.structs.replace(
+                recipient, status=RecipientStatus.DELETED, next_at=0.0
+            )
+        kept.finish(now)
+        self._drop_content(kept)
+        return True
+
+    def purge(self, before: float, limit: int) -> Awaitable[int]:
+        old = [
+            id
+            for id, kept in sorted(self._kept.items())
+            if kept.state is MessageState.FINISHED and kept.finished_at < before and not kept.owner
+        ][:limit]
+        for id in old:
+            del self._kept[id]
+            self._keys = {key: owner for key, owner in self._keys.items() if owner != id}
+        return _done(len(old))
+
+    async def close(self) -> None:
+        for kept in self._kept.values():
+            kept.owner = ""
+
+
+def _listed(kept: _Kept) -> Listed:
+    recipients = tuple(
+        (
+            recipient.recipient.address.text,
+            recipient.status.value,
+            "" if recipient.last is None else _words(recipient),
+        )
+        for recipient in kept.recipients.values()
+    )
+    return Listed(
+        id=kept.given.id,
+        state=kept.state,
+        reason=kept.reason,
+        accepted_at=kept.given.accepted_at,
+        finished_at=kept.finished_at,
+        size=kept.given.size,
+        sender=kept.given.envelope.reverse_path.text,
+        recipients=recipients,
+        next_at=(kept.due or 0.0) if kept.state is MessageState.QUEUED else 0.0,
+        attempts=max((recipient.attempts for recipient in kept.recipients.values()), default=0),
+    )
+
+
+def _words(recipient: RecipientState) -> str:
+    last = recipient.last
+    if last is None:
+        return ""
+    if last.reply is not None and recipient.status is not RecipientStatus.EXPIRED:
+        return last.reply.text
+    return last.reason
+
+
+def _has_recipient(kept: _Kept, wanted: str) -> bool:
+    addresses = [recipient.recipient.address.text.lower() for recipient in kept.recipients.values()]
+    if wanted.startswith("@"):
+        return any(address.endswith(wanted) for address in addresses)
+    return wanted in addresses
+
+
+def _done(result: Result) -> asyncio.Future[Result]:
+    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
+def _failed(error: Exception) -> asyncio.Future[Result]:
+    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future
