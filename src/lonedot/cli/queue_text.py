@@ -17,8 +17,10 @@ from lonedot.spool.interface import Listed, MessageState, RecipientStatus
 __all__ = ["listing_hints", "listing_rows", "print_listing", "record_lines"]
 
 _HEADINGS = ("ID", "STATE", "AGE", "SIZE", "FROM", "TO", "WHAT IS KNOWN")
+_WIDE = 110
+"""Columns of a terminal from which on each column of the listing has room."""
 _COLOURS = {
-    MessageState.QUEUED: "default",
+    MessageState.QUEUED: "",
     MessageState.HELD: "yellow",
     MessageState.DAMAGED: "red",
     MessageState.FINISHED: "green",
@@ -40,24 +42,25 @@ def print_listing(listing: Listing) -> None:
 
 
 def _print_table(listed: Sequence[Listed], rows: Sequence[tuple[str, ...]]) -> None:
+    """Everything in columns where they fit; else the last three one below the other."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
-    for number, heading in enumerate(_HEADINGS):
-        table.add_column(
-            heading, no_wrap=number < 3, justify="right" if number in (2, 3) else "left", overflow="fold"
-        )
+    console = Console()
+    is_wide = console.width >= _WIDE
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, heading in enumerate(_HEADINGS[:4]):
+        table.add_column(heading, no_wrap=True, justify="right" if number > 1 else "left")
+    for heading in _HEADINGS[4:] if is_wide else ("FROM, TO, WHAT IS KNOWN",):
+        table.add_column(heading, overflow="fold")
     for given, row in zip(listed, rows, strict=True):
+        rest = [Text(text) for text in row[4:]] if is_wide else [Text(f"{row[4]}\n{row[5]}\n{row[6]}")]
         table.add_row(
-            *(
-                Text(text, style=_COLOURS[given.state] if number == 1 else "")
-                for number, text in enumerate(row)
-            )
+            Text(row[0]), Text(row[1], style=_COLOURS[given.state]), Text(row[2]), Text(row[3]), *rest
         )
-    Console().print(table)
+    console.print(table)
 
 
 def listing_rows(row: Listed, now: float) -> tuple[str, ...]:
@@ -65,7 +68,7 @@ def listing_rows(row: Listed, now: float) -> tuple[str, ...]:
     return (
         row.id,
         row.state.value,
-        span(max(now - row.accepted_at, 0)) if row.accepted_at else "?",
+        _age(now - row.accepted_at) if row.accepted_at else "?",
         _short_size(row.size),
         clean(row.sender) or "?",
         _recipients(row),
@@ -95,6 +98,13 @@ def _known(row: Listed, now: float) -> str:
             tries = "not tried yet" if not row.attempts else f"tried {row.attempts}x"
             due = "due now" if row.next_at <= now else f"next in {span(row.next_at - now)}"
             return f"{tries}, {due}{said}"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(int(seconds), 0)} s"
 
 
 def _short_size(octets: int) -> str:
@@ -176,13 +186,17 @@ def _record(record: Record, now: float, zone: tzinfo | None) -> Iterator[Line]:
 
 
 def _recipient(recipient: RecipientRecord, now: float, zone: tzinfo | None) -> Iterator[Line]:
-    words = f"{recipient.index}  {recipient.address}  {recipient.status.value}, {recipient.attempts} attempts"
+    words = f"{recipient.index}  {recipient.address}  {recipient.status.value}, {_tries(recipient.attempts)}"
     if recipient.status is RecipientStatus.WAITING and recipient.next_at:
         due = "due now" if recipient.next_at <= now else f"next {moment(recipient.next_at, zone)}"
         words += f", {due}"
     yield Line(Kind.TEXT, words, 1)
     if recipient.last is not None:
         yield Line(Kind.OCTETS, recipient.last.reply or recipient.last.reason, 2)
+
+
+def _tries(number: int) -> str:
+    return "not tried" if not number else "1 attempt" if number == 1 else f"{number} attempts"
 
 
 def _entry(entry: EntryRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -18,9 +19,10 @@ from lonedot.cli.spool_access import place, place_options, work
 from lonedot.diagnosis.tell import Kind, Line, tell
 from lonedot.diagnosis.why import Journey
 
-__all__ = ["command", "print_lines"]
+__all__ = ["command", "print_lines", "wrapped"]
 
 _MAX_WIDTH = 120
+_SIGN = re.compile(r"<(?:CR|LF|[0-9A-F]{2})>|.", re.DOTALL)
 
 
 @click.command("why")
@@ -49,22 +51,33 @@ def print_lines(lines: Iterable[Line]) -> None:
     """To standard output: wrapped and coloured on a terminal, one line for one line elsewhere."""
     width = min(shutil.get_terminal_size().columns, _MAX_WIDTH) if sys.stdout.isatty() else 0
     for line in lines:
-        for text in _wrapped(line, width):
+        for text in wrapped(line, width):
             click.echo(_coloured(line.kind, text))
 
 
-def _wrapped(line: Line, width: int) -> list[str]:
+def wrapped(line: Line, width: int) -> list[str]:
     lead = "  " * line.indent
     if not width or len(lead) + len(line.text) <= width:
         return [lead + line.text if line.text else ""]
+    if line.kind is Kind.OCTETS:
+        return _wrapped_octets(line.text, lead, max(width, 40))
     return textwrap.wrap(
         line.text,
         max(width, 40),
         initial_indent=lead,
         subsequent_indent=lead + "    ",
         break_on_hyphens=False,
-        drop_whitespace=line.kind is not Kind.OCTETS,
     )
+
+
+def _wrapped_octets(text: str, lead: str, width: int) -> list[str]:
+    """Filled lines, white space kept, never cut inside the name of an octet."""
+    lines = [lead]
+    for sign in _SIGN.findall(text):
+        if len(lines[-1]) + len(sign) > width:
+            lines.append(lead + "    ")
+        lines[-1] += sign
+    return lines
 
 
 def _coloured(kind: Kind, text: str) -> str:

@@ -219,3 +219,15 @@ class TestPlace:
     def test_no_spool(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["queue", "list", "--spool", str(tmp_path / "none")]) == 1
         assert "there is no spool" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_terminal_gets_a_table_with_every_word(
+    width: int, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shell.queue("list"))
+    assert all(len(line) <= width for line in text.splitlines()[:-4])
+    for word in (QUEUED, HELD, DAMAGED, "scanner@example.com", "another digest"):
+        assert word in text

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lonedot.admin.operations import Desk
 from lonedot.cli import run
+from lonedot.cli.why import wrapped
+from lonedot.diagnosis.octets import visible
+from lonedot.diagnosis.tell import Kind, Line
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.transcript import TranscriptStore
 from tests.unit.admin.spool_double import DoubleSpool, FixedClock, Hooks
@@ -49,6 +55,24 @@ def test_transcripts_that_are_gone_are_said(folder: Path, capsys: pytest.Capture
 def test_an_unknown_id(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["why", "nonsense!", "--spool", str(folder)]) == 1
     assert "is not a message id" in capsys.readouterr().err
+
+
+@given(st.binary(max_size=300), st.integers(40, 120), st.integers(0, 3))
+def test_octets_are_wrapped_without_losing_or_cutting_one(octets: bytes, width: int, indent: int) -> None:
+    lines = wrapped(Line(Kind.OCTETS, visible(octets), indent), width)
+    lead = "  " * indent
+    assert all(len(line) <= width for line in lines)
+    assert "".join(line[len(lead) + (4 if number else 0) :] for number, line in enumerate(lines)) == visible(
+        octets
+    )
+    assert all(
+        line.count("<CR>") + line.count("<LF>") == len(re.findall("<(?:CR|LF)", line)) for line in lines
+    )
+
+
+@given(st.text(st.characters(categories=["L", "Nd", "Zs"]), max_size=300), st.integers(40, 120))
+def test_text_is_wrapped_to_the_width(text: str, width: int) -> None:
+    assert all(len(line) <= width for line in wrapped(Line(Kind.TEXT, text, 2), width))
 
 
 def test_transcripts_of_the_store_up_to_the_reply(tmp_path: Path) -> None:
