@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from lonedot.protocol.errors import LocalProtocolError
 from lonedot.terms.reply import Reply, reply
 
 __all__: list[str] = []  # read by module name: `answers.OK`
+
+_REPLY_LINE_LIMIT = 512  # RFC 5321 §4.5.3.1.5
 
 # --- positive ---------------------------------------------------------------------------------------------------------
 OK = reply(250, "2.0.0", "OK")
@@ -74,3 +79,24 @@ TOO_MANY_IDLE_COMMANDS = reply(421, "4.7.0", "Too many commands without a messag
 def chunk_received(octets: int) -> Reply:
     """The answer to a BDAT that is not the last."""
     return reply(250, "2.0.0", f"{octets} octets received")
+
+
+@lru_cache(maxsize=1024)
+def encode(reply: Reply, has_enhanced_codes: bool) -> bytes:
+    """The octets of a reply of ours: the last door before the wire.
+
+    Raises:
+        LocalProtocolError: its text holds a line end or NUL, or a line is longer than 512 octets.
+    """
+    if reply.enhanced and not has_enhanced_codes:
+        reply = Reply(reply.code, "", reply.lines)
+    octets = reply.encode()
+    lines = octets.split(b"\r\n")
+    if len(lines) != len(reply.lines) + 1 or b"\0" in octets:
+        raise LocalProtocolError(f"a reply with a line end or NUL in its text: {reply.text}")
+    for line in lines:
+        if len(line) + 2 > _REPLY_LINE_LIMIT or b"\r" in line or b"\n" in line:
+            raise LocalProtocolError(
+                f"a reply line with a bare CR or LF, or over {_REPLY_LINE_LIMIT} octets: {reply.text}"
+            )
+    return octets

@@ -19,13 +19,8 @@ from lonedot.protocol.events import (
     VerifyGiven,
 )
 from lonedot.protocol.grammar import parse_forward_path, parse_parameters, parse_reverse_path
-from lonedot.protocol.session import (
-    CommandHandler,
-    MailParameters,
-    RcptParameters,
-    ServerSession,
-    Transaction,
-)
+from lonedot.protocol.session import CommandHandler, ServerSession
+from lonedot.protocol.transaction import MailParameters, RcptParameters, Transaction
 from lonedot.terms.envelope import BodyType, Recipient, Ret
 from lonedot.terms.reply import Reply
 

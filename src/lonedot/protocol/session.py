@@ -19,16 +19,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-
-import msgspec
 
 from lonedot.protocol import answers
 from lonedot.protocol.data import DataDecoder
 from lonedot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from lonedot.protocol.events import Closed, ContentChunk, ContentEnded, ContentMode, Event, Refused
 from lonedot.protocol.options import ServerLimits, ServerOptions
-from lonedot.terms.envelope import BodyType, Notify, Ret
+from lonedot.protocol.shown import HIDDEN, shown_line
+from lonedot.protocol.transaction import MailParameters, RcptParameters, Transaction
 from lonedot.terms.reply import Reply
 
 __all__ = [
@@ -36,19 +34,12 @@ __all__ = [
     "CommandHandler",
     "Decider",
     "MailParameter",
-    "MailParameters",
     "RcptParameter",
-    "RcptParameters",
     "ServerSession",
     "State",
-    "Transaction",
     "Vocabulary",
     "content_decided",
 ]
-
-_SHOWN_OCTETS = 128
-_REPLY_LINE_LIMIT = 512  # RFC 5321 §4.5.3.1.5
-_HIDDEN = b"***"
 
 
 class State(enum.Enum):
@@ -66,39 +57,6 @@ class State(enum.Enum):
     """TLS: no plaintext may come any more."""
     CLOSED = "closed"
     """Nobody reads it."""
-
-
-class MailParameters(msgspec.Struct):
-    """What the parameters of one MAIL said."""
-
-    body: BodyType = BodyType.UNSTATED
-    smtputf8: bool = False
-    size: int = 0
-    ret: Ret = Ret.UNSTATED
-    envid: bytes = b""
-
-
-class RcptParameters(msgspec.Struct):
-    """What the parameters of one RCPT said. `smtputf8` is that of the transaction."""
-
-    smtputf8: bool
-    notify: Notify = Notify.UNSTATED
-    orcpt: bytes = b""
-
-
-class Transaction(msgspec.Struct):
-    """From an accepted MAIL to the end of its message, RSET or EHLO."""
-
-    smtputf8: bool
-    recipients: int = 0
-    overshoot: int = 0
-    """Recipients refused because there were too many."""
-    mode: ContentMode | None = None
-    """Set once content has begun."""
-    size: int = 0
-    """Octets of content received so far."""
-    has_failed: bool = False
-    """A BDAT failed: only RSET, EHLO or QUIT help (RFC 3030 §2)."""
 
 
 CommandHandler = Callable[["ServerSession", bytes], Event | None]
@@ -129,22 +87,6 @@ class Vocabulary:
     ehlo: bytes
     ehlo_in_tls: bytes
     has_enhanced_codes: bool
-
-
-@lru_cache(maxsize=1024)
-def _encoded(reply: Reply, has_enhanced_codes: bool) -> bytes:
-    if reply.enhanced and not has_enhanced_codes:
-        reply = Reply(reply.code, "", reply.lines)
-    octets = reply.encode()
-    lines = octets.split(b"\r\n")
-    if len(lines) != len(reply.lines) + 1 or b"\0" in octets:
-        raise LocalProtocolError(f"a reply with a line end or NUL in its text: {reply.text}")
-    for line in lines:
-        if len(line) + 2 > _REPLY_LINE_LIMIT or b"\r" in line or b"\n" in line:
-            raise LocalProtocolError(
-                f"a reply line with a bare CR or LF, or over {_REPLY_LINE_LIMIT} octets: {reply.text}"
-            )
-    return octets
 
 
 class ServerSession:
@@ -371,7 +313,7 @@ class ServerSession:
 
     def write(self, reply: Reply) -> None:
         """Writes a reply."""
-        self._output.append(_encoded(reply, self.vocabulary.has_enhanced_codes))
+        self._output.append(answers.encode(reply, self.vocabulary.has_enhanced_codes))
 
     def write_octets(self, octets: bytes) -> None:
         """Writes a reply that was encoded before."""
@@ -555,11 +497,11 @@ class ServerSession:
 
     def _obey_exchange(self, handler: CommandHandler, line: bytes) -> Event | None:
         if self._hear is not None:
-            self._hear(_HIDDEN)
+            self._hear(HIDDEN)
         if len(line) + 2 > self._limits.auth_line:
             self._line_handler = None
             return self.refuse(answers.AUTH_LINE_TOO_LONG)
-        self._line = _HIDDEN
+        self._line = HIDDEN
         self._line_handler = None
         # Should this response be refused, the client may send the next one all the same.
         self.secrets_may_follow = True
@@ -601,7 +543,7 @@ class ServerSession:
             return self._refuse_octet(line)
         if len(line) < longest:
             return None
-        self._line = line if self._line_handler is None else _HIDDEN
+        self._line = line if self._line_handler is None else HIDDEN
         self._state = State.JUNK
         self._swallowed = 0
         return None
@@ -681,19 +623,10 @@ class ServerSession:
             self._hear(shown())
 
     def _shown_line(self) -> bytes:
-        """The current line for logs and transcripts: cut, and without what may be a secret."""
-        line = self._line
+        """The current line for logs and transcripts."""
         if self.secrets_may_follow or self._line_handler is not None:
-            return _HIDDEN
-        start = line[:16].upper()
-        if start.startswith(b"AUTH "):
-            words = line.split(b" ", 2)
-            is_told = words[1].upper() in _TOLD_MECHANISMS
-            shown = b" ".join(words[:2]) if is_told else words[0]
-            return shown if is_told and len(words) == 2 else shown + b" " + _HIDDEN
-        if b"AUTH" in start or b"PASS" in start:
-            return _HIDDEN
-        return line[:_SHOWN_OCTETS]
+            return HIDDEN
+        return shown_line(self._line)
 
 
 def content_decided(session: ServerSession, reply: Reply) -> None:
@@ -705,11 +638,6 @@ def content_decided(session: ServerSession, reply: Reply) -> None:
     if reply.code < 300:
         session.message_accepted()
 
-
-_TOLD_MECHANISMS = frozenset(
-    {b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"NTLM", b"GSSAPI"}
-) | frozenset({b"XOAUTH2", b"OAUTHBEARER", b"SCRAM-SHA-1", b"SCRAM-SHA-256", b"EXTERNAL"})
-"""What may stand behind AUTH in a log. Any other word there could be a credential."""
 
 _WEB_VERBS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"})
 """A browser made to talk to us: its header lines could be commands of an attacker."""

@@ -14,7 +14,8 @@ from lonedot.protocol.events import AuthRequested, Event
 from lonedot.protocol.extension import Extension
 from lonedot.protocol.grammar import is_xtext
 from lonedot.protocol.options import ServerOptions
-from lonedot.protocol.session import CommandHandler, MailParameters, ServerSession
+from lonedot.protocol.session import CommandHandler, ServerSession
+from lonedot.protocol.transaction import MailParameters
 from lonedot.terms.reply import Reply
 
 __all__ = ["AUTH"]

@@ -8,7 +8,8 @@ from lonedot.protocol import answers
 from lonedot.protocol.errors import RemoteProtocolError
 from lonedot.protocol.extension import Extension, plain_line
 from lonedot.protocol.grammar import is_clean_utf8, is_xtext
-from lonedot.protocol.session import MailParameters, RcptParameters, ServerSession
+from lonedot.protocol.session import ServerSession
+from lonedot.protocol.transaction import MailParameters, RcptParameters
 from lonedot.terms.envelope import Notify, Ret
 
 __all__ = ["DSN"]

@@ -7,7 +7,8 @@ from lonedot.protocol.errors import RemoteProtocolError
 from lonedot.protocol.extension import Extension
 from lonedot.protocol.grammar import parse_size
 from lonedot.protocol.options import ServerOptions
-from lonedot.protocol.session import MailParameters, ServerSession
+from lonedot.protocol.session import ServerSession
+from lonedot.protocol.transaction import MailParameters
 
 __all__ = ["SIZE"]
 

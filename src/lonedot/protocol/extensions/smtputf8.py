@@ -5,7 +5,8 @@ from __future__ import annotations
 from lonedot.protocol import answers
 from lonedot.protocol.errors import RemoteProtocolError
 from lonedot.protocol.extension import Extension, plain_line
-from lonedot.protocol.session import MailParameters, ServerSession
+from lonedot.protocol.session import ServerSession
+from lonedot.protocol.transaction import MailParameters
 
 __all__ = ["SMTPUTF8"]
 
