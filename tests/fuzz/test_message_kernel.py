@@ -34,6 +34,7 @@ NAMES = ("Subject", "X-A", "x-a", "Received", "To", "X-B", "Nothing")
 VALUES = ("1", "", "two words", "ä\u2028ö", "long " * 40, "w" * 300, "folded\r\n already", ".dot")
 PIECES = (
     b"\r\n",
+    b"\r\n",
     b"\n",
     b"\r",
     b".",
@@ -43,13 +44,14 @@ PIECES = (
     b"x" * 90,
     b"%%EOF\n",
     b"\xe9",
-    b"\0",
-    b"y" * 999,
 )
+RARE = (b"\0", b"y" * 999)
 
 
 def octets_from(source: random.Random, most: int = 12) -> bytes:
-    return b"".join(source.choice(PIECES) for _ in range(source.randrange(most)))
+    return b"".join(
+        source.choice(PIECES if source.randrange(30) else RARE) for _ in range(source.randrange(most))
+    )
 
 
 def edit_from(source: random.Random, content: Content) -> AnyEdit:
@@ -175,7 +177,7 @@ def test_ten_thousand_sequences_of_edits(part: int, tmp_path: Path) -> None:
         except Exception as error:
             error.add_note(f"sequence {number}")
             raise
-    assert entries > SEQUENCES // 4  # most were neither refused nor undone
+    assert entries > SEQUENCES // 2  # most messages were taken, with edits that took hold or were undone
 
 
 @given(st.binary(max_size=300) | mail_octets)

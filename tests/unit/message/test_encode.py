@@ -180,6 +180,15 @@ def test_what_is_not_canonical_is_named_and_not_sent(octets: bytes, code: Code) 
     assert [finding.code for finding in caught.value.findings] == [code]
 
 
+def test_a_body_without_its_empty_line_is_not_sent() -> None:
+    content = content_from(HEAD + b"X-Looks: like a field\r\n")
+    for head in (HEAD[:-2], b""):
+        damaged = Content(head, content.body, measure(head), content.body_measure)
+        with pytest.raises(NotCanonical) as caught:
+            canonicalise(damaged)
+        assert caught.value.findings
+
+
 def test_the_record_waits_for_the_last_chunk() -> None:
     encoder = DataEncoder(canonicalise(content_from(SCAN)), "DATA")
     next(encoder.chunks())

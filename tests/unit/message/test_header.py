@@ -49,6 +49,24 @@ def test_the_head_ends_behind_the_first_empty_line(octets: bytes) -> None:
     assert end_of_head(octets) == body_start_by_lines(octets)
 
 
+@pytest.mark.parametrize(
+    ("octets", "end"),
+    [
+        (b"a: b\r\n\r\nc", 8),
+        (b"a: b\n\nc\r\rd\n\re", 6),
+        (b"a: b\r\rc\n\nd\n\re", 6),
+        (b"a: b\n\rc\n\n", 6),
+        (b"a: b\n\r\nc", 7),
+        (b"a: b\r\r\nc", 7),
+        (b"\r\nc", 2),
+        (b"\rc", 1),
+        (b"a: b\r\nc", -1),
+    ],
+)
+def test_the_first_empty_line_ends_the_head_by_whatever_it_is_made_of(octets: bytes, end: int) -> None:
+    assert end_of_head(octets) == end
+
+
 @given(header_octets)
 def test_the_end_is_found_octet_by_octet(octets: bytes) -> None:
     taken = bytearray()

@@ -71,6 +71,19 @@ def test_octet_by_octet_gives_the_same(octets: bytes) -> None:
     assert meter.finish() == measure(octets)
 
 
+@pytest.mark.parametrize(
+    "octets", [b"a\r\n.b\r\n", b"a\r.b", b"\n.", b"\r\r\n\n\r", b"\r", b"." + b"x" * 998 + b"\r\n"]
+)
+def test_a_cut_at_any_place_changes_nothing(octets: bytes) -> None:
+    for first in range(len(octets) + 1):
+        for second in range(first, min(first + 4, len(octets)) + 1):
+            meter = Meter()
+            for chunk in (octets[:first], octets[first:second], octets[second:]):
+                meter.feed(chunk)
+            assert meter.finish() == measure(octets)
+    assert measure(octets).profile == read_octet_by_octet(octets)
+
+
 @given(mail_octets, mail_octets, mail_octets)
 def test_a_copy_goes_on_by_itself(first: bytes, second: bytes, other: bytes) -> None:
     meter = Meter()
