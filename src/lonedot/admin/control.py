@@ -23,8 +23,10 @@ import msgspec
 from lonedot import __version__
 from lonedot.admin import operations
 from lonedot.admin.operations import Desk, Operation, StreamOperation
-from lonedot.admin.values import AdminError, Piece, Problem
+from lonedot.admin.values import AdminError, Changed, Piece, Problem
 from lonedot.admin.wire import MAX_REQUEST, Hello, Reply, Request, encode_line, socket_address
+from lonedot.observability.levels import LogLevel
+from lonedot.observability.log import event
 from lonedot.spool.interface import SpoolFault
 
 __all__ = ["MAX_CONNECTIONS", "ControlServer"]
@@ -36,15 +38,19 @@ _PATIENCE = 60.0
 A = TypeVar("A", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
 
-_Answer = Callable[[Desk, msgspec.Raw], Awaitable[msgspec.Raw]]
+_Answer = Callable[[Desk, msgspec.Raw, int], Awaitable[msgspec.Raw]]
 _Stream = Callable[[Desk, msgspec.Raw], AsyncGenerator[Piece, None]]
 
 
 def _answering(operation: Operation[A, R]) -> _Answer:
     decoder = msgspec.json.Decoder(operation.arguments)
 
-    async def answer(desk: Desk, arguments: msgspec.Raw) -> msgspec.Raw:
-        return msgspec.Raw(msgspec.json.encode(await operation.run(desk, decoder.decode(arguments))))
+    async def answer(desk: Desk, arguments: msgspec.Raw, uid: int) -> msgspec.Raw:
+        result = await operation.run(desk, decoder.decode(arguments))
+        if isinstance(result, Changed):
+            for id in result.done:
+                event(f"queue.{operation.name}", id=id, uid=uid)
+        return msgspec.Raw(msgspec.json.encode(result))
 
     return answer
 
@@ -165,13 +171,14 @@ class ControlServer:
         task = asyncio.current_task()
         assert task is not None
         try:
-            refusal = self._refusal(writer)
+            uid = _peer_uid(writer)
+            refusal = self._refusal(uid)
             self._serving.add(task)
             if refusal is not None:
                 await self._write(writer, Reply(error=refusal))
                 return
             await self._write(writer, Reply(hello=Hello(__version__, os.getpid())))
-            while await self._one(reader, writer):
+            while await self._one(reader, writer, uid):
                 pass
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             pass  # the peer has gone, sleeps, or the relay stops: there is nobody to tell
@@ -182,9 +189,9 @@ class ControlServer:
             else:
                 writer.close()
 
-    def _refusal(self, writer: asyncio.StreamWriter) -> Problem | None:
-        uid = _peer_uid(writer)
+    def _refusal(self, uid: int) -> Problem | None:
         if uid not in self._uids:
+            event("control.refused", LogLevel.WARNING, uid=uid)
             return Problem(
                 f"user {uid} may not control this relay",
                 str(self._path),
@@ -194,7 +201,7 @@ class ControlServer:
             return Problem("too many connections to the control socket", str(self._path), "try again soon")
         return None
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, uid: int) -> bool:
         """Answer one request; False at the end of the conversation."""
         try:
             async with asyncio.timeout(self._patience):
@@ -208,7 +215,7 @@ class ControlServer:
         try:
             request = msgspec.json.decode(line, type=Request)
             if (answer := _ANSWERS.get(request.do)) is not None:
-                await self._write(writer, Reply(answer=await answer(self._desk, request.arguments)))
+                await self._write(writer, Reply(answer=await answer(self._desk, request.arguments, uid)))
             elif (stream := _STREAMS.get(request.do)) is not None:
                 async with aclosing(stream(self._desk, request.arguments)) as pieces:
                     async for piece in pieces:
@@ -238,6 +245,7 @@ def _problem(error: Exception) -> Problem:
         case SpoolFault():
             return Problem(f"the spool failed: {error}", "spool", "nothing was changed; look at the disk")
         case _:
+            event("control.failed", LogLevel.ERROR, error=f"{type(error).__name__}: {error}"[:500])
             return Problem(f"the relay failed at this: {type(error).__name__}: {error}"[:500], "relay")
 
 

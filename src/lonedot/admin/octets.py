@@ -11,10 +11,18 @@ from collections.abc import AsyncIterator, Iterator
 
 from lonedot.admin.values import AdminError, Form, Octets, Piece, Remark
 from lonedot.message.content import Content
-from lonedot.message.encode import DataEncoder, NotCanonical, StoredAltered, canonicalise
+from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered, canonicalise
 from lonedot.message.fold import FoldFault, fold
 from lonedot.message.transforms import CannotTransform
-from lonedot.spool.interface import Attempt, ContentDamaged, NoSuchMessage, Spool, SpoolFault, Stored
+from lonedot.spool.interface import (
+    Attempt,
+    ContentDamaged,
+    NoSuchMessage,
+    Spool,
+    SpoolFault,
+    Stored,
+    WireRecord,
+)
 
 __all__ = ["arrival_form", "in_thread", "octets_of", "queued_form"]
 
@@ -83,13 +91,9 @@ async def _sent(spool: Spool, stored: Stored, number: int) -> AsyncIterator[Piec
     wire = attempt.wire
     assert wire is not None  # _attempt_that_sent chose it for that
     arrival = arrival_form(spool, stored)
-    recipient = attempt.outcomes[0][0] if attempt.outcomes else None
     try:
-        content = await asyncio.to_thread(fold, arrival, (*stored.ledger, *attempt.suffix), recipient)
-        encoder = DataEncoder(
-            await asyncio.to_thread(canonicalise, content), "BDAT" if wire.mode == "BDAT" else "DATA"
-        )
-        async for chunk in in_thread(encoder.chunks()):
+        canonical, same = await asyncio.to_thread(_copy_sent, arrival, stored, attempt)
+        async for chunk in in_thread(_encoder(canonical, wire).chunks()):
             yield Octets(chunk)
     except (NotCanonical, StoredAltered) as error:
         raise AdminError(
@@ -97,13 +101,6 @@ async def _sent(spool: Spool, stored: Stored, number: int) -> AsyncIterator[Piec
         ) from error
     except _UNFIT as error:
         raise AdminError(f"its octets cannot be read to the end: {error}", str(stored.id)) from error
-    made = encoder.record()
-    same = (made.head_sha256, made.body_sha256, made.size, made.tail) == (
-        wire.head_sha256,
-        wire.body_sha256,
-        wire.size,
-        wire.tail,
-    )
     if same:
         yield Remark(
             f"attempt {number}: the same octets as were sent to {attempt.next_hop} (SHA-256 compared)"
@@ -113,6 +110,43 @@ async def _sent(spool: Spool, stored: Stored, number: int) -> AsyncIterator[Piec
             f"attempt {number}: NOT the octets that were sent to {attempt.next_hop}: the digests recorded then differ",
             is_fault=True,
         )
+
+
+def _copy_sent(arrival: Content, stored: Stored, attempt: Attempt) -> tuple[CanonicalContent, bool]:
+    """The copy whose octets are those recorded, and True; else the first recipient's copy, and False.
+
+    Reads the body as often as there are different copies.
+    """
+    wire = attempt.wire
+    assert wire is not None
+    entries = (*stored.ledger, *attempt.suffix)
+    first: CanonicalContent | None = None
+    seen: set[tuple[int, ...]] = set()
+    recipients: list[int | None] = [index for index, _ in attempt.outcomes]
+    for recipient in recipients or [None]:
+        applied = tuple(n for n, entry in enumerate(entries) if not entry.scope or recipient in entry.scope)
+        if applied in seen:
+            continue
+        seen.add(applied)
+        canonical = canonicalise(fold(arrival, entries, recipient))
+        encoder = _encoder(canonical, wire)
+        for _ in encoder.chunks():
+            pass
+        made = encoder.record()
+        if (made.head_sha256, made.body_sha256, made.size, made.tail) == (
+            wire.head_sha256,
+            wire.body_sha256,
+            wire.size,
+            wire.tail,
+        ):
+            return canonical, True
+        first = first or canonical
+    assert first is not None  # the list has at least one place
+    return first, False
+
+
+def _encoder(canonical: CanonicalContent, wire: WireRecord) -> DataEncoder:
+    return DataEncoder(canonical, "BDAT" if wire.mode == "BDAT" else "DATA")
 
 
 def _attempt_that_sent(stored: Stored, number: int) -> tuple[int, Attempt]:

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class RelayHooks(Protocol):
 
 
 class TranscriptReader(Protocol):
-    """Reads recorded conversations; one that cannot be read is empty, never an error."""
+    """Reads recorded conversations, called in a thread; one that cannot be read is empty, never an error."""
 
     def session(self, ref: TranscriptRef) -> tuple[TranscriptLine, ...]: ...
 
@@ -139,7 +140,7 @@ async def why(desk: Desk, wanted: IdArguments) -> Journey:
     """The journey of a message."""
     stored = _stored(desk, wanted.id)
     reader = desk.transcripts
-    transcripts = Transcripts() if reader is None else _transcripts(reader, stored)
+    transcripts = Transcripts() if reader is None else await asyncio.to_thread(_transcripts, reader, stored)
     return journey(stored, transcripts, desk.clock.now(), desk.expire_seconds, desk.hooks is not None)
 
 

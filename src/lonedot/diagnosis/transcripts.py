@@ -15,7 +15,7 @@ _WHO = {"<": Who.PEER, ">": Who.RELAY}
 
 
 class StoredTranscripts:
-    """Reads from the evidence folder. To be called on the thread that also writes to the store."""
+    """Reads from the evidence folder, on any thread."""
 
     def __init__(self, store: TranscriptStore) -> None:
         self._store = store
@@ -23,12 +23,16 @@ class StoredTranscripts:
     def session(self, ref: TranscriptRef) -> tuple[TranscriptLine, ...]:
         """The session in which a message came, up to our reply to its end of data.
 
-        A record is closed when the message is on disk; the reply, which comes after, begins the next record.
+        A record is closed when the message is on disk; the reply, which comes after, begins the next record. So a
+        record that begins with a reply other than the greeting begins with one to an earlier message: left out.
         """
         record = self._store.read(ref)
         if record is None:
             return ()
-        said = list(_lines(record.pieces))
+        pieces = list(record.pieces)
+        while pieces and pieces[0].direction == ">" and not pieces[0].text.startswith("220"):
+            del pieces[0]
+        said = list(_lines(pieces))
         for later in self._store.following(ref, record.session):
             for piece in later.pieces:
                 if piece.direction == "<":

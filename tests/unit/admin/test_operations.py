@@ -40,10 +40,23 @@ from lonedot.admin.values import (
     Remark,
 )
 from lonedot.message.content import Content
-from lonedot.spool.interface import MessageState, Stored
+from lonedot.message.findings import Part
+from lonedot.message.fold import fold
+from lonedot.message.ledger import Action, Entry, Splice
+from lonedot.spool.interface import MessageState, RecipientStatus, Stored
 from lonedot.terms.ids import MessageId
 from tests.unit.admin.spool_double import DoubleSpool, FixedClock, Hooks
-from tests.unit.diagnosis.stories import BEGAN, BODY, HEAD, TRACE, content, deferred, stored, the_story
+from tests.unit.diagnosis.stories import (
+    BEGAN,
+    BODY,
+    HEAD,
+    TRACE,
+    attempt_that_delivered,
+    content,
+    deferred,
+    stored,
+    the_story,
+)
 
 QUEUED = MessageId("1jkq0b0000000")
 HELD = MessageId("1jkq0c0000000")
@@ -192,6 +205,21 @@ class TestOctets:
         changed = msgspec.structs.replace(story, attempts=(msgspec.structs.replace(attempt, wire=other),))
         pieces = await _pieces(Desk(DoubleSpool((changed, content())), FixedClock(BEGAN)), Form.SENT)
         assert any(isinstance(piece, Remark) and piece.is_fault for piece in pieces)
+
+    async def test_sent_finds_the_recipients_copy_that_was_sent(self) -> None:
+        message = stored(
+            MessageState.FINISHED, id=DONE, recipients=("a@b", "c@d"), status=RecipientStatus.DELIVERED
+        )
+        common = message.ledger
+        blank = common[0].before
+        mark = Splice(Part.HEAD, 0, 0, b"X-For: c\r\n")
+        own = Entry("c alone", "", "arrival", 0, 0, blank, blank, Action.KEPT, changes=(mark,), scope=(1,))
+        copy = fold(content(), (*common, own), 1)
+        attempt = attempt_that_delivered(copy, BEGAN, (0, 1))
+        message = msgspec.structs.replace(message, ledger=(*common, own), attempts=(attempt,))
+        pieces = await _pieces(Desk(DoubleSpool((message, content())), FixedClock(BEGAN)), Form.SENT)
+        assert _joined(pieces).startswith(b"X-For: c\r\n")
+        assert not any(isinstance(piece, Remark) and piece.is_fault for piece in pieces)
 
     async def test_what_was_never_sent(self, desk: Desk) -> None:
         with pytest.raises(AdminError, match="nothing of it was sent yet"):

@@ -84,8 +84,11 @@ def test_transcripts_of_the_store_up_to_the_reply(tmp_path: Path) -> None:
     ref = talk.flush()
     talk.note(">", b"250 2.0.0 1jkq0a0000000\r\n")
     talk.note("<", b"MAIL FROM:<the next message>\r\n")
-    talk.flush()
-    assert ref is not None
+    second = talk.flush()
+    assert ref is not None and second is not None
+    assert [line.text for line in StoredTranscripts(store).session(second)] == [
+        "MAIL FROM:<the next message><CR><LF>"
+    ]
     said = [(line.who.value, line.text) for line in StoredTranscripts(store).session(ref)]
     assert said == [
         ("relay", "220 relay<CR><LF>"),
