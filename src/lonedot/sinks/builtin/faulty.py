@@ -24,7 +24,7 @@ __all__ = ["FIELD", "rewrite_badly", "x_recipient_list"]
 FIELD = b"X-Handled-By: XRecipientList"
 
 _BOUNDARY = re.compile(rb'boundary="?([^"\s;]+)', re.IGNORECASE)
-_ENCODING = re.compile(rb"(?im)^(Content-Transfer-Encoding:[ \t]*)base64[ \t]*$")
+_ENCODING = re.compile(rb"(?im)^Content-Transfer-Encoding:[ \t]*base64[ \t]*$")
 
 
 @sink("XRecipientList (faulty)", on="arrival", priority=28020, effects={"header"})
@@ -41,7 +41,7 @@ def rewrite_badly(octets: bytes) -> bytes:
     if boundary is not None:
         body = _decode_parts(body, b"--" + boundary[1])
     elif _ENCODING.search(head):
-        head, body = _decode_part(head, body)
+        body = _decode(body)
     else:
         body = body.removesuffix(b"\n")
     if not separator:
@@ -52,18 +52,16 @@ def rewrite_badly(octets: bytes) -> bytes:
 def _decode_parts(body: bytes, delimiter: bytes) -> bytes:
     """The parts with their attachments decoded; what closes the last one is not written again."""
     parts = body.partition(b"\n" + delimiter + b"--")[0].split(delimiter + b"\n")
-    written = [parts[0]]
-    for part in parts[1:]:
+    for number, part in enumerate(parts):
         part_head, separator, part_body = part.partition(b"\n\n")
-        if _ENCODING.search(part_head):
-            part_head, part_body = _decode_part(part_head, part_body)
-        written.append(part_head + separator + part_body)
-    return delimiter.join((written[0], *(b"\n" + part for part in written[1:])))
+        if number and _ENCODING.search(part_head):
+            parts[number] = part_head + separator + _decode(part_body)
+    return (delimiter + b"\n").join(parts)
 
 
-def _decode_part(head: bytes, body: bytes) -> tuple[bytes, bytes]:
+def _decode(body: bytes) -> bytes:
+    """Without its encoding, which the field that declares it does not learn."""
     try:
-        octets = base64.b64decode(body)
+        return base64.b64decode(body)
     except binascii.Error:
-        return head, body
-    return _ENCODING.sub(rb"\1binary", head), octets
+        return body
