@@ -26,6 +26,7 @@ Generator = Callable[[Path], str]
 
 # name of a section -> "module:function"; one line for each kind of section
 GENERATORS: dict[str, str] = {
+    "config": "lonedot.config.reference:tables",
     "decisions": "tools.check_docs:list_decisions",
 }
 

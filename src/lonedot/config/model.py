@@ -95,8 +95,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         Address,
         Key(
             a.address,
-            "Where mail to `postmaster` without a domain goes, and who is told of what nobody else can be told. "
-            "If no route leads there, such mail ends in Badmail.",
+            "Where mail to `postmaster` without a domain goes; everybody may write there, so a route must lead to it.",
             '"postmaster@example.com"',
             "`postmaster@` and the hostname",
         ),
@@ -155,7 +154,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         Key(
             v.one_of(KeepContent),
             "Of which finished messages the content is kept for that time: of none, of those that something damaged, "
-            "of all. With `none`, a damage can no longer be replayed.",
+            "of all. With `none`, a damage can no longer be looked at.",
             '"damaged"',
         ),
     ] = KeepContent.DAMAGED

@@ -15,8 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 __all__ = [
     "MAX_ITEMS",
     "Reader",
@@ -60,13 +58,22 @@ class Unfit(Exception):
         self.item = item
 
 
-class Secret(msgspec.Struct, frozen=True):
-    """A password. It shows itself to nobody who does not ask by name."""
+class Secret:
+    """A password. It shows itself to nobody who does not ask by name: no repr, no encoder."""
 
-    _value: str
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
 
     def reveal(self) -> str:
         return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -1,0 +1,80 @@
+"""The reference of the configuration, written from the model: `docs/config.md` is checked against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+
+import msgspec
+
+from lonedot.config.key import Key
+from lonedot.config.load import keys_of
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
+from lonedot.config.values import octets_words, span_words
+
+__all__ = ["TABLES", "tables"]
+
+TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("[server]", Server),
+    ("[[listener]]", Listener),
+    ("[[route]]", Route),
+    ("[[sink]]", Sink),
+    ("[pickup]", Pickup),
+    ("[badmail]", Badmail),
+)
+"""In the order of the reference."""
+
+
+def tables(_folder: Path) -> str:
+    """All tables as Markdown. The argument is what generators of documentation are given."""
+    return "\n".join(line for header, kind in TABLES for line in _table(header, kind))
+
+
+def _table(header: str, kind: type[msgspec.Struct]) -> Iterator[str]:
+    yield f"### `{header}`"
+    yield ""
+    yield (kind.__doc__ or "").strip().split("\n")[0]
+    yield ""
+    yield "| key | meaning | default | example |"
+    yield "|---|---|---|---|"
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for name, key in keys_of(kind).items():
+        default = _default(name, key, fields[name])
+        yield f"| `{name}` | {_cell(key.means)} | {default} | `{name} = {_cell(key.example)}` |"
+    yield ""
+
+
+def _default(name: str, key: Key, field: msgspec.structs.FieldInfo) -> str:
+    if key.default:
+        return _cell(key.default)
+    if field.default_factory is not msgspec.NODEFAULT:
+        return "none"
+    if field.default is msgspec.NODEFAULT:
+        return "**required**"
+    shown = _toml(name, field.default)
+    return f"`{_cell(shown)}`" if shown else "none"
+
+
+def _toml(name: str, value: object) -> str:
+    """A default as it would stand in a file; empty for nothing."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case Enum():
+            return f'"{value.value}"'
+        case timedelta():
+            return f'"{span_words(value.total_seconds())}"'
+        case int() if name in ("max_size", "memory"):
+            return f'"{octets_words(value)}"'
+        case int() | float():
+            return f"{value:g}"
+        case tuple() if value:
+            return f"[{', '.join(_toml(name, item) for item in value)}]"
+        case _:
+            return ""
+
+
+def _cell(words: str) -> str:
+    return words.replace("|", "\\|")

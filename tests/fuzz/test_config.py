@@ -1,0 +1,98 @@
+"""Whatever a file holds: a configuration or faults, and nothing else."""
+
+from pathlib import Path
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lonedot.config.faults import Severity
+from lonedot.config.load import Examined, examine_octets, keys_of
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
+
+FILE = Path("/nowhere/lonedot.toml")
+
+_KINDS: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "pickup": Pickup,
+    "badmail": Badmail,
+    "listener": Listener,
+    "route": Route,
+    "sink": Sink,
+}
+_EXAMPLES = sorted({key.example for kind in _KINDS.values() for key in keys_of(kind).values()})
+_ODD = [
+    "-1",
+    "0",
+    "nan",
+    "-inf",
+    "1e308",
+    "9" * 30,
+    '""',
+    '"\\u0000"',
+    "[]",
+    "{}",
+    "[[]]",
+    "{ a = {} }",
+    "2024-01-01",
+    '"*"',
+]
+_ODD += [
+    '"::ffff:0:0/95"',
+    '"' + "a." * 200 + '"',
+    '"a@' + "b" * 300 + '"',
+    '"1d1d1d"',
+    '["", 1]',
+    '"٢"',
+    "'\ud7ff'",
+]
+
+_names = st.sampled_from(sorted({name for kind in _KINDS.values() for name in keys_of(kind)})) | st.text(
+    "abc_", max_size=5
+)
+_values = (
+    st.sampled_from(_EXAMPLES + _ODD)
+    | st.integers().map(str)
+    | st.text("ab1.*@/:[]", max_size=12).map(lambda t: f'"{t}"')
+)
+_lines = st.tuples(_names.filter(bool), _values).map(lambda pair: f"{pair[0]} = {pair[1]}")
+_headers = st.sampled_from(
+    [f"[{name}]" for name in _KINDS] + [f"[[{name}]]" for name in _KINDS] + ["[server.x]", "[x]"]
+)
+
+
+def check(examined: Examined) -> None:
+    broken = any(fault.severity is Severity.FAULT for fault in examined.faults)
+    assert (examined.config is None) is broken
+    for fault in examined.faults:
+        assert fault.what and fault.do and fault.line >= 0
+        assert "\n" not in str(fault)
+
+
+def machine_name() -> str:
+    return "relay.example.com"
+
+
+@given(st.binary(max_size=300))
+@example(b"\xff\xfe")
+@example(b"[server]\nspool = '\xc2\x85'")
+def test_random_octets(octets: bytes) -> None:
+    check(examine_octets(octets, FILE, machine_name))
+
+
+@given(st.lists(st.one_of(_headers, _lines), max_size=30))
+def test_random_toml(lines: list[str]) -> None:
+    check(examine_octets("\n".join(lines).encode("utf-8", "surrogatepass"), FILE, machine_name))
+
+
+@given(st.data())
+def test_random_keys_in_their_tables(data: st.DataObject) -> None:
+    text = ""
+    for name, kind in _KINDS.items():
+        header = f"[[{name}]]" if name in ("listener", "route", "sink") else f"[{name}]"
+        for _ in range(1 if header[1] != "[" else data.draw(st.integers(0, 2))):
+            text += header + "\n"
+            keys = keys_of(kind)
+            for key in data.draw(st.lists(st.sampled_from(sorted(keys)), unique=True)):
+                value = data.draw(st.one_of(st.just(keys[key].example), _values))
+                text += f"{key} = {value}\n"
+    check(examine_octets(text.encode("utf-8", "surrogatepass"), FILE, machine_name))
