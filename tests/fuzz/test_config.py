@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
