@@ -71,7 +71,7 @@ class DataDecoder:
                 end = line_dot
             else:
                 has_stuffed = line_dot + 3 < stop
-                end = octets.find(_END, line_dot + 1)
+                end = octets.find(_END, line_dot + 3)
             if end >= 0:
                 self.ended = True
                 self._held = b""
@@ -96,7 +96,7 @@ def _find_line_dot(octets: bytes, start: int) -> int:
         if position - 2 >= start and octets[position - 1] == 10 and octets[position - 2] == 13:
             return position - 2
         position += 1
-    return octets.find(_LINE_DOT, max(start, position - 2))
+    return octets.find(_LINE_DOT, position)
 
 
 def _unstuffed(octets: bytes, has_stuffed: bool) -> bytes:

@@ -21,6 +21,7 @@ from lonedot.protocol.events import (
     ContentChunk,
     ContentEnded,
     ContentMode,
+    Event,
     Greeted,
     MailGiven,
     QuitGiven,
@@ -35,7 +36,7 @@ from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.envelope import BodyType, Notify, Recipient, Ret
 from lonedot.terms.reply import Reply, reply
 from tests.dialogs.script import SCRIPTS, read_script
-from tests.unit.protocol.driver import GO_AHEAD, OK, OPTIONS, Driver
+from tests.unit.protocol.driver import GO_AHEAD, OK, OPTIONS, Driver, accept
 
 OPENING = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
 LOGINS = msgspec.structs.replace(OPTIONS, auth_mechanisms=(b"PLAIN", b"LOGIN"), auth_requires_tls=False)
@@ -156,6 +157,13 @@ def test_twice_the_limit_ends_the_session() -> None:
     assert driver.output.endswith(b"552 5.3.4 Message far larger than the SIZE limit. Closing\r\n")
 
 
+def test_exactly_twice_the_limit_is_still_read_to_its_end() -> None:
+    options = msgspec.structs.replace(OPTIONS, limits=ServerLimits(size=10))
+    driver = opened(options, data=True)
+    driver.feed(b"x" * 18 + b"\r\n.\r\n")
+    assert driver.events[-1] == ContentEnded(ContentMode.DATA, 20, over_limit=True)
+
+
 def test_verification_and_expansion_are_decided_by_the_shell() -> None:
     driver = Driver()
     driver.feed(b"vrfy ann smith\r\nEXPN list\r\n")
@@ -226,6 +234,41 @@ def test_an_answer_that_does_not_fit_is_our_fault(octets: bytes, answer: Reply) 
         machine.respond(answer)
     assert machine.take_output() == b"", last
     assert machine.is_deciding
+
+
+def test_an_answer_before_its_question_was_read_is_our_fault() -> None:
+    driver = opened(data=True)
+    driver.machine.feed(b"text\r\n.\r\n")
+    assert isinstance(driver.machine.next_event(), ContentChunk)
+    with pytest.raises(LocalProtocolError):
+        driver.machine.respond(OK)
+    assert isinstance(driver.machine.next_event(), ContentEnded)
+    driver.machine.respond(OK)
+
+
+def test_late_answers_give_the_same_as_answers_at_once() -> None:
+    """The client fills the buffer while the shell thinks; nothing is lost or answered out of turn."""
+    octets = OPENING + b"BDAT 5\r\nfirstBDAT 6 LAST\r\nsecond" + b"NOOP\r\nVRFY x\r\nQUIT\r\n"
+    at_once = Driver()
+    at_once.feed(octets)
+    machine = ServerMachine(OPTIONS)
+    events: list[Event] = []
+    for place in range(len(octets)):
+        machine.feed(octets[place : place + 1])
+        while (event := machine.next_event()) is not None:
+            events.append(event)
+        if place % 50 == 49 and machine.is_deciding:
+            machine.respond(accept(events[-1]))
+    while machine.is_deciding:
+        machine.respond(accept(events[-1]))
+        while (event := machine.next_event()) is not None:
+            events.append(event)
+    assert machine.take_output() == at_once.output
+    content = b"".join(event.octets for event in events if isinstance(event, ContentChunk))
+    assert content == at_once.messages[0].content == b"firstsecond"
+    assert [type(e) for e in events if not isinstance(e, ContentChunk)] == [
+        type(e) for e in at_once.events if not isinstance(e, ContentChunk)
+    ]
 
 
 def test_an_accepted_end_of_data_needs_a_fitting_answer() -> None:
