@@ -5,6 +5,7 @@ Here are the command and its folder; `trial_run` does the work, `trial_checks` j
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shlex
@@ -35,7 +36,7 @@ def command(once: bool, keep_folder: Path | None, as_json: bool) -> int:
 
     Nothing leaves this machine. It stays up, to take mail of your own, until Ctrl-C.
     """
-    from lonedot.cli.serve import prepare_process, run_loop
+    from lonedot.cli.serve import prepare_process
     from lonedot.cli.trial_run import Trial
     from lonedot.cli.trial_show import Screen
     from lonedot.observability import log
@@ -45,9 +46,11 @@ def command(once: bool, keep_folder: Path | None, as_json: bool) -> int:
         log.configure(level=LogLevel.ERROR)
         prepare_process()
         trial = Trial(folder, None if as_json else Screen(), once=once, command=_command_name())
-        run_loop(trial.run())
+        asyncio.run(trial.run())  # the recorder needs asyncio's own loop
         if keep_folder is not None and not as_json:
-            click.echo(f"\nKept: {_command_name()} queue list --all -c {shlex.quote(str(trial.config_file))}")
+            click.echo(
+                f"\nKept: {_command_name()} queue list --state all -c {shlex.quote(str(trial.config_file))}"
+            )
     return 0 if trial.held else 1
 
 

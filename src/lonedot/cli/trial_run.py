@@ -145,19 +145,21 @@ class Trial:
     # --- the cast ---
 
     async def _start_relay(self, catcher_port: int) -> Relay:
-        port = RELAY_PORT if _is_free(RELAY_PORT) else 0
-        text = _CONFIG.format(host=HOST, relay_port=port, catcher_port=catcher_port)
-        self.config_file.write_text(text, encoding="utf-8")
-        now = time.time()
         (self._folder / "scan.pdf").write_bytes(scan_pdf())
-        (self._folder / "letter.eml").write_bytes(letter(date_time(now)))
-        relay = Relay(load(self.config_file))
-        relay.subscribe(lambda name, fields: self._events.put_nowait((name, fields)))
-        try:
-            await relay.start()
-        except AppFault as fault:
-            raise Problem(str(fault)) from fault
-        return relay
+        (self._folder / "letter.eml").write_bytes(letter(date_time(time.time())))
+        for port in (RELAY_PORT, 0) if _is_free(RELAY_PORT) else (0,):
+            text = _CONFIG.format(host=HOST, relay_port=port, catcher_port=catcher_port)
+            self.config_file.write_text(text, encoding="utf-8")
+            relay = Relay(load(self.config_file))
+            relay.subscribe(lambda name, fields: self._events.put_nowait((name, fields)))
+            try:
+                await relay.start()
+            except AppFault as fault:
+                if port and not _is_free(port):  # somebody has taken it since we looked
+                    continue
+                raise Problem(str(fault)) from fault
+            return relay
+        raise AssertionError("the last port is any port")
 
     def _note_caught(self, recorded: Recorded) -> None:
         found = _TRACE_ID.search(recorded.content, 0, 4096)
@@ -189,15 +191,15 @@ class Trial:
             recipient=RECIPIENT.text,
         )
         self._show(story.opening(setting))
-        await self._tell(relay, setting)
+        id = await self._tell(relay, setting)
         if self._once:
             return
-        self._show(story.invitation(setting))
+        self._show(story.invitation(setting, id or "ID"))
         while True:
             await self._watch(relay)
 
-    async def _tell(self, relay: Relay, setting: Setting) -> None:
-        """The story of the scan."""
+    async def _tell(self, relay: Relay, setting: Setting) -> str:
+        """The story of the scan; returns its id, empty when it was not accepted."""
         host, port = relay.addresses["copiers"]
         submission = await asyncio.to_thread(_submit, host, port)
         self._show(story.arrival(submission))
@@ -219,6 +221,7 @@ class Trial:
             print_json(
                 _Told(self.held, checks, setting.relay, setting.catcher, damager, submission.reply, record)
             )
+        return submission.id
 
     async def _concluded(self, relay: Relay, id: str) -> Stored | None:
         """The message after its first attempt, or as it stands when the patience ends."""
@@ -301,7 +304,14 @@ async def _stored(relay: Relay, id: str, state: str) -> Stored | None:
 async def _start_catcher(on_message: Callable[[Recorded], None]) -> Recorder:
     """On its usual port, or on any when that is taken."""
     for port in (CATCHER_PORT, 0):
-        options = RecorderOptions(host=HOST, port=port, hostname=b"catcher.example.com", keep=1)
+        # Without CHUNKING every message comes by DATA, and its end is a matter of dots.
+        options = RecorderOptions(
+            host=HOST,
+            port=port,
+            hostname=b"catcher.example.com",
+            not_offered=frozenset({b"CHUNKING"}),
+            keep=1,
+        )
         catcher = Recorder(options, on_message=on_message)
         try:
             await catcher.start()
@@ -318,6 +328,7 @@ def _is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
+            probe.listen()
         except OSError:
             return False
     return True

@@ -15,8 +15,6 @@ from lonedot.cli.trial_story import Kind, Line
 __all__ = ["Screen"]
 
 _MAX_WIDTH = 120
-_LABEL = 19
-"""Columns of a label, at least."""
 _STYLES = {
     Kind.TITLE: "bold",
     Kind.STAGE: "bold",
@@ -35,18 +33,19 @@ class Screen:
         self._console = console or Console(highlight=False, markup=False, emoji=False)
 
     def show(self, lines: Iterable[Line]) -> None:
-        """Print the lines and flush them."""
-        for line in lines:
+        """Print the lines and flush them. Labels that are shown together share a column."""
+        shown = list(lines)
+        label_width = max((len(line.label) for line in shown), default=0)
+        for line in shown:
             if self._console.is_terminal:
-                self._show_on_terminal(line)
+                self._show_on_terminal(line, label_width)
             else:
                 self._console.file.write(_plain(line))
         self._console.file.flush()
 
-    def _show_on_terminal(self, line: Line) -> None:
+    def _show_on_terminal(self, line: Line, label_width: int) -> None:
         console, style = self._console, _STYLES[line.kind]
         width = min(console.width, _MAX_WIDTH)
-        lead = 2 * line.indent
         match line.kind:
             case Kind.TITLE:
                 console.print(Rule(Text(line.text, style), align="left", style="dim"), width=width)
@@ -57,15 +56,16 @@ class Screen:
                 # Commands are to be copied: the terminal may break them, we never do.
                 console.print(Text("  " * (line.indent + 1) + line.text, style), soft_wrap=True)
             case _:
-                console.print(Padding(_labelled(line, style), (0, 0, 0, 2 + lead)), width=width)
+                lead = 2 + 2 * line.indent
+                console.print(Padding(_labelled(line, style, label_width), (0, 0, 0, lead)), width=width)
 
 
-def _labelled(line: Line, style: str) -> Text | Table:
+def _labelled(line: Line, style: str, label_width: int) -> Text | Table:
     text = Text(line.text, style, overflow="fold")
     if not line.label:
         return text
     table = Table.grid(padding=(0, 1))
-    table.add_column(min_width=_LABEL, no_wrap=True)
+    table.add_column(width=label_width, overflow="fold")
     table.add_column(overflow="fold")
     table.add_row(Text(line.label, "dim"), text)
     return table

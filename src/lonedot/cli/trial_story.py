@@ -45,7 +45,7 @@ __all__ = [
     "verdict",
 ]
 
-_SHOWN = 44
+_SHOWN = 40
 """Octets of a tail that are shown where two are compared."""
 _MAX_FINDINGS = 12
 
@@ -150,10 +150,13 @@ def leaving(stored: Stored) -> Iterator[Line]:
     if wire is not None:
         words = f"The relay sent {size_in_words(wire.size)} to {attempt.next_hop}. The last 64 of them:"
         yield Line(Kind.TEXT, words)
-        yield Line(Kind.OCTETS, f"… {signs(wire.tail)}", 1)
-        yield Line(Kind.TEXT, "On record, so that it can be proved later what was sent:")
-        yield Line(Kind.OCTETS, wire.head_sha256.hex(), 1, "SHA-256, header")
-        yield Line(Kind.OCTETS, wire.body_sha256.hex(), 1, "SHA-256, body")
+        for lead, row in zip(
+            ("… ", *("  " for _ in wire.tail)), wire.tail.splitlines(keepends=True), strict=False
+        ):
+            yield Line(Kind.OCTETS, f"{lead}{signs(row)}", 1)
+        yield Line(Kind.TEXT, "On record, so that it can be proved what was sent, by SHA-256:")
+        yield Line(Kind.OCTETS, f"header  {wire.head_sha256.hex()}", 1)
+        yield Line(Kind.OCTETS, f"body    {wire.body_sha256.hex()}", 1)
     yield from _outcomes(attempt)
 
 
@@ -166,14 +169,14 @@ def catch(submission: Submission, caught: Caught | None) -> Iterator[Line]:
     if caught.is_chunked:
         yield Line(Kind.TEXT, f"It counted the octets that were announced, and said: {clean(caught.reply)}")
     else:
-        end = signs(caught.ended_by)
-        yield Line(Kind.TEXT, f"It saw the end of the message, {end}, and said: {clean(caught.reply)}")
-    yield Line(Kind.OCTETS, hashlib.sha256(submission.pdf).hexdigest(), 1, "scan.pdf, sent")
+        yield Line(Kind.TEXT, f"It saw the end, {signs(caught.ended_by)}, and said: {clean(caught.reply)}")
     arrived = attached_scan(caught.content)
     if arrived is None:
-        yield Line(Kind.ALARM, "is not in what arrived", 1, "scan.pdf")
+        yield Line(Kind.ALARM, "The scan is not in what arrived.")
         return
-    yield Line(Kind.OCTETS, hashlib.sha256(arrived).hexdigest(), 1, "scan.pdf, caught")
+    yield Line(Kind.TEXT, "The PDF, taken out of what arrived, by SHA-256:")
+    yield Line(Kind.OCTETS, f"sent    {hashlib.sha256(submission.pdf).hexdigest()}", 1)
+    yield Line(Kind.OCTETS, f"caught  {hashlib.sha256(arrived).hexdigest()}", 1)
     if arrived == submission.pdf:
         yield Line(Kind.GOOD, f"The same, octet for octet: all {size_in_words(len(arrived))}.")
     else:
@@ -196,8 +199,8 @@ def verdict(checks: Sequence[Check], damager: str) -> Iterator[Line]:
         yield Line(Kind.ALARM, f"{check.name}: {clean(check.words)}", 1)
 
 
-def invitation(setting: Setting) -> Iterator[Line]:
-    """What a person can do now. The commands can be copied as they stand."""
+def invitation(setting: Setting, id: str) -> Iterator[Line]:
+    """What a person can do now; `id` is the scan's. The commands can be copied as they stand."""
     yield Line(Kind.STAGE, "Now you: relay and catcher stay up, and tell here what they do")
     yield Line(Kind.TEXT, "A letter with a dot on a line by itself, and the scan, from another terminal:")
     yield Line(
@@ -211,9 +214,9 @@ def invitation(setting: Setting) -> Iterator[Line]:
         f"swaks --server {setting.relay} --from you@example.com --to {setting.recipient} --attach @{setting.scan}",
         1,
     )
-    yield Line(Kind.TEXT, "To look closer; ID stands in the relay's reply, and its end is enough:")
-    yield Line(Kind.HINT, f"{setting.command} why ID -c {setting.config}", 1)
-    yield Line(Kind.HINT, f"{setting.command} queue show ID --octets sent --escaped -c {setting.config}", 1)
+    yield Line(Kind.TEXT, "To look closer at the scan, or at any other mail by its id:")
+    yield Line(Kind.HINT, f"{setting.command} why {id} -c {setting.config}", 1)
+    yield Line(Kind.HINT, f"{setting.command} queue list --state all -c {setting.config}", 1)
     yield Line(Kind.TEXT, "Ctrl-C ends it.")
 
 
@@ -249,15 +252,14 @@ def refusal(id: str, reply: str, words: str) -> Iterator[Line]:
 
 def _sink(entry: Entry) -> Iterator[Line]:
     faults = faults_of(entry)
-    took = span(entry.took_seconds)
     name = clean(entry.binding)
     if entry.verdict == "error":
-        yield Line(Kind.ALARM, f'"{name}" FAILED ({took}): {clean(entry.words)}')
+        yield Line(Kind.ALARM, f'"{name}" FAILED: {clean(entry.words)}')
         return
     if not faults:
-        yield Line(Kind.GOOD, f'"{name}" {_did(entry)} ({took}).')
+        yield Line(Kind.GOOD, f'"{name}" {_did(entry)}.')
         return
-    yield Line(Kind.ALARM, f'"{name}" DAMAGED THE MESSAGE ({took}).')
+    yield Line(Kind.ALARM, f'"{name}" DAMAGED THE MESSAGE.')
     if entry.attempted_size >= 0:
         yield Line(
             Kind.TEXT, f"It handed back {size_in_words(entry.attempted_size)}. What is wrong with them:", 1
@@ -293,7 +295,12 @@ def _entry_in_short(entry: Entry) -> Iterator[Line]:
         yield Line(Kind.ALARM, f"FAILED: {clean(entry.words)}", 0, label)
     elif faults:
         codes = ", ".join(dict.fromkeys(finding.code.value for finding in faults))
-        yield Line(Kind.ALARM, f"DAMAGE, {entry.action.value}: {codes}", 0, label)
+        done = "undone" if entry.action is Action.REDUCED else entry.action.value
+        yield Line(Kind.ALARM, f"DAMAGE, {done}: {codes}", 0, label)
+    elif entry.action is Action.REDUCED:
+        mended = ", ".join(dict.fromkeys(finding.code.value for finding in entry.findings))
+        after = f"; put right: {mended}" if mended else ""
+        yield Line(Kind.TEXT, f"rewrote the whole message; of that only this: {_did(entry)}{after}", 0, label)
     else:
         yield Line(Kind.TEXT, _did(entry), 0, label)
 
