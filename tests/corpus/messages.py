@@ -8,16 +8,20 @@ import random
 
 __all__ = ["random_message"]
 
-_WORDS = (
+_TEXT = (
     "the quick relay takes every scan and hands it on whole; nothing is lost between here and there, and what was "
     "changed has a name that anybody can read in one line of the ledger before lunch"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 def random_message(rng: random.Random, *, eight_bit: bool = True) -> bytes:
     """A well formed message in canonical text: one part or many, short fields and long ones, odd but lawful."""
     fields = [_trace(rng) for _ in range(rng.randrange(4))]
-    fields += [b"From: " + _mailbox(rng), b"To: " + b", ".join(_mailbox(rng) for _ in range(rng.randint(1, 6)))]
+    fields += [
+        b"From: " + _mailbox(rng),
+        b"To: " + b", ".join(_mailbox(rng) for _ in range(rng.randint(1, 6))),
+    ]
     fields.append(b"Subject: " + _unstructured(rng))
     fields.append(b"Date: Thu, 02 Jul 2026 10:00:00 +0000")
     fields.append(b"Message-ID: <%s@example.com>" % _token(rng, rng.choice((8, 30, 90))))
