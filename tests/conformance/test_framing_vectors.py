@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -94,11 +93,14 @@ async def run_all(folder: Path, line_ends: str) -> Results:
                     results.played[str(vector["id"])] = await client.play()
 
             await asyncio.gather(*(play(vector) for vector in VECTORS))
-            with anyio.fail_after(30):
+            with anyio.move_on_after(20):
                 while relay.spool.listing(Filter(limit=1)):
                     await asyncio.sleep(0.05)
-            probe, _ = await asyncio.open_connection(host, port)
+            assert relay.spool.listing(Filter()) == []
+            probe, writer = await asyncio.open_connection(host, port)
             assert (await probe.readline()).startswith(b"220")
+            writer.close()
+            await writer.wait_closed()
         arrivals = [*eight_sink.arrivals, *seven_sink.arrivals]
         results.faults = [*eight_sink.faults, *seven_sink.faults]
     for arrival in arrivals:
@@ -119,11 +121,11 @@ async def run_all(folder: Path, line_ends: str) -> Results:
 
 
 @pytest.fixture(scope="module", params=["reject", "normalize"])
-async def policy_results(
+def policy_results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[str, Results]]:
+) -> tuple[str, Results]:
     policy: str = request.param
-    yield policy, await run_all(tmp_path_factory.mktemp(policy), policy)
+    return policy, asyncio.run(run_all(tmp_path_factory.mktemp(policy), policy))
 
 
 

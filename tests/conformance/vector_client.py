@@ -9,6 +9,7 @@ import hashlib
 import quopri
 import socket
 import ssl
+import struct
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -118,10 +119,24 @@ class VectorClient:
                 except (OSError, ssl.SSLError):
                     self.lost = True
             else:
-                assert step["close"] == "fin"
-                self.writer.close()
+                await self._close(str(step["close"]))
                 return
         await self._settle()
+
+    async def _close(self, how: str) -> None:
+        match how:
+            case "fin":
+                self.writer.close()
+            case "half":
+                self.writer.write_eof()
+                with contextlib.suppress(OSError, TimeoutError):
+                    await asyncio.wait_for(self.reader.read(4096), SETTLE_SECONDS)
+            case "rst":
+                raw = self.writer.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.writer.transport.abort()
+            case _:
+                raise ValueError(how)
 
     async def _open(self, how: str, mail: str) -> bool:
         ehlo = await self._command("EHLO vector.test")

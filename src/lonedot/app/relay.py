@@ -34,6 +34,8 @@ from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.load import SinkNotLoaded
 from lonedot.spool.interface import Spool, SpoolFault, SpoolLocked, SpoolPaths
+from lonedot.spool.recovery import Recovered
+from lonedot.spool.sqlite import KeepContent, Policy, open_spool
 from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import IdSource, MessageId
@@ -127,11 +129,13 @@ class Relay:
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.transcripts = TranscriptStore(paths.evidence / "transcripts", self.clock)
             self.events = EventLog(paths.evidence / "events", self.clock)
-            self.spool = open_spool(paths, SHARD, self.clock, config.server.keep_content.value)
+            policy = Policy(keep_content=KeepContent(config.server.keep_content.value))
+            self.spool = spool = open_spool(paths, self.clock, policy, shard=SHARD, notice=self._store_noted)
         except SpoolLocked as error:
             raise AppFault(f"{error}; stop that relay, or give this one a spool of its own") from error
         except (SpoolFault, OSError) as error:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
+        self._tell_recovered(spool.recovered)
         observer = RelayObserver(self.events)
         for watcher in self._watchers:
             observer.subscribe(watcher)
@@ -240,6 +244,20 @@ class Relay:
             log.event("listening", listener=listener.settings.name, host=host, port=port)
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
+
+    def _store_noted(self, words: str) -> None:
+        self.events.append(EventKind.SPOOL_FAULT, "", words)
+
+    def _tell_recovered(self, recovered: Recovered) -> None:
+        """What the last end of the relay left behind."""
+        if recovered.held:
+            words = f"{recovered.held} messages held: the relay died three times while it worked on them"
+            self.events.append(EventKind.POISON, "", words)
+        if recovered.damaged:
+            words = f"{recovered.damaged} messages set aside: record or body cannot be read"
+            self.events.append(EventKind.RECORD_DAMAGED, "", words)
+        if recovered.claims_ended:
+            log.event("recovered", claims=recovered.claims_ended, in_flight=recovered.in_flight)
 
     # -- by the clock ------------------------------------------------------------------------------
 

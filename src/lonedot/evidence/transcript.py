@@ -19,8 +19,8 @@ import msgspec
 from lonedot.evidence.days import DayFiles
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.log import event
-from lonedot.spool.interface import TranscriptRef
 from lonedot.terms.clock import Clock
+from lonedot.terms.transcript import TranscriptRef
 
 __all__ = ["PIECE_LIMIT", "RECORD_LIMIT", "Piece", "Record", "Transcript", "TranscriptStore"]
 

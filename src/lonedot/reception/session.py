@@ -21,6 +21,7 @@ from lonedot.protocol.events import (
     ContentBegun,
     ContentChunk,
     ContentEnded,
+    ContentMode,
     Event,
     Greeted,
     MailGiven,
@@ -162,6 +163,7 @@ class Session(asyncio.Protocol):
         self._transcript: Transcript | None = None
         self._busy = False
         """A decision is out (commit, handshake): events wait."""
+        self._early: list[bytes] | None = None
         self._paused = False
         self._closing = False
         self._in_content = False
@@ -197,6 +199,10 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
         if self._closing:
+            return
+        if self._early is not None:
+            # Inside TLS already, but the task that shakes hands has not come back to say so.
+            self._early.append(data)
             return
         machine = self._machine
         machine.feed(data)
@@ -329,7 +335,7 @@ class Session(asyncio.Protocol):
         transaction.id = self.host.acceptor.new_id()
         transaction.intake = Intake(lambda: self._open_body(transaction))
         self._in_content = True
-        self._respond(START)
+        self._respond(START if event.mode is ContentMode.DATA else CHUNK_OK)
 
     def _open_body(self, transaction: _Transaction) -> BodyWriter:
         transaction.writer = self.host.acceptor.spool.body_writer(transaction.id)
@@ -482,9 +488,12 @@ class Session(asyncio.Protocol):
         context = self.host.settings.tls
         transport = self._transport
         assert context is not None and transport is not None
+        # Nothing may be read between our 220 and the handshake: it belongs to TLS.
+        transport.pause_reading()
         self._flush()
         self._drop()
         self._busy = True
+        self._early = []
         # RFC 3207 §4.2, CVE-2011-0411: the machine has refused anything read behind STARTTLS.
         task = self._loop.create_task(self._shake_hands(transport, context))
         self._handshake = task
@@ -505,6 +514,8 @@ class Session(asyncio.Protocol):
         self.tls = _tls_words(secured)
         self._facts = None
         self._machine.tls_started()
+        self._machine.feed(b"".join(self._early or ()))
+        self._early = None
         self._busy = False
         self._advance()
 

@@ -19,6 +19,7 @@ from lonedot.message.ledger import Entry
 from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import MessageId, SessionId
 from lonedot.terms.outcome import Outcome
+from lonedot.terms.transcript import TranscriptRef
 
 __all__ = [
     "Acceptance",
@@ -66,14 +67,6 @@ class RecipientStatus(enum.Enum):
     EXPIRED = "expired"
     DELETED = "deleted"
     """By a person, or by a sink's verdict."""
-
-
-class TranscriptRef(msgspec.Struct, frozen=True, array_like=True):
-    """Where a transcript lies in the evidence folder: file of the day, offset and length in octets."""
-
-    day: str
-    offset: int
-    length: int
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True):
