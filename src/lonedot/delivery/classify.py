@@ -48,83 +48,39 @@ class _Row(msgspec.Struct, frozen=True):
     """For a reply without an enhanced status code."""
 
 
-_ANY_STAGE: tuple[Stage, ...] = ()
-_ENVELOPE = (Stage.MAIL, Stage.RCPT)
+_ANY: tuple[Stage, ...] = ()
+_RCPT = (Stage.RCPT,)
+_DEFERRED = Result.DEFERRED
+_CROWD = "the next hop takes no more recipients at once"
+_SIZE = "the message is too large for the next hop"
 
 # The first row that fits is taken.
 _ROWS: tuple[_Row, ...] = (
     # RFC 5321 §3.8: the service goes away; nothing is said about the message.
-    _Row(421, (), _ANY_STAGE, Result.DEFERRED, "the next hop ended the session", "4.3.2"),
+    _Row(421, (), _ANY, _DEFERRED, "the next hop ended the session", "4.3.2"),
     # RFC 4954 §6 and RFC 3207 §4: a fault of the route's settings.
-    _Row(
-        530,
-        (),
-        _ANY_STAGE,
-        Result.DEFERRED,
-        "the next hop wants a login or TLS first: see the route",
-        "5.7.0",
-    ),
-    _Row(
-        534,
-        (),
-        _ANY_STAGE,
-        Result.DEFERRED,
-        "the next hop wants another kind of login: see the route",
-        "5.7.9",
-    ),
-    _Row(
-        535, (), _ANY_STAGE, Result.DEFERRED, "the next hop does not accept our login: see the route", "5.7.8"
-    ),
-    _Row(
-        538, (), _ANY_STAGE, Result.DEFERRED, "the next hop wants TLS before a login: see the route", "5.7.11"
-    ),
+    _Row(530, (), _ANY, _DEFERRED, "the next hop wants a login or TLS first: see the route", "5.7.0"),
+    _Row(534, (), _ANY, _DEFERRED, "the next hop wants another kind of login: see the route", "5.7.9"),
+    _Row(535, (), _ANY, _DEFERRED, "the next hop does not accept our login: see the route", "5.7.8"),
+    _Row(538, (), _ANY, _DEFERRED, "the next hop wants TLS before a login: see the route", "5.7.11"),
     # RFC 5321 §4.5.3.1.10: 552 to RCPT means "too many recipients" and is temporary; 5.2.2 is a full mailbox.
-    _Row(552, ("5.2.2",), (Stage.RCPT,), None, "the mailbox is full", "5.2.2"),
+    _Row(552, ("",), _RCPT, _DEFERRED, _CROWD, "5.5.3"),
+    _Row(0, ("4.5.3", "5.5.3"), _RCPT, _DEFERRED, _CROWD),
+    _Row(452, ("",), _RCPT, None, f"{_CROWD}, or has no room", "4.3.1"),
+    _Row(0, ("5.6.11",), _ANY, None, "the next hop says the message has bare line feeds; none left here"),
+    _Row(0, ("5.2.2", "4.2.2"), _ANY, None, "the mailbox is full"),
+    _Row(0, ("5.1.1", "5.1.10", "4.1.1"), _ANY, None, "the next hop does not know the recipient"),
+    _Row(0, ("5.1.2", "5.1.3", "5.4.1"), _RCPT, None, "the next hop cannot send to this address"),
+    _Row(0, ("5.1.7", "5.1.8", "4.1.8"), _ANY, None, "the next hop does not accept the sender's address"),
+    _Row(0, ("5.3.4", "5.2.3"), _ANY, None, _SIZE),
+    _Row(552, (), (Stage.MAIL, Stage.DATA, Stage.CONTENT), None, _SIZE, "5.3.4"),
+    _Row(452, (), _ANY, None, "the next hop has no room at the moment", "4.3.1"),
+    _Row(0, ("4.7.0", "4.7.1"), _ANY, None, "the next hop asks to try again later (greylisting, or a limit)"),
+    _Row(550, (), _RCPT, None, "the next hop refuses the recipient", "5.1.0"),
+    _Row(553, (), (Stage.MAIL, Stage.RCPT), None, "the next hop does not accept the address", "5.1.3"),
     _Row(
-        552, ("",), (Stage.RCPT,), Result.DEFERRED, "the next hop takes no more recipients at once", "5.5.3"
+        555, (), (Stage.MAIL, Stage.RCPT), None, "the next hop does not know a parameter it offered", "5.5.4"
     ),
-    _Row(
-        0, ("4.5.3", "5.5.3"), (Stage.RCPT,), Result.DEFERRED, "the next hop takes no more recipients at once"
-    ),
-    _Row(
-        452, (), (Stage.RCPT,), None, "the next hop takes no more recipients at once, or has no room", "4.3.1"
-    ),
-    _Row(
-        0, ("5.6.11",), _ANY_STAGE, None, "the next hop says the message has bare line feeds; none left here"
-    ),
-    _Row(0, ("5.2.2", "4.2.2"), _ANY_STAGE, None, "the mailbox is full"),
-    _Row(0, ("5.1.1", "5.1.10", "4.1.1"), _ANY_STAGE, None, "the next hop does not know the recipient"),
-    _Row(0, ("5.1.2", "5.1.3", "5.4.1"), (Stage.RCPT,), None, "the next hop cannot send to this address"),
-    _Row(
-        0, ("5.1.7", "5.1.8", "4.1.8"), _ANY_STAGE, None, "the next hop does not accept the sender's address"
-    ),
-    _Row(0, ("5.3.4", "5.2.3"), _ANY_STAGE, None, "the message is too large for the next hop"),
-    _Row(
-        552,
-        (),
-        (Stage.MAIL, Stage.DATA, Stage.CONTENT),
-        None,
-        "the message is too large for the next hop",
-        "5.3.4",
-    ),
-    _Row(452, (), _ANY_STAGE, None, "the next hop has no room at the moment", "4.3.1"),
-    _Row(
-        451,
-        ("4.7.1", "4.7.0"),
-        _ANY_STAGE,
-        None,
-        "the next hop asks to try again later (greylisting, or a limit)",
-    ),
-    _Row(
-        450,
-        ("4.7.1", "4.7.0"),
-        _ANY_STAGE,
-        None,
-        "the next hop asks to try again later (greylisting, or a limit)",
-    ),
-    _Row(550, (), (Stage.RCPT,), None, "the next hop refuses the recipient", "5.1.0"),
-    _Row(553, (), _ENVELOPE, None, "the next hop does not accept the address", "5.1.3"),
-    _Row(555, (), _ENVELOPE, None, "the next hop does not know a parameter that it offered", "5.5.4"),
 )
 
 _BY_STAGE = {

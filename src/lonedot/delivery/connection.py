@@ -8,6 +8,7 @@ per message: a message is callbacks on this object. One timer watches all deadli
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import Executor
 from typing import Protocol, assert_never, cast
@@ -43,6 +44,7 @@ __all__ = [
     "Sending",
     "SessionFault",
     "TransactionReport",
+    "error_words",
 ]
 
 _NEVER = float("inf")
@@ -154,6 +156,7 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_executor",
         "_gone",
+        "_held",
         "_job",
         "_lines",
         "_loop",
@@ -204,6 +207,7 @@ class Connection(asyncio.Protocol):
         self._sending: Sending | None = None
         self._sent: Sent | None = None
         self._chunks: Iterator[bytes] | None = None
+        self._held = b""
         self._pulling = False
         self._paused = False
         self._gone = False
@@ -321,9 +325,7 @@ class Connection(asyncio.Protocol):
         if exc is None:
             self._lost("the next hop closed the connection")
         else:
-            self._lost(
-                f"the connection was lost: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}"
-            )
+            self._lost(f"the connection was lost: {error_words(exc)}")
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -410,22 +412,32 @@ class Connection(asyncio.Protocol):
         return out
 
     def _send_content(self, commands: bytes) -> None:
-        """Write what the encoder gives, the commands and its first octets in one write."""
+        """Write what the encoder gives, the commands and its first octets in one write.
+
+        Always one piece behind the encoder: the last piece, which has the end of data in it, is written only when it
+        is known to be the last, together with telling the machine. Else a quick peer's reply, or the loss of the
+        connection, could be met while the end of data seems not to be written yet.
+        """
         sending = self._sending
         assert sending is not None
         chunks = sending.encoder.chunks()
-        self._chunks = chunks
         if not sending.in_memory:
-            if commands:
-                self.transport.write(commands)
+            self._held = commands
+            self._chunks = chunks
             self._pull()
             return
         try:
-            first = next(chunks, b"")
+            first = next(chunks)
+            second = next(chunks, None)
         except Exception as error:  # whatever the encoder raises means: not these octets
             self._fail_here(error)
             return
-        self.transport.write(commands + first if commands else first)
+        self._held = commands + first if commands else first
+        if second is None:
+            self._content_written()
+            return
+        self._go_on(second)
+        self._chunks = chunks
         self._pull()
 
     def _pull(self) -> None:
@@ -444,20 +456,17 @@ class Connection(asyncio.Protocol):
                 if chunk is None:
                     self._content_written()
                     return
-                self.transport.write(chunk)
+                self._go_on(chunk)
         except Exception as error:  # as above
             self._fail_here(error)
             return
-        self._arm(self._timeouts.block)
 
     def _pulled(self, future: asyncio.Future[bytes | None]) -> None:
         """A thread has read, stuffed and hashed a piece."""
         self._pulling = False
-        if self._gone or self._chunks is None:
-            if not future.cancelled():
-                future.exception()
-            return
         error = future.exception()
+        if self._gone or self._chunks is None:
+            return
         if error is not None:
             self._fail_here(error)
             return
@@ -465,14 +474,22 @@ class Connection(asyncio.Protocol):
         if chunk is None:
             self._content_written()
             return
-        self.transport.write(chunk)
-        self._arm(self._timeouts.block)
+        self._go_on(chunk)
         self._pull()
+
+    def _go_on(self, chunk: bytes) -> None:
+        """Write the piece before this one."""
+        if self._held:
+            self.transport.write(self._held)
+            self._arm(self._timeouts.block)
+        self._held = chunk
 
     def _content_written(self) -> None:
         sending = self._sending
         assert sending is not None
+        self.transport.write(self._held)
         self._chunks = None
+        self._held = b""
         sent = sending.encoder.record()
         self._sent = sent
         self._lines.append((self._loop.time() - self._started, NOTE, content_line(sent.size, sent.tail)))
@@ -605,6 +622,13 @@ class Connection(asyncio.Protocol):
             self._lost("the next hop did not answer the end of data in time")
         else:
             self._lost(f"no reply in time to {machine.phase.value}")
+
+
+def error_words(error: BaseException) -> str:
+    """What the system says of an error, for people."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _bug(error: BaseException) -> Fault:

@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 
 import msgspec
 
-from lonedot.delivery.connection import Connection, Job, Opened, SessionFault, TransactionReport
+from lonedot.delivery.connection import Connection, Job, Opened, SessionFault, TransactionReport, error_words
 from lonedot.delivery.routing import IMPLICIT_TLS_PORT, NextHop, NoNextHop, Resolver, Route, TlsPolicy
 from lonedot.delivery.tls import is_loopback, outbound_context, starttls_of, tls_words
 from lonedot.delivery.transcript import NOTE, Line
@@ -293,10 +293,8 @@ class Pool:
         try:
             found = await self._loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise SessionFault(
-                Stage.CONNECT, f"the name {hop.host} could not be looked up: {words}"
-            ) from error
+            words = f"the name {hop.host} could not be looked up: {error_words(error)}"
+            raise SessionFault(Stage.CONNECT, words) from error
         addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
         return [_Candidate(hop, address) for address in addresses]
 
@@ -370,7 +368,7 @@ class Pool:
         except ssl.SSLError as error:
             raise _handshake_fault(error) from error
         except OSError as error:
-            raise SessionFault(Stage.CONNECT, f"no connection: {error.strerror or error}") from error
+            raise SessionFault(Stage.CONNECT, f"no connection: {error_words(error)}") from error
         if implicit is not None:
             connection.tls = tls_words(transport, self._route.tls)
             connection.note(f"TLS began: {connection.tls}")
@@ -405,7 +403,7 @@ def _handshake_fault(error: OSError) -> _HandshakeFault:
     if isinstance(error, ssl.SSLError):
         return _HandshakeFault(Stage.STARTTLS, f"the TLS handshake failed: {error.reason or error}")
     return _HandshakeFault(
-        Stage.STARTTLS, f"the connection was lost in the TLS handshake: {error.strerror or error}"
+        Stage.STARTTLS, f"the connection was lost in the TLS handshake: {error_words(error)}"
     )
 
 

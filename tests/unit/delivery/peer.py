@@ -156,7 +156,9 @@ class _Session(asyncio.Protocol):
         if self.login_step:
             peer.logins.append(line)
             self.login_step -= 1
-            self.say(b"334 UGFzc3dvcmQ6\r\n" if self.login_step else peer.answer(b"AUTH", b"235 2.7.0 in\r\n"))
+            self.say(
+                b"334 UGFzc3dvcmQ6\r\n" if self.login_step else peer.answer(b"AUTH", b"235 2.7.0 in\r\n")
+            )
             return
         peer.commands.append(line)
         verb = line.split(b" ")[0].upper()
