@@ -115,23 +115,35 @@ def _filled(line: bytes, words: list[bytes]) -> bytes:
 
 
 def _encode_text(text: bytes) -> list[bytes]:
-    """Unstructured text: from the first word with 8-bit octets to the last everything becomes encoded-words."""
-    words = re.split(rb"[ \t]+", text)
-    strange = [number for number, word in enumerate(words) if not word.isascii()]
-    first, last = strange[0], strange[-1]
-    # A neighbour that is an encoded-word, or looks like one, goes in too: the space between the two would not be shown.
-    while first > 0 and words[first - 1].startswith(b"=?"):
-        first -= 1
-    while last + 1 < len(words) and words[last + 1].startswith(b"=?"):
-        last += 1
-    if any(_LOOKS_ENCODED.fullmatch(word) for word in words[first : last + 1]):
-        raise CannotEncode("a header field mixes encoded words and 8-bit octets")
-    start = sum(len(word) for word in words[:first])
-    middle = re.compile(rb"[ \t]+".join(re.escape(word) for word in words[first : last + 1])).search(
-        text, start
-    )
-    assert middle is not None
-    return words[:first] + _encoded_words(middle.group()) + words[last + 1 :]
+    """Unstructured text: from the first word with 8-bit octets to the last everything becomes encoded-words.
+
+    Encoded-words that are there already stay; beside one of them the space goes into ours, since the white space
+    between two encoded-words is not shown (RFC 2047 §6.2).
+    """
+    found = list(re.finditer(rb"[^ \t]+", text))
+    kept = [bool(word.group().isascii() and _LOOKS_ENCODED.fullmatch(word.group())) for word in found]
+    words: list[bytes] = []
+    start = 0
+    while start < len(found):
+        if kept[start]:
+            words.append(found[start].group())
+            start += 1
+            continue
+        stop = next((number for number in range(start, len(found)) if kept[number]), len(found))
+        strange = [number for number in range(start, stop) if not found[number].group().isascii()]
+        if strange:
+            first, last = strange[0], strange[-1]
+            run = text[found[first].start() : found[last].end()]
+            if first == start > 0:
+                run = b" " + run
+            if last == stop - 1 and stop < len(found):
+                run += b" "
+            words += [word.group() for word in found[start:first]]
+            words += _encoded_words(run)
+            start = last + 1
+        words += [word.group() for word in found[start:stop]]
+        start = stop
+    return words
 
 
 _LOOKS_ENCODED = re.compile(rb"=\?[^? ]+\?[bqBQ]\?[^? ]*\?=")
