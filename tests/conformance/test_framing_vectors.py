@@ -10,6 +10,7 @@ import asyncio
 import json
 import ssl
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -94,7 +95,9 @@ async def run_all(folder: Path, line_ends: str) -> Results:
 
             await asyncio.gather(*(play(vector) for vector in VECTORS))
             with anyio.move_on_after(20):
-                while relay.spool.listing(Filter(limit=1)):
+                while True:
+                    if not relay.spool.listing(Filter(limit=1)):
+                        break
                     await asyncio.sleep(0.05)
             assert relay.spool.listing(Filter()) == []
             probe, writer = await asyncio.open_connection(host, port)
@@ -128,6 +131,11 @@ def policy_results(
     return policy, asyncio.run(run_all(tmp_path_factory.mktemp(policy), policy))
 
 
+def as_is(outcome: Json) -> Json:
+    """The outcome with only those contents permitted that nothing changed."""
+    msgs = cast("dict[str, list[Json]]", outcome["msgs"])
+    unchanged = {key: [form for form in forms if form["label"] == "as-is"] for key, forms in msgs.items()}
+    return {**outcome, "msgs": unchanged}
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["id"]))
@@ -145,11 +153,8 @@ def test_vector(vector: Json, policy_results: tuple[str, Results]) -> None:
         match vector.get("default"):
             case "delivered":
                 assert messages, "the default is to deliver it"
-                for key, found in messages.items():
-                    forms = [f for o in allow for f in o["msgs"].get(key, [])]
-                    as_is = [form for form in forms if form["label"] == "as-is"]
-                    only = [{"msgs": {key: as_is}, "reply": played.replies}]
-                    assert as_is and not judge(vector, only, played, {key: found}, False) or len(messages) > 1
+                unchanged = [as_is(outcome) for outcome in allow]
+                assert judge(vector, unchanged, played, messages, False) == []
             case "refused" | "nothing":
                 assert not messages and id not in results.bounced
             case _:

@@ -271,11 +271,13 @@ def _misfit(
         return f"bounced: {bounced}"
     expected = cast("dict[str, object]", outcome["msgs"])
     if set(expected) != {key for key, found in messages.items() if found}:
-        return f"messages {sorted(key for key, found in messages.items() if found)}, wanted {sorted(expected)}"
-    for key, permitted in expected.items():
+        return (
+            f"messages {sorted(key for key, found in messages.items() if found)}, wanted {sorted(expected)}"
+        )
+    for key, contents in expected.items():
         if len(messages[key]) != 1:
             return f"{len(messages[key])} messages to {key}"
-        forms = permitted if isinstance(permitted, list) else [permitted]
+        forms = contents if isinstance(contents, list) else [contents]
         content = messages[key][0]
         if not any(_fits(str(vector.get("match", "body")), cast(Json, form), content) for form in forms):
             labels = [cast(Json, form).get("label") for form in forms]

@@ -35,7 +35,7 @@ class Load:
         self.port = 0
         self.accepted: list[str] = []
         self.asked = 0
-        self._random = random.Random(seed)  # noqa: S311  # repeatable, nothing secret
+        self._random = random.Random(seed)  # repeatable, nothing secret
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(CLIENTS)]
@@ -95,7 +95,7 @@ def names(sink: StrictSink) -> Counter[str]:
 
 def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
     seed = int(os.environ.get("LONEDOT_SEED", "1"))
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     with StrictSink() as sink:
         toml = CONFIG.format(server="", listener="", route=f"connections = {CONNECTIONS}", port=sink.port)
         relay = RelayProcess(tmp_path, toml)
@@ -139,7 +139,18 @@ def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
 
 def _held(relay: RelayProcess) -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "lonedot", "queue", "list", "--state", "held", "--json", "-c", str(relay.config)],
+        [
+            sys.executable,
+            "-m",
+            "lonedot",
+            "queue",
+            "list",
+            "--state",
+            "held",
+            "--json",
+            "-c",
+            str(relay.config),
+        ],
         capture_output=True,
         check=False,
         timeout=30,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -114,9 +113,7 @@ def test_postfix_before_us(tmp_path: Path, sink: StrictSink) -> None:
             client.sendmail("copier@office.example", ["anna@dest.example"], MESSAGE.encode())
             found = arrived(sink)[0]
     assert body_of(found) == BODY.encode()
-    received = email.message_from_bytes(found.content).get_all("Received")
-    assert received is not None
-    assert len(received) == 2
+    assert found.content.partition(b"\r\n\r\n")[0].count(b"Received: ") == 2
 
 
 @pytest.mark.peer

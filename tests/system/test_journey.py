@@ -49,14 +49,25 @@ def send(
 
 def id_of(answer: str) -> MessageId:
     assert answer.startswith("250 2.0.0 Ok: queued as "), answer
-    return MessageId(answer.split()[-1])
+    return MessageId(answer.rsplit(maxsplit=1)[-1])
 
 
 async def until(relay: Relay, id: MessageId, done: Callable[[Stored], bool], seconds: float = 15.0) -> Stored:
     with anyio.fail_after(seconds):
-        while not done(stored := relay.spool.show(id)):
+        while True:
+            stored = relay.spool.show(id)
+            if done(stored):
+                return stored
             await asyncio.sleep(0.02)
-    return stored
+
+
+async def quiet(relay: Relay, seconds: float = 15.0) -> None:
+    """Wait until nothing is queued."""
+    with anyio.fail_after(seconds):
+        while True:
+            if not relay.spool.listing(Filter(limit=1)):
+                return
+            await asyncio.sleep(0.05)
 
 
 def is_finished(stored: Stored) -> bool:
@@ -148,9 +159,7 @@ async def test_refused_for_good_becomes_a_dsn_and_the_dsn_of_nobody_badmail(tmp_
             last = stored.recipients[0].last
             assert last is not None and last.reply is not None
             assert last.reply.lines == (b"5.1.1 No such mailbox here, friend",)
-            with anyio.fail_after(15):
-                while relay.spool.listing(Filter(limit=1)):
-                    await asyncio.sleep(0.05)
+            await quiet(relay)
             reports = [
                 s
                 for row in relay.spool.listing(Filter(states=(MessageState.FINISHED,)))
@@ -168,7 +177,13 @@ async def test_success_is_reported_as_asked(tmp_path: Path) -> None:
         async with running_relay(tmp_path, first_config(sink.port)) as relay:
             port = relay.addresses["in"][1]
             await asyncio.to_thread(
-                send, port, MESSAGE, "c@office.example", ("anna@dest.example",), ("ENVID=abc",), ("NOTIFY=SUCCESS",)
+                send,
+                port,
+                MESSAGE,
+                "c@office.example",
+                ("anna@dest.example",),
+                ("ENVID=abc",),
+                ("NOTIFY=SUCCESS",),
             )
             await asyncio.to_thread(sink.wait_for, 2, 15.0)
     report = sink.arrivals[1]
@@ -192,10 +207,15 @@ async def test_eight_bit_to_a_seven_bit_hop_is_encoded_in_the_attempts_ledger(tm
     assert [entry.event for entry in stored.attempts[0].suffix] == ["downgrade"]
 
 
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"421 busy\r\n")
+    writer.close()
+
+
 async def test_an_altered_stored_message_is_held_and_never_sent(tmp_path: Path) -> None:
     """A hand changes the octets of a waiting message; they never leave, and the digest says why."""
     with StrictSink() as sink:
-        refusing = await asyncio.start_server(lambda _, w: (w.write(b"421 busy\r\n"), w.close()), "127.0.0.1", 0)
+        refusing = await asyncio.start_server(hang_up, "127.0.0.1", 0)
         async with refusing:
             toml = first_config(refusing.sockets[0].getsockname()[1])
             async with running_relay(tmp_path, toml) as relay:
@@ -283,7 +303,9 @@ async def test_pickup(tmp_path: Path) -> None:
             (folder / "broken.eml").write_bytes(b"Subject: nobody\n\ntext\n")
             await asyncio.to_thread(sink.wait_for, 1, 15.0)
             with anyio.fail_after(10):
-                while [e for e in (*folder.iterdir(), *(folder / ".taking").iterdir()) if e.is_file()]:
+                while True:
+                    if not [e for e in (*folder.iterdir(), *(folder / ".taking").iterdir()) if e.is_file()]:
+                        break
                     await asyncio.sleep(0.05)
             assert list((tmp_path / "spool" / "badmail").glob("*broken.eml.txt"))
     arrival = sink.arrivals[0]

@@ -279,7 +279,7 @@ class Relay:
         self.events.forget(before)
         try:
             while await self.spool.purge(before, PURGE_BATCH) == PURGE_BATCH:
-                await asyncio.sleep(0)
+                pass  # each batch is a commit of its own: mail goes on in between
         except SpoolFault as error:
             self.events.append(EventKind.SPOOL_FAULT, "", f"purge: {error}")
         if not self._stopped:

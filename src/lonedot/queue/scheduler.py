@@ -154,7 +154,6 @@ class Scheduler:
         self._stopping = False
         self._unsettled: list[tuple[_Work, Settlement]] = []
         """Settlements that the disk refused, in order; nothing overtakes them."""
-        self._settles: set[asyncio.Future[Sequence[bool]]] = set()
         self._tasks: set[asyncio.Future[None]] = set()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -402,12 +401,10 @@ class Scheduler:
             self._submit([(work, settlement)])
 
     def _submit(self, batch: list[tuple[_Work, Settlement]]) -> None:
-        future = asyncio.ensure_future(self._spool.settle([settlement for _, settlement in batch]))
-        self._settles.add(future)
+        future = self._spool.settle([settlement for _, settlement in batch])
         future.add_done_callback(lambda done: self._settled(batch, done))
 
     def _settled(self, batch: list[tuple[_Work, Settlement]], future: asyncio.Future[Sequence[bool]]) -> None:
-        self._settles.discard(future)
         if future.cancelled():
             return
         error = future.exception()

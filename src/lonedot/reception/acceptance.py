@@ -282,7 +282,7 @@ class Acceptor:
             lease_until=self._handover.lease_until() if owned else 0.0,
             key=key,
         )
-        future = asyncio.ensure_future(self.spool.accept((acceptance,)))
+        future = self.spool.accept((acceptance,))
         future.add_done_callback(lambda f: self._committed(acceptance, f, owned, done))
 
     def _committed(

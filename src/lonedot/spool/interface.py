@@ -7,6 +7,7 @@ each one means: `docs/spool-states.md`.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
@@ -279,7 +280,7 @@ class Spool(Protocol):
 
     def body_writer(self, id: MessageId) -> BodyWriter: ...
 
-    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+    def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         """Done when all of the batch is synced. Raises SpoolFull, SpoolFault or KeyUsed: then none of it was taken.
 
         A queued message without a waiting recipient is finished at once.
@@ -298,7 +299,7 @@ class Spool(Protocol):
         """When the next unclaimed message is due; None when nothing waits."""
         ...
 
-    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+    def settle(self, batch: Sequence[Settlement]) -> asyncio.Future[Sequence[bool]]:
         """Durable when done. False at a place: the epoch was stale, nothing of that settlement was applied.
 
         Raises SpoolFault: none of it was applied; it may be handed in again.

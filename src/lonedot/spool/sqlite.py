@@ -148,7 +148,7 @@ class SqliteSpool:
     def body_writer(self, id: MessageId) -> BodyWriter:
         return self._bodies.writer(id)
 
-    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+    def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
         bodies: list[Path] = []
         messages: list[NewMessage] = []
@@ -191,7 +191,7 @@ class SqliteSpool:
             return msgspec.structs.replace(given, arrival=arrival)
         return given
 
-    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+    def settle(self, batch: Sequence[Settlement]) -> asyncio.Future[Sequence[bool]]:
         future: asyncio.Future[Sequence[bool]] = self._loop.create_future()
         bodies: list[Path] = []
         try:

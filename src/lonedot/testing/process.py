@@ -18,7 +18,7 @@ START_SECONDS = 20.0
 
 
 class RelayProcess:
-    """`with RelayProcess(folder, toml) as relay:` runs until the end of the block; `kill` and `start` again in between."""
+    """Runs from the start of a `with` block to its end; may be killed and started again in between."""
 
     def __init__(self, folder: Path, toml: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class RelayProcess:
         """
         self._ready.clear()
         self.ports.clear()
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # our own command
             [sys.executable, "-m", "lonedot", "serve", "-c", str(self.config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -120,7 +120,7 @@ class MemorySpool:
     def body_writer(self, id: MessageId) -> BodyWriter:
         return _MemoryWriter(self._bodies, Path("/memory") / f"{id}.body")
 
-    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+    def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         if self.fault is not None:
             return _failed(self.fault)
         keys = [given.key for given in batch if given.key]
@@ -186,7 +186,7 @@ class MemorySpool:
             default=None,
         )
 
-    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+    def settle(self, batch: Sequence[Settlement]) -> asyncio.Future[Sequence[bool]]:
         if self.fault is not None:
             return _failed(self.fault)
         return _done([self._settle(settlement) for settlement in batch])

@@ -127,7 +127,7 @@ class DoubleSpool:
     def body_writer(self, id: MessageId) -> BodyWriter:
         raise NotImplementedError
 
-    def accept(self, batch: Sequence[Acceptance]) -> Awaitable[None]:
+    def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         raise NotImplementedError
 
     def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
@@ -136,7 +136,7 @@ class DoubleSpool:
     def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
         raise NotImplementedError
 
-    def settle(self, batch: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+    def settle(self, batch: Sequence[Settlement]) -> asyncio.Future[Sequence[bool]]:
         raise NotImplementedError
 
     def in_flight(self, id: MessageId) -> None:

@@ -22,7 +22,9 @@ FAILED = Outcome(Result.FAILED, Stage.RCPT, "no such user", status="5.1.1")
 SCHEDULE = RetrySchedule()
 
 
-def state(index: int, notify: int = Notify.UNSTATED, attempts: int = 0, reported: bool = False) -> RecipientState:
+def state(
+    index: int, notify: int = Notify.UNSTATED, attempts: int = 0, reported: bool = False
+) -> RecipientState:
     recipient = Recipient(Address(b"r%d@dest.example" % index), int(notify))
     return RecipientState(index, recipient, attempts=attempts, delay_reported=reported)
 
