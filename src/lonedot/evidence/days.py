@@ -98,9 +98,11 @@ class DayFiles:
             self.flush()
         try:
             with self._path(stem).open("rb") as file:
+                if offset + length > os.fstat(file.fileno()).st_size:
+                    return None
                 file.seek(offset)
                 octets = file.read(length)
-        except (OSError, OverflowError):
+        except OSError:
             return None
         return octets if len(octets) == length else None
 

@@ -230,7 +230,7 @@ class EventLog:
         line = _encode(Event(now, kind, id, cut, dict(shown))) + b"\n"
         self._files.append(line, now)
         log_fields: dict[str, object] = {"words": cut, **shown}
-        for name in ("name", "level"):  # the log's own words
+        for name in ("name", "level", "event"):  # the log's own words
             if name in log_fields:
                 log_fields[f"{name}_"] = log_fields.pop(name)
         event(f"event.{kind.value}", kind.facts.level, id=id, **log_fields)
