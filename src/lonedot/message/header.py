@@ -18,6 +18,7 @@ __all__ = ["Field", "HeaderView", "end_of_head"]
 
 # RFC 5322 §2.2: a name is printable ASCII but the colon; §4.5.3: white space before the colon was once allowed.
 _NAME = rb"[!-9;-~]+[ \t]*:"
+_WHOLE_NAME = re.compile(rb"[!-9;-~]+")
 _FIRST = re.compile(_NAME)
 _NOT_A_FIELD = re.compile(rb"\n(?![ \t]|" + _NAME + rb")")
 _NOT_A_FIELD_DAMAGED = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?![ \t]|" + _NAME + rb")")
@@ -162,6 +163,8 @@ class HeaderView:
 
     def _find(self, wanted: bytes, start: int) -> int:
         """Offset of the next field called `wanted` (lower case) from the line start `start` on; no strays."""
+        if not _WHOLE_NAME.fullmatch(wanted):
+            return -1
         lower = self._lower
         if lower is None:
             lower = self._lower = self.head.lower()

@@ -159,7 +159,7 @@ class Meter:
             stop = end
             if end - start > _WINDOW:
                 stop = start + _WINDOW
-                if data[stop - 1] == _CR:
+                if data[stop] == _LF:  # perhaps of a CRLF
                     stop += 1
             if self._bare_lf < 0 or self._bare_cr < 0:
                 newlines = _Newlines(None, False)

@@ -6,9 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lonedot.message.measure as measuring
 from lonedot.message.content import FileBody, MemoryBody
 from lonedot.message.measure import EMPTY_MEASURE, Meter, measure, measure_body, measured
 from lonedot.message.profile import Profile
@@ -95,14 +96,26 @@ def test_a_copy_goes_on_by_itself(first: bytes, second: bytes, other: bytes) -> 
     assert twin.finish() == measure(first + other)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(0, 400_000),
-    st.sampled_from([b"\r", b"\n", b".", b"\0", b"\xe9", b"\n.", b"\r.", b"x" * 1000]),
+    place=st.integers(0, 4000),
+    octets=st.sampled_from([b"\r", b"\n", b".", b"\0", b"\xe9", b"\n.", b"\r.", b"x" * 1000]),
+    window=st.integers(1, 300),
 )
-def test_one_octet_in_a_large_clean_text_is_found(place: int, octets: bytes) -> None:
-    lines = (b"A" * 70 + b"\r\n") * 6000
+def test_the_window_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, place: int, octets: bytes, window: int
+) -> None:
+    monkeypatch.setattr(measuring, "_WINDOW", window)
+    lines = (b"A" * 70 + b"\r\n") * 50
     text = lines[:place] + octets + lines[place:]
     assert measure(text).profile == read_octet_by_octet(text)
+
+
+def test_a_line_end_may_lie_across_the_window() -> None:
+    for shift in range(4):
+        text = b"x" * shift + b"\r\n" + (b"A" * 62 + b"\r\n") * 5000
+        assert measure(text).profile.has_clean_line_ends
+        assert measure(text + b"\n").profile.bare_lf == len(text)
 
 
 @pytest.mark.parametrize("size", [997, 998, 999, 1000])

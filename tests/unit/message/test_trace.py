@@ -55,6 +55,7 @@ def test_nothing_a_client_says_ends_the_field(helo: str, client: str, recipient:
     assert measure(octets).profile.is_canonical
     assert octets.isascii()
     assert octets.count(b"(") <= 1
+    assert octets.count(b";") == 1
 
 
 @pytest.mark.parametrize("at", [0.0, 951_782_399.0, 1_795_350_565.0, 4_102_444_800.0])
