@@ -110,7 +110,7 @@ def plain_text(kind: ReportKind, hostname: str, reported: Sequence[ReportedRecip
     """The text part, lines ended by LF. `closing` says what of the original is attached."""
     spelt = reported[:RECIPIENTS_SPELT_OUT]
     blocks = [_fill(_opening(kind, hostname, reported))]
-    blocks += [_recipient_block(kind, one) for one in spelt]
+    blocks += [_recipient_block(kind, one, len(reported) == 1) for one in spelt]
     if len(spelt) < len(reported):
         blocks.append(f"... and {len(reported) - len(spelt)} more recipients, listed in the attached report.")
     blocks.append(_fill(closing))
@@ -160,7 +160,7 @@ def _cause(one: ReportedRecipient) -> str:
     outcome = one.outcome
     if outcome is None:
         return "It was never tried, because this relay found no time or no way to do so."
-    host = outcome.next_hop.partition("[")[0] or "the next mail server"
+    host = _shown(outcome.next_hop.partition("[")[0]) or "the next mail server"
     if outcome.stage is Stage.LOCAL:
         return "The cause lies on this relay, not with you and not with the recipient."
     if outcome.stage is Stage.ROUTE:
@@ -225,20 +225,22 @@ def _fill(text: str, indent: str = "") -> str:
     return wrapper.fill(text)
 
 
-def _recipient_block(kind: ReportKind, one: ReportedRecipient) -> str:
+def _recipient_block(kind: ReportKind, one: ReportedRecipient, is_only: bool) -> str:
+    """What concerns one recipient. Of the only one the opening has said the cause and what to do."""
     lines = [shown_address(one.recipient)]
     outcome = one.outcome
     if kind in {ReportKind.FAILURE, ReportKind.DELAY}:
-        words = _cause(one)
+        words = [] if is_only else [_cause(one)]
         if one.is_expired:
-            words += f" The time for trying ended after {one.attempts} attempts."
+            words.append(f"The time for trying ended after {one.attempts} attempts.")
         if outcome and outcome.reason:
-            words += f" ({_shown(outcome.reason)})"
-        if kind is ReportKind.FAILURE:
-            words += f" {_advice(one)}"
-        lines.append(_fill(words, "  "))
+            words.append(f"({_shown(outcome.reason)})")
+        if kind is ReportKind.FAILURE and not is_only:
+            words.append(_advice(one))
+        if words:
+            lines.append(_fill(" ".join(words), "  "))
     if outcome and outcome.reply:
-        host = outcome.next_hop or "the next mail server"
+        host = _shown(outcome.next_hop) or "the next mail server"
         lines.append(f"  {host} said:")
         lines += [f"    {line}" for line in reply_text(outcome.reply).split("\n")]
     return "\n".join(lines)
