@@ -15,6 +15,7 @@ from lonedot.cli.output import Problem, config_option
 from lonedot.config.faults import Severity
 from lonedot.config.load import examine
 from lonedot.config.model import Config
+from lonedot.observability import log
 
 __all__ = ["command", "prepare_process", "run_loop"]
 
@@ -38,6 +39,7 @@ def command(config_file: Path) -> int:
         )
     for fault in found.faults:
         click.echo(str(fault), err=True)
+    log.configure(found.config.server.log, found.config.server.log_level)
     prepare_process()
     run_loop(_serve(found.config))
     return 0
