@@ -21,6 +21,7 @@ from lonedot.message.content import CHUNK_SIZE, Content, MemoryBody
 from lonedot.message.defects import defects
 from lonedot.message.findings import Finding
 from lonedot.message.header import HeaderView
+from lonedot.message.measure import has_dot_behind
 
 __all__ = ["CanonicalContent", "DataEncoder", "NotCanonical", "Sent", "StoredAltered", "canonicalise"]
 
@@ -186,9 +187,7 @@ class DataEncoder:
 
 def _stuffed(octets: bytes, at_line_start: bool) -> bytes:
     """The octets with a dot doubled at the start of each line; the same object when there is none."""
-    if b"." not in octets:
-        return octets
-    if b"\n." in octets:
+    if has_dot_behind(octets, b"\n"):
         octets = octets.replace(b"\n.", b"\n..")
     if at_line_start and octets.startswith(b"."):
         octets = b"." + octets

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import lonedot.message.measure as measuring
 from lonedot.message.content import FileBody, MemoryBody
-from lonedot.message.measure import EMPTY_MEASURE, Meter, measure, measure_body, measured
+from lonedot.message.measure import EMPTY_MEASURE, Meter, has_dot_behind, measure, measure_body, measured
 from lonedot.message.profile import Profile
 from tests.unit.message.messages import chunked, cuts, mail_octets
 
@@ -94,6 +94,14 @@ def test_a_copy_goes_on_by_itself(first: bytes, second: bytes, other: bytes) -> 
     twin.feed(other)
     assert meter.finish() == measure(first + second)
     assert twin.finish() == measure(first + other)
+
+
+@given(st.lists(st.sampled_from([b".", b"\r\n", b"\n", b"\r", b"a"]), max_size=30).map(b"".join))
+def test_dots_are_found_behind_what_is_asked_for(octets: bytes) -> None:
+    for line_end in (b"\r\n", b"\n", b"\r"):
+        assert has_dot_behind(octets, line_end) == (line_end + b"." in octets)
+        dots = b"a.b" * 9 + octets
+        assert has_dot_behind(dots, line_end) == (line_end + b"." in dots)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
