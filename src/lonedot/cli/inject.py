@@ -106,6 +106,8 @@ def command(
         raise Problem("is larger than 1 GiB", where=str(file), do="send a smaller one")
     octets = file.read_bytes()
     pieces, repairs = ([octets, b".\r\n"], ()) if raw else _encode(octets, file)
+    if repairs and not as_json:
+        click.echo(f"# repaired before sending: {', '.join(repairs)}")
     talk = _Talk(endpoint, timeout_seconds, quiet=as_json)
     verdict, answer = talk.send(helo.encode(), path, paths, pieces, octets)
     data = b"".join(pieces) if talk.sent_all else b""
@@ -124,8 +126,6 @@ def command(
     if as_json:
         print_json(injection)
     else:
-        if repairs:
-            click.echo(f"repaired before sending: {', '.join(repairs)}")
         click.echo(verdict)
     return 0 if injection.accepted else 1
 

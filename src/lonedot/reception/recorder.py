@@ -192,6 +192,10 @@ class Recorder:
         for session in list(self._open):
             session.abort()
         await self._server.wait_closed()
+        for _ in range(100):  # a session is gone when the loop has told it so
+            if not self._open:
+                break
+            await asyncio.sleep(0)
         self._server = None
 
     async def __aenter__(self) -> Recorder:
