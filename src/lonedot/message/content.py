@@ -94,36 +94,60 @@ class FileBody(msgspec.Struct, frozen=True):
 
 
 class SplicedBody(msgspec.Struct, frozen=True):
-    """Another body with its octets `start:end` replaced by `data`, put together while it is read."""
+    """Another body with octets taken out and put in, put together while it is read (once, from first to last).
+
+    `pieces` are in order: octets of its own, or a range of `base`; ranges rise and never overlap. However many splices
+    were made, it is one list over one base.
+    """
 
     base: Body
-    start: int
-    end: int
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        return self.base.size - (self.end - self.start) + len(self.data)
+    pieces: tuple[bytes | tuple[int, int], ...]
+    size: int
 
     def chunks(self, limit: int = CHUNK_SIZE) -> Iterator[bytes]:
-        start, end = self.start, self.end
-        is_open = True  # the new octets are still to come
-        place = 0
-        for chunk in self.base.chunks(limit):
-            stop = place + len(chunk)
-            if place < start:
-                yield chunk if stop <= start else chunk[: start - place]
-            if is_open and stop >= start:
-                is_open = False
-                yield from MemoryBody(self.data).chunks(limit)
-            if stop > end:
-                yield chunk if place >= end else chunk[end - place :]
-            place = stop
-        if is_open:
-            yield from MemoryBody(self.data).chunks(limit)
+        source = self.base.chunks(limit)
+        chunk = b""
+        place = 0  # of the first octet of `chunk` in the base
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                yield from MemoryBody(piece).chunks(limit)
+                continue
+            start, end = piece
+            while start < end:
+                while place + len(chunk) <= start:
+                    place += len(chunk)
+                    following = next(source, None)
+                    if following is None:
+                        raise ValueError(
+                            f"a body ends at octet {place}, before octet {end} that belongs to it"
+                        )
+                    chunk = following
+                stop = min(end, place + len(chunk))
+                whole = start == place and stop == place + len(chunk)
+                yield chunk if whole else chunk[start - place : stop - place]
+                start = stop
 
     def octets(self) -> bytes:
         return b"".join(self.chunks())
+
+    def spliced(self, start: int, end: int, octets: bytes) -> SplicedBody:
+        """The same with its own octets `start:end` replaced."""
+        pieces = [*self._between(0, start), octets, *self._between(end, self.size)]
+        return SplicedBody(
+            self.base, tuple(piece for piece in pieces if piece), self.size - (end - start) + len(octets)
+        )
+
+    def _between(self, start: int, end: int) -> Iterator[bytes | tuple[int, int]]:
+        place = 0
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                length = len(piece)
+            else:
+                length = piece[1] - piece[0]
+            low, high = max(start - place, 0), min(end - place, length)
+            if low < high:
+                yield piece[low:high] if isinstance(piece, bytes) else (piece[0] + low, piece[0] + high)
+            place += length
 
 
 EMPTY_BODY = MemoryBody(b"")
@@ -142,7 +166,9 @@ def spliced(body: Body, start: int, end: int, octets: bytes) -> Body:
         return MemoryBody(octets)
     if isinstance(body, MemoryBody):
         return MemoryBody(body.data[:start] + octets + body.data[end:])
-    return SplicedBody(body, start, end, octets)
+    if not isinstance(body, SplicedBody):
+        body = SplicedBody(body, ((0, size),), size)
+    return body.spliced(start, end, octets)
 
 
 class Measure(msgspec.Struct, frozen=True, array_like=True):
@@ -166,7 +192,7 @@ class Content(msgspec.Struct, frozen=True):
 
     @property
     def is_canonical(self) -> bool:
-        """Both sections are canonical text, and the head is made of header fields (see `header`)."""
+        """Both sections are canonical text. Whether the head is made of fields is `encode.canonicalise`'s to say."""
         return self.head_measure.profile.is_canonical and self.body_measure.profile.is_canonical
 
     @property
