@@ -27,6 +27,7 @@ async def inject(recorder: Recorder, file: Path, *more: str) -> int:
 
 async def test_what_is_sent_is_well_formed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with Recorder() as recorder:
+        target = f"127.0.0.1:{recorder.port}"
         assert (
             await inject(recorder, file, "--from", "<>", "--rcpt", "x@example.com", "--rcpt", "y@example.com")
             == 0

@@ -56,6 +56,7 @@ def receiving(*arguments: str) -> Iterator[tuple[Receiver, int]]:
             yield receiver, int(found)
         finally:
             process.terminate()
+            receiver.end()
 
 
 def send(port: int, octets: bytes = b"Subject: x\r\n\r\nhello\r\n") -> None:
