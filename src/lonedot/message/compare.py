@@ -119,6 +119,11 @@ def inserted_fields(before: bytes, after: bytes) -> bytes | None:
             else:
                 high = middle - 1
         place = before.rfind(b"\n", 0, low) + 1
+        while place and before[place : place + 1] in (
+            b" ",
+            b"\t",
+        ):  # a fold that both have: back to its field
+            place = before.rfind(b"\n", 0, place - 1) + 1
         if after[place + more :] != before[place:]:
             return None
     inserted = after[place : place + more]
