@@ -6,7 +6,8 @@ changes to the octets that were there.
 
 Rules: a field that says the same keeps its octets; the body is untouched unless its text differs and the sink had
 declared to change it; fields that describe the body (Content-Type, Content-Transfer-Encoding, MIME-Version) go with
-it: they are taken only together. The findings say what was wrong with what came back, taken or not.
+it: they are taken only together. The findings say what was wrong with what came back, taken or not. LF for every
+line end is a notation and put right; some line ends lost and others kept is damage.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from lonedot.message.transforms.crlf import repaired
 __all__ = ["Reduced", "reduce"]
 
 _SHAPE_FIELDS = frozenset({b"content-type", b"content-transfer-encoding", b"mime-version"})
-_LINE_ENDS = frozenset({Code.BARE_LF, Code.BARE_CR, Code.NO_FINAL_NEWLINE})
 
 
 class Reduced(msgspec.Struct, frozen=True):
@@ -166,7 +166,7 @@ def _findings(
 ) -> tuple[Finding, ...]:
     """Damage and violations of what came back. What holds of the result only is found when that is inspected."""
     kept = []
-    mends_line_ends = same_body or takes_body
+    is_notation = _is_lf_throughout(attempted)
     for finding in inspect(before, attempted, effects):
         match finding.code:
             case Code.HEADER_UNDECLARED if not head_differs:
@@ -177,13 +177,18 @@ def _findings(
                 continue
             case _ if finding.severity is Severity.NOTE:
                 continue
-            case code if code in _LINE_ENDS and mends_line_ends:
+            case Code.BARE_LF if is_notation and (same_body or takes_body):
                 words = f"{finding.words} (put right when the message was reduced to what was meant)"
                 kept.append(msgspec.structs.replace(finding, severity=Severity.NOTE, words=words))
             case _:
                 kept.append(finding)
     kept.sort(key=lambda finding: finding.severity is Severity.NOTE)
     return tuple(kept)
+
+
+def _is_lf_throughout(content: Content) -> bool:
+    """LF is this sink's way to write every line end, as mail libraries do; a mixture is damage."""
+    return b"\r" not in content.head and not any(b"\r" in chunk for chunk in content.body.chunks())
 
 
 def _words(names: set[bytes], takes_head: bool, same_body: bool, takes_body: bool, readable: bool) -> str:

@@ -23,6 +23,7 @@ from lonedot.message.fold import apply_changes, digests_of, fold_envelope
 from lonedot.message.guard import inspect
 from lonedot.message.intent import reduce
 from lonedot.message.ledger import Action, Change, Entry, Transform
+from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
 from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
@@ -161,10 +162,14 @@ def _take_rewritten(binding: Binding, octets: bytes, content: Content, envelope:
         action = Action.REDUCED if reduced.changes else Action.UNCHANGED
         return _Taken(after, envelope, action, reduced.changes, findings, reduced.words, attempted)
     header_only = not reduced.whole_body_taken and not _faulty(leftover) and _is_canonical(after)
-    if _mends(binding) and header_only:
+    repairable = binding.on_damage is not OnDamage.REPAIR or _is_canonical(repair_line_ends(attempted))
+    if _mends(binding) and header_only and repairable:
         # Only header fields were meant: they are spliced in, the damaged rest never was part of the message.
         action = Action.REDUCED if reduced.changes else Action.UNDONE
         return _Taken(after, envelope, action, reduced.changes, findings, reduced.words, attempted)
+    if not repairable:
+        words = f"{binding.name}: {_worst(findings).words}"
+        return _Taken(content, envelope, Action.HELD, (), findings, words, attempted, Decision.HOLD)
     taken = _damaged(binding, content, envelope, after, reduced.changes, findings)
     return msgspec.structs.replace(taken, attempted=attempted)
 
@@ -178,8 +183,7 @@ def _damaged(
     findings: tuple[Finding, ...],
 ) -> _Taken:
     """The edits damage the message or were not declared: what the binding's role and `on_damage` say."""
-    first = next(finding for finding in findings if finding.severity in _FAULTS)
-    words = f"{binding.name}: {first.words}"
+    words = f"{binding.name}: {_worst(findings).words}"
     on_damage = binding.on_damage
     if on_damage is OnDamage.UNDO:
         return _Taken(content, envelope, Action.UNDONE, (), findings, words, after)
@@ -215,6 +219,10 @@ def _mends(binding: Binding) -> bool:
 
 def _faulty(findings: Sequence[Finding]) -> bool:
     return any(finding.severity in _FAULTS for finding in findings)
+
+
+def _worst(findings: Sequence[Finding]) -> Finding:
+    return next(finding for finding in findings if finding.severity in _FAULTS)
 
 
 def _is_canonical(content: Content) -> bool:

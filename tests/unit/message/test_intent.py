@@ -110,7 +110,8 @@ def test_the_standard_library_adds_one_field(file: Path, policy: email.policy.Po
     assert taken(before, reduced) == octets.replace(
         b"\r\n\r\n", b"\r\nX-Recipient: bob@dest.example\r\n\r\n", 1
     )
-    assert damages(reduced) == set()
+    # Where a multipart has no parts, the library keeps CRLF in the middle of its LF: a mixture, and named as such.
+    assert damages(reduced) <= ({Code.BARE_LF} if b"\r" in message.as_bytes() else set())
 
 
 def rewritten(octets: bytes, change: Callable[[Message], None]) -> bytes:
