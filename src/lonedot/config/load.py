@@ -134,7 +134,8 @@ _KEYS: dict[type[msgspec.Struct], dict[str, Key]] = {}
 
 def revision_of(config: Config) -> str:
     """12 hexadecimal digits over the effective values."""
-    plain = msgspec.json.encode(config, enc_hook=_plain, order="sorted")
+    bare = msgspec.structs.replace(config, file=Path(), revision="")
+    plain = msgspec.json.encode(bare, enc_hook=_plain, order="sorted")
     return hashlib.sha256(plain).hexdigest()[:12]
 
 
@@ -147,7 +148,7 @@ class _Reading:
 
     def __init__(self, path: Path, positions: Positions, machine_name: Callable[[], str]) -> None:
         self.path = path
-        self.folder = path.parent
+        self.folder = path.absolute().parent
         self.positions = positions
         self.machine_name = machine_name
         self.faults: list[Fault] = []

@@ -457,7 +457,7 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         Key(
             code.import_path,
             "Module and attribute of an installed package. Either this or `file`.",
-            '"lonedot.sinks.builtin.x_recipient:sink"',
+            '"lonedot.sinks.builtin.x_recipient:x_recipient"',
         ),
     ] = ""
     enabled: Annotated[bool, Key(v.boolean, "With false it stays in the file and never runs.", "true")] = True

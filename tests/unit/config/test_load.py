@@ -209,6 +209,16 @@ def test_the_revision_follows_the_values_and_not_the_writing(say: Say) -> None:
     assert config_of(say("[pickup]\npoll_seconds = 2\n")).revision != first
 
 
+def test_the_revision_does_not_depend_on_how_the_file_is_named(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = config_of(say())
+    monkeypatch.chdir(tmp_path)
+    named = load(Path("lonedot.toml"))
+    assert named.server.spool == first.server.spool
+    assert named.revision == first.revision
+
+
 def test_the_revision_does_not_depend_on_a_password(say: Say) -> None:
     login = 'login = "relay"\npassword = "{}"\ntls = "required"\n'
     one, other = (config_of(say(login.format(word))) for word in ("a", "b"))
