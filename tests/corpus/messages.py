@@ -15,8 +15,11 @@ _TEXT = (
 _WORDS = _TEXT.split()
 
 
-def random_message(rng: random.Random, *, eight_bit: bool = True) -> bytes:
-    """A well formed message in canonical text: one part or many, short fields and long ones, odd but lawful."""
+def random_message(rng: random.Random, *, eight_bit: bool = True, depth: int = 0) -> bytes:
+    """A well formed message in canonical text: one part or many, short fields and long ones, odd but lawful.
+
+    `depth` is that of its root, so that messages in messages come to an end.
+    """
     fields = [_trace(rng) for _ in range(rng.randrange(4))]
     fields += [
         b"From: " + _mailbox(rng),
@@ -36,15 +39,15 @@ def random_message(rng: random.Random, *, eight_bit: bool = True) -> bytes:
         fields.append(b"References: " + b"\r\n ".join(b"<%s@a.example>" % _token(rng, 20) for _ in range(6)))
     rng.shuffle(fields)
     fields.append(b"MIME-Version: 1.0")
-    shape, body = _entity(rng, 0, eight_bit)
+    shape, body = _entity(rng, depth, eight_bit)
     return b"\r\n".join(fields + shape) + b"\r\n\r\n" + body
 
 
 def _entity(rng: random.Random, depth: int, eight_bit: bool) -> tuple[list[bytes], bytes]:
-    if depth < 3 and rng.random() < 0.55 - 0.1 * depth:
+    if depth < 6 and rng.random() < 0.55 - 0.1 * depth:
         return _multipart(rng, depth, eight_bit)
-    if depth and depth < 3 and rng.random() < 0.12:
-        return [b"Content-Type: message/rfc822"], random_message(rng, eight_bit=eight_bit)
+    if 0 < depth < 6 and rng.random() < 0.12:
+        return [b"Content-Type: message/rfc822"], random_message(rng, eight_bit=eight_bit, depth=depth + 1)
     return _leaf(rng, eight_bit)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lonedot.message.content import Content
 from lonedot.message.edits import Effect
-from lonedot.message.findings import Code, Severity
+from lonedot.message.findings import Severity
 from lonedot.message.fold import apply_changes
 from lonedot.message.guard import inspect
 from lonedot.message.header import HeaderView
@@ -42,8 +42,7 @@ def test_a_library_that_writes_everything_anew_adds_one_field() -> None:
         reduced = reduce(before, after, frozenset({Effect.HEADER}))
         wanted = octets.replace(b"\r\n\r\n", b"\r\nX-Recipient: bob@dest.example\r\n\r\n", 1)
         assert apply_changes(before, reduced.changes).octets() == wanted, f"seed {seed}"
-        named = {finding.code for finding in reduced.findings if finding.severity is not Severity.NOTE}
-        assert named <= ({Code.BARE_LF} if b"\r" in after else set()), f"seed {seed}"
+        assert all(finding.severity is Severity.NOTE for finding in reduced.findings), f"seed {seed}"
     assert rewritten > CASES // 2
 
 
@@ -100,7 +99,8 @@ def test_findings_have_a_place_in_the_message(pair: tuple[bytes, bytes]) -> None
         assert len(finding.octets) <= 64
         size = len(after.head) if finding.part.value == "head" else after.body.size
         assert -1 <= finding.offset <= size
-        assert finding.octets in after.octets() or finding.octets.lower() in before.octets().lower()
+        if finding.offset >= 0:
+            assert finding.octets in after.octets()
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300), EFFECTS)

@@ -7,7 +7,7 @@ changes to the octets that were there.
 Rules: a field that says the same keeps its octets; the body is untouched unless its text differs and the sink had
 declared to change it; fields that describe the body (Content-Type, Content-Transfer-Encoding, MIME-Version) go with
 it: they are taken only together. The findings say what was wrong with what came back, taken or not. LF for every
-line end is a notation and put right; some line ends lost and others kept is damage.
+line end (the folds of fields aside) is a notation and put right; some line ends lost and others kept is damage.
 """
 
 from __future__ import annotations
@@ -187,8 +187,20 @@ def _findings(
 
 
 def _is_lf_throughout(content: Content) -> bool:
-    """LF is this sink's way to write every line end, as mail libraries do; a mixture is damage."""
-    return b"\r" not in content.head and not any(b"\r" in chunk for chunk in content.body.chunks())
+    """LF is this sink's way to write every line end, as mail libraries do; a mixture is damage.
+
+    Libraries copy the folds of fields as they got them, so a CRLF may stand before white space.
+    """
+    held = b""
+    for chunk in content.chunks():
+        text = held + chunk
+        cut = len(text) - 2
+        if cut > 0 and b"\r" in text:
+            folds = text.count(b"\r\n ", 0, cut + 2) + text.count(b"\r\n\t", 0, cut + 2)
+            if folds != text.count(b"\r", 0, cut):
+                return False
+        held = text[-2:]
+    return b"\r" not in held
 
 
 def _words(names: set[bytes], takes_head: bool, same_body: bool, takes_body: bool, readable: bool) -> str:
