@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import Executor
 from typing import Protocol, assert_never, cast
@@ -229,6 +230,11 @@ class Connection(asyncio.Protocol):
     def is_gone(self) -> bool:
         """Closed, or about to be."""
         return self._gone
+
+    @property
+    def is_leaving(self) -> bool:
+        """QUIT was said, its reply is still to come."""
+        return self._machine.phase is Phase.QUIT and not self._gone
 
     @property
     def offer(self) -> Offer:
@@ -626,6 +632,8 @@ class Connection(asyncio.Protocol):
 
 def error_words(error: BaseException) -> str:
     """What the system says of an error, for people."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error)  # its errno is not one of the system
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

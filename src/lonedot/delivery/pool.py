@@ -30,7 +30,7 @@ _CANDIDATES = 10
 """Addresses that are tried for one connection, over all hosts of a destination."""
 
 _CROWDED_SECONDS = 30.0
-"""How long no further connection is tried when one was refused while others work."""
+"""How long no further connection is tried when one was refused while there is hope for others."""
 
 
 class PoolState(msgspec.Struct, frozen=True):
@@ -156,12 +156,14 @@ class Pool:
         self._serve(connection)
 
     def gone(self, connection: Connection) -> None:
-        self._live.discard(connection)
         self._leaving.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        if self._waiting:
-            self._grow()
+        if connection in self._live:
+            # One that never worked is its opener's affair.
+            self._live.remove(connection)
+            if self._waiting:
+                self._grow()
         self._check_empty()
 
     # --- giving work ----------------------------------------------------------------------------------------
@@ -221,11 +223,17 @@ class Pool:
             not self._closing
             and len(self._opening) < len(self._waiting)
             and len(self._opening) + len(self._live) < self._route.connections
-            and not (self._live and self._loop.time() < self._crowded_until)
+            and not (self._has_hope and self._loop.time() < self._crowded_until)
         ):
             task = self._loop.create_task(self._open())
             self._opening.add(task)
             task.add_done_callback(self._opened)
+
+    @property
+    def _has_hope(self) -> bool:
+        """A connection works, or another one is on its way."""
+        current = asyncio.current_task()
+        return bool(self._live) or any(task is not current and not task.done() for task in self._opening)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
@@ -279,10 +287,10 @@ class Pool:
 
     def _fail_waiting(self, fault: SessionFault, place: str, lines: list[Line]) -> None:
         """No session: all that waits is told, unless others work, or are about to, and can take it."""
-        current = asyncio.current_task()
-        if self._live or any(task is not current for task in self._opening):
+        if self._has_hope:
             self._crowded_until = self._loop.time() + _CROWDED_SECONDS
             return
+        self._crowded_until = 0.0
         waiting = tuple(self._waiting)
         self._waiting.clear()
         for job in waiting:
@@ -344,7 +352,7 @@ class Pool:
         finally:
             if not ready:
                 lines.extend(connection.take_lines())
-                if connection.opening.done() and not connection.is_gone:
+                if connection.is_leaving:
                     self._leave(connection)
                 else:
                     connection.opening.cancel()

@@ -1,6 +1,7 @@
 """A next hop on a loopback socket that says what a test wants, and remembers every octet that it was told.
 
-It answers like a plain SMTP server (DATA, BDAT, STARTTLS, AUTH) unless `answers` has something else for a verb:
+It answers like a plain SMTP server (DATA, BDAT, AUTH, STARTTLS: without a context it breaks the handshake)
+unless `answers` has something else for a verb:
 octets to send instead, `HANG_UP` to close without a word, `SILENCE` to say nothing. A list gives one answer per
 use, its last one repeated.
 """
@@ -84,6 +85,8 @@ class _Session(asyncio.Protocol):
         self.chunk = 0
         self.messages = 0
         self.login_step = 0
+        self.garbles = False
+        self.shakes = False
         self.transport: asyncio.Transport | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -102,8 +105,14 @@ class _Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.peer.segments.append(data)
+        if self.garbles:
+            self.say(self.peer.answer(b"GARBLE", b"this is not TLS\r\n"))
+            return
         self.buffer += data
-        while self.buffer and self.step():
+        self.work()
+
+    def work(self) -> None:
+        while not self.shakes and self.buffer and self.step():
             pass
 
     def say(self, octets: bytes) -> None:
@@ -197,6 +206,7 @@ class _Session(asyncio.Protocol):
             case b"STARTTLS":
                 reply = peer.answer(b"STARTTLS", b"220 2.0.0 go\r\n")
                 self.say(reply + peer.behind_starttls)
+                self.garbles = reply.startswith(b"220") and peer.tls is None
                 if reply.startswith(b"220") and peer.tls is not None:
                     self.task = asyncio.get_running_loop().create_task(self.shake_hands())
             case b"QUIT":
@@ -208,14 +218,17 @@ class _Session(asyncio.Protocol):
 
     async def shake_hands(self) -> None:
         assert self.transport is not None and self.peer.tls is not None
+        self.shakes = True
         loop = asyncio.get_running_loop()
         try:
             transport = await loop.start_tls(self.transport, self, self.peer.tls, server_side=True)
         except (OSError, ssl.SSLError):
             return
         self.encrypted = True
+        self.shakes = False
         if transport is not None:
             self.transport = transport
+            self.work()
 
 
 @contextlib.asynccontextmanager
