@@ -35,6 +35,8 @@ from lonedot.terms.ids import MessageId
 
 __all__ = ["Trial"]
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The last is what a terminal sends when its window is closed."""
 HOST = "127.0.0.1"
 RELAY_PORT = 2525
 CATCHER_PORT = 2526
@@ -128,7 +130,7 @@ class Trial:
         """
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
+        for name in STOPPING:
             loop.add_signal_handler(name, stop.set)
         catcher = await _start_catcher(self._note_caught)
         try:
@@ -139,7 +141,7 @@ class Trial:
                 await relay.stop()
         finally:
             await catcher.stop()
-            for name in (signal.SIGTERM, signal.SIGINT):
+            for name in STOPPING:
                 loop.remove_signal_handler(name)
 
     # --- the cast ---
