@@ -19,7 +19,7 @@ from lonedot.message.transforms.crlf import CrlfRepair
 
 __all__ = ["HEAD_LIMIT", "MEMORY_LIMIT", "Arrived", "BodyFile", "HeadTooLarge", "Intake", "content_from"]
 
-MEMORY_LIMIT = 65536
+MEMORY_LIMIT = 262144
 """Octets of a body kept in memory; a larger one goes to its file."""
 HEAD_LIMIT = 262144
 """Octets of a header section."""

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.message.content import MemoryBody
 from lonedot.queue.plan import Conclusion, Report, ReportKind, conclude, group_by_route, no_route
 from lonedot.queue.retry import RetrySchedule
 from lonedot.spool.interface import (
@@ -41,6 +42,8 @@ LEASE_SECONDS = 600.0
 SETTLE_AGAIN_SECONDS = 5.0
 CLAIM_BATCH = 200
 READY_LIMIT = 1000
+HELD_OCTETS = 32 * 1024 * 1024
+"""Of content kept in memory between acceptance and attempt; beyond it the octets are read again from the spool."""
 CLAIM_AGAIN_SECONDS = 5.0
 
 
@@ -91,10 +94,11 @@ class Observer(Protocol):
 class _Work:
     """A claimed message and the jobs that are out for it."""
 
-    __slots__ = ("claim", "forgotten", "open", "reporting", "settling", "waiting")
+    __slots__ = ("claim", "forgotten", "octets", "open", "reporting", "settling", "waiting")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
+        self.octets = _in_memory(claim)
         self.open = 0
         self.reporting = 0
         self.settling = 0
@@ -144,6 +148,7 @@ class Scheduler:
         self.owner = owner
         self._jitter = jitter
         self._ready = 0
+        self._held_octets = 0
         self._works: dict[MessageId, _Work] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -183,6 +188,8 @@ class Scheduler:
 
     def offer(self, claim: Claim) -> None:
         """Take a message that was accepted with us as its owner."""
+        if self._held_octets + _in_memory(claim) > HELD_OCTETS:
+            claim = Claim(claim.message, claim.epoch)
         self._enqueue(claim, self._clock.now())
 
     def kick(self) -> None:
@@ -284,6 +291,7 @@ class Scheduler:
 
     def _enqueue(self, claim: Claim, now: float) -> None:
         work = _Work(claim)
+        self._held_octets += work.octets
         self._works[claim.message.id] = work
         groups = group_by_route(claim.message, now, self._choose)
         work.open = len(groups)
@@ -437,6 +445,7 @@ class Scheduler:
         id = work.claim.message.id
         if self._works.get(id) is work:
             del self._works[id]
+            self._held_octets -= work.octets
             self._spool.landed(id)
         if self._stopping and not any(w.open or w.reporting or w.settling for w in self._works.values()):
             self._idle.set()
@@ -445,6 +454,14 @@ class Scheduler:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _in_memory(claim: Claim) -> int:
+    """Octets that the claim keeps in memory."""
+    arrival = claim.arrival
+    if arrival is None:
+        return 0
+    return arrival.size if isinstance(arrival.body, MemoryBody) else len(arrival.head)
 
 
 def _without_reports(conclusion: Conclusion, now: float) -> Conclusion:

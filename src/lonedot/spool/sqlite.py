@@ -49,7 +49,7 @@ __all__ = ["CONTENT_LIMIT", "KeepContent", "Policy", "SqliteSpool", "open_offlin
 
 Result = TypeVar("Result")
 
-CONTENT_LIMIT = 64 * 1024
+CONTENT_LIMIT = 256 * 1024
 """Octets of a body that lie in the database; a larger one is a file."""
 
 
