@@ -8,6 +8,7 @@ back the octets that went in.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Iterable, Iterator
 
 __all__ = ["base64_lines", "decode_quoted_printable", "fold_lines", "quoted_printable", "rewrap_base64"]
@@ -49,7 +50,7 @@ def _quoted_blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
         elif len(pending) > _PENDING:
             # Everything up to a soft break is settled once some octets behind it are known; what follows it goes
             # back, decoded, so that the encoder goes on as if it had never been cut.
-            quoted = _quote_line(pending)
+            quoted = _quote_start(pending)
             settled = quoted.rfind(_SOFT, 0, len(quoted) - 8) + 3
             yield quoted[:settled]
             pending = binascii.a2b_qp(quoted[settled:])
@@ -61,13 +62,57 @@ def _quote_lines(lines: bytes) -> bytes:
     """Encode whole lines."""
     pairs = lines.count(b"\r\n")
     if lines.count(b"\n") == pairs and lines.count(b"\r") == pairs:
-        return binascii.b2a_qp(lines, istext=True)
+        return _break_overlong(binascii.b2a_qp(lines, istext=True))
     return b"\r\n".join([_quote_line(line) for line in lines.split(b"\r\n")])
 
 
 def _quote_line(line: bytes) -> bytes:
-    """Encode octets that hold no CRLF; white space at their end is encoded."""
+    """Encode one line, which is given without its CRLF."""
+    if b"\r" in line or b"\n" in line:
+        return _quote_strange(line)
+    return _break_overlong(binascii.b2a_qp(line + b"\r\n", istext=True))[:-2]
+
+
+_OVERLONG = re.compile(rb"(?:^|(?<=\n))([^\r\n]{74,75})(=20|=09)(?=\r\n)")
+
+
+def _break_overlong(quoted: bytes) -> bytes:
+    """`b2a_qp` does not count what white space at the end of a line grows by when it is encoded."""
+    if b"=20\r\n" in quoted or b"=09\r\n" in quoted:
+        return _OVERLONG.sub(rb"\1=\r\n\2", quoted)
+    return quoted
+
+
+def _quote_start(line: bytes) -> bytes:
+    """Encode the beginning of a line. What comes out at the end does not hold for the line as a whole."""
+    if b"\r" in line or b"\n" in line:
+        return _quote_strange(line)
     return binascii.b2a_qp(line, istext=False).replace(b"=\n", _SOFT)
+
+
+def _quote_strange(line: bytes) -> bytes:
+    """Encode octets with a CR or LF by itself, breaking lines where `b2a_qp` breaks others.
+
+    That function writes a line of 77 before an LF. Octet by octet, since canonical text never comes here.
+    """
+    out: list[bytes] = []
+    used = 0
+    final = len(line) - 1
+    for place, octet in enumerate(line):
+        sign = _QUOTED[octet]
+        if (octet in b" \t" and place == final) or (
+            octet == 46 and not used and (place == final or line[place + 1] in b"\r\n\0")
+        ):
+            sign = b"=%02X" % octet
+        if used + len(sign) >= _LINE and (len(sign) == 3 or place != final):
+            out.append(_SOFT)
+            used = 0
+        out.append(sign)
+        used += len(sign)
+    return b"".join(out)
+
+
+_QUOTED = [bytes([o]) if o in b" \t" or (33 <= o <= 126 and o != 61) else b"=%02X" % o for o in range(256)]
 
 
 def decode_quoted_printable(pieces: Iterable[bytes]) -> Iterator[bytes]:

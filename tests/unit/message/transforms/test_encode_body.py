@@ -33,6 +33,8 @@ PIECES = st.lists(
 @given(PIECES)
 @example([b"a \r\n", b"\t"])
 @example([b"x" * 75, b" ", b"\r\n"])
+@example([(b"\0" * 9 + b" " * 10) * 2, b"\r\n", b"\r", b"\r\n"])
+@example([(b"\0" * 9 + b" " * 11) * 2, b"\n"])
 def test_quoted_printable_decodes_to_the_text(pieces: list[bytes]) -> None:
     octets = b"".join(pieces)
     encoded = b"".join(quoted_printable(pieces))
