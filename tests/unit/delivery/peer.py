@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import cast
 
 __all__ = ["HANG_UP", "SILENCE", "Peer", "Received", "running"]
 
@@ -91,9 +92,8 @@ class _Session(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         first = self.transport is None
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         if first:
             self.peer.sessions += 1
             self.peer.open += 1
