@@ -22,7 +22,7 @@ from lonedot.delivery.classify import (
     classify_reply,
     classify_session,
 )
-from lonedot.delivery.connection import Fault, Sending, SessionFault, TransactionReport
+from lonedot.delivery.jobs import Fault, Sending, SessionFault, TransactionReport
 from lonedot.delivery.pool import Pool, PoolState
 from lonedot.delivery.routing import Resolver, Route, RouteTable
 from lonedot.delivery.tls import TlsSettingsFault
@@ -285,7 +285,7 @@ class _Parcel:
     # --- the job, as the pool sees it -----------------------------------------------------------------------
 
     def prepare(self, offer: Offer, next_hop: str) -> Sending | Awaitable[Sending | None] | None:
-        """What to send in a session with that offer (see `connection.Job`)."""
+        """What to send in a session with that offer (see `jobs.Job`)."""
         self._generation += 1
         self._next_hop = next_hop
         canonical, facts = self._canonical, self._facts

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lonedot.delivery.connection import Fault, SessionFault
+from lonedot.delivery.jobs import Fault, SessionFault
 from lonedot.protocol.client_plan import Refusal
 from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply

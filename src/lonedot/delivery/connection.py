@@ -8,17 +8,16 @@ per message: a message is callbacks on this object. One timer watches all deadli
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Protocol, assert_never, cast
 
 import msgspec
 
+from lonedot.delivery.jobs import Fault, Job, Sending, SessionFault, TransactionReport, error_words
 from lonedot.delivery.routing import Timeouts
 from lonedot.delivery.transcript import NOTE, PEER, RELAY, Line, content_line
-from lonedot.message.encode import DataEncoder, Sent
+from lonedot.message.encode import Sent
 from lonedot.protocol.client import (
     ClientEvent,
     ClientMachine,
@@ -31,95 +30,17 @@ from lonedot.protocol.client import (
     SessionFailed,
     TransactionEnded,
 )
-from lonedot.protocol.client_plan import Offer, Plan
+from lonedot.protocol.client_plan import Offer
 from lonedot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from lonedot.terms.outcome import Stage
 from lonedot.terms.reply import Reply
 
-__all__ = [
-    "Connection",
-    "ConnectionOwner",
-    "Fault",
-    "Job",
-    "Opened",
-    "Sending",
-    "SessionFault",
-    "TransactionReport",
-    "error_words",
-]
+__all__ = ["Connection", "ConnectionOwner", "Opened"]
 
 _NEVER = float("inf")
 
 # Beyond this many octets that the peer has not taken, no more is read from the message.
 _WRITE_AHEAD = 512 * 1024
-
-
-class SessionFault(Exception):
-    """A session could not be opened."""
-
-    def __init__(self, stage: Stage, words: str, reply: Reply | None = None) -> None:
-        super().__init__(words)
-        self.stage = stage
-        self.words = words
-        self.reply = reply
-
-
-class Sending(msgspec.Struct, frozen=True):
-    """A message ready for one session."""
-
-    plan: Plan
-    encoder: DataEncoder
-    in_memory: bool
-    """Reading it never waits for a disk."""
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """A transaction ended without its replies."""
-
-    stage: Stage
-    words: str
-    end_written: bool
-    """The end of data was on its way: whether the message was taken is unknown."""
-    cause: BaseException | None = None
-    """Why we dropped the connection: our octets could not be read, or are not those that were accepted."""
-    is_stale: bool = False
-    """The connection had been used before and died before its first reply: the peer had closed it."""
-
-
-class TransactionReport(msgspec.Struct, frozen=True):
-    """What one connection has to say of one transaction."""
-
-    session: str
-    next_hop: str
-    tls: str
-    recipients: tuple[Reply | None, ...]
-    stage: Stage
-    reply: Reply | None
-    sent: Sent | None
-    passes_dsn: bool
-    lines: list[Line]
-    fault: Fault | None = None
-
-
-class Job(Protocol):
-    """A message that waits for a connection."""
-
-    retried: bool
-    """Owned by the pool: it was already given a second connection."""
-
-    def prepare(self, offer: Offer, next_hop: str) -> Sending | Awaitable[Sending | None] | None:
-        """What to send in a session with that offer; None: nothing, the job has ended itself."""
-        ...
-
-    def finished(self, report: TransactionReport) -> None: ...
-
-    def unreachable(self, fault: SessionFault, next_hop: str, lines: list[Line]) -> None:
-        """No session could be opened."""
-        ...
-
-    def not_tried(self) -> None:
-        """The relay stops; nothing was begun."""
-        ...
 
 
 class ConnectionOwner(Protocol):
@@ -157,6 +78,7 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_executor",
         "_gone",
+        "_heard",
         "_held",
         "_job",
         "_lines",
@@ -213,6 +135,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._gone = False
         self._started = loop.time()
+        self._heard = 0.0
+        """When the peer last said anything (time of the loop)."""
         self._lines: list[Line] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -309,8 +233,8 @@ class Connection(asyncio.Protocol):
         if self._gone:
             return
         machine = self._machine
-        loop = self._loop
-        self._lines.append((loop.time() - self._started, PEER, machine.redact(data)))
+        self._heard = now = self._loop.time()
+        self._lines.append((now - self._started, PEER, machine.redact(data)))
         if machine.phase is Phase.HANDSHAKE:
             self._lost("plaintext behind the reply to STARTTLS")
             return
@@ -394,9 +318,9 @@ class Connection(asyncio.Protocol):
         self._sent = None
         # A connection that has lain idle may be closed already at the other end. There the end of data must not be
         # the first thing written, or nobody could tell whether the message was taken.
-        fresh = not self.messages or self._loop.time() - self.idle_since < 1.0
+        is_fresh = self._loop.time() - self._heard < 1.0
         try:
-            machine.begin(sending.plan, at_once=fresh)
+            machine.begin(sending.plan, at_once=is_fresh)
         except RemoteProtocolError as error:
             self._lost(f"the next hop broke the protocol: {error}")
             return
@@ -628,15 +552,6 @@ class Connection(asyncio.Protocol):
             self._lost("the next hop did not answer the end of data in time")
         else:
             self._lost(f"no reply in time to {machine.phase.value}")
-
-
-def error_words(error: BaseException) -> str:
-    """What the system says of an error, for people."""
-    if isinstance(error, ssl.SSLError):
-        return error.reason or str(error)  # its errno is not one of the system
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _bug(error: BaseException) -> Fault:

@@ -17,7 +17,8 @@ from concurrent.futures import Executor
 
 import msgspec
 
-from lonedot.delivery.connection import Connection, Job, Opened, SessionFault, TransactionReport, error_words
+from lonedot.delivery.connection import Connection, Opened
+from lonedot.delivery.jobs import Job, SessionFault, TransactionReport, error_words
 from lonedot.delivery.routing import IMPLICIT_TLS_PORT, NextHop, NoNextHop, Resolver, Route, TlsPolicy
 from lonedot.delivery.tls import is_loopback, outbound_context, starttls_of, tls_words
 from lonedot.delivery.transcript import NOTE, Line

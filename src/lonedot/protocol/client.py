@@ -16,11 +16,24 @@ Both ways run through the same handlers, so that they judge alike.
 from __future__ import annotations
 
 import binascii
-import enum
 from typing import assert_never
 
-import msgspec
-
+from lonedot.protocol.client_events import (
+    CONTENT_WANTED,
+    HANDSHAKE_WANTED,
+    READY,
+    ClientEvent,
+    ClientOptions,
+    ContentWanted,
+    HandshakeWanted,
+    Login,
+    Phase,
+    Ready,
+    SessionEnded,
+    SessionFailed,
+    StartTls,
+    TransactionEnded,
+)
 from lonedot.protocol.client_plan import NO_OFFER, Offer, Plan, guard_line, read_offer
 from lonedot.protocol.errors import LocalProtocolError, RemoteProtocolError
 from lonedot.protocol.events import ContentMode
@@ -52,29 +65,6 @@ _AUTH_LIMIT = 12288
 _REDACTED = b"[redacted]"
 
 
-class Phase(enum.Enum):
-    """What the machine waits for; the value is the stage that a failure belongs to."""
-
-    GREETING = "greeting"
-    EHLO = "ehlo"
-    HELO = "helo"
-    STARTTLS = "starttls"
-    HANDSHAKE = "handshake"
-    """The shell's work; nothing may be read in plaintext."""
-    AUTH = "auth"
-    READY = "ready"
-    RESET = "reset"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    CONTENT = "content"
-    """The encoder writes."""
-    END = "end"
-    """The end of data is written, or the lone dot of a transaction without recipients."""
-    QUIT = "quit"
-    CLOSED = "closed"
-
-
 _STAGES = {
     Phase.GREETING: Stage.GREETING,
     Phase.EHLO: Stage.EHLO,
@@ -91,82 +81,6 @@ _STAGES = {
     Phase.END: Stage.CONTENT,
     Phase.QUIT: Stage.MAIL,
 }
-
-
-class StartTls(enum.Enum):
-    """What to do with STARTTLS."""
-
-    NEVER = "never"
-    WHEN_OFFERED = "when-offered"
-    REQUIRED = "required"
-
-
-class Login(msgspec.Struct, frozen=True):
-    """A name and its password. Neither `repr` nor an error shows the password."""
-
-    name: bytes
-    password: bytes
-
-    def __repr__(self) -> str:
-        return f"Login(name={self.name!r}, password not shown)"
-
-
-class ClientOptions(msgspec.Struct, frozen=True):
-    """How to open a session."""
-
-    ehlo_name: bytes
-    starttls: StartTls = StartTls.WHEN_OFFERED
-    tls_active: bool = False
-    """The connection began with TLS."""
-    login: Login | None = None
-    plaintext_login: bool = False
-    """The password may go over a connection without TLS."""
-    ignored: frozenset[bytes] = frozenset()
-    """EHLO keywords (upper case) that count as not offered."""
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """The session is open; `begin` may be called. `offer` stands in the machine."""
-
-
-class HandshakeWanted(msgspec.Struct, frozen=True):
-    """The peer said 220 to STARTTLS: shake hands, then call `tls_started` (or close)."""
-
-
-class ContentWanted(msgspec.Struct, frozen=True):
-    """Write `take_output()` together with the encoder's octets, then call `content_sent`."""
-
-
-class TransactionEnded(msgspec.Struct, frozen=True):
-    """All replies of a transaction are in, or no more will come."""
-
-    stage: Stage
-    """Where it was decided for every recipient that was not refused by a reply of its own."""
-    reply: Reply | None
-    """The reply that decided it; None when every recipient was refused by its own."""
-    recipients: tuple[Reply | None, ...]
-    """The reply to each RCPT, in the order of the plan; None where none came."""
-
-
-class SessionFailed(msgspec.Struct, frozen=True):
-    """No transaction is possible in this session. Write what is left, then close."""
-
-    stage: Stage
-    reply: Reply | None
-    words: str
-
-
-class SessionEnded(msgspec.Struct, frozen=True):
-    """The session is over and nothing is lost by it: 221 after QUIT, or 421 while nothing was asked. Close."""
-
-    reply: Reply
-
-
-ClientEvent = Ready | HandshakeWanted | ContentWanted | TransactionEnded | SessionFailed | SessionEnded
-
-READY = Ready()
-HANDSHAKE_WANTED = HandshakeWanted()
-CONTENT_WANTED = ContentWanted()
 
 
 class ClientMachine:

@@ -15,7 +15,7 @@ from lonedot.delivery.classify import (
     classify_reply,
     classify_session,
 )
-from lonedot.delivery.connection import Fault, SessionFault
+from lonedot.delivery.jobs import Fault, SessionFault
 from lonedot.protocol.client_plan import Refusal, RefusalKind
 from lonedot.terms.outcome import Result, Stage
 from lonedot.terms.reply import Reply

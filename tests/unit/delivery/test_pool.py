@@ -117,6 +117,12 @@ async def test_a_message_whose_end_was_written_gets_no_second_connection() -> No
         assert peer.sessions == 1
 
 
+async def test_messages_that_follow_each_other_are_one_write_each() -> None:
+    async with running(Peer(CHUNKING)) as peer, outbound(route(peer.port, connections=1)) as out:
+        assert await results(out, 5) == [Result.DELIVERED] * 5
+        assert [segment[:4] for segment in peer.segments] == [b"EHLO", *[b"MAIL"] * 5]
+
+
 async def test_on_a_connection_that_lay_idle_the_end_is_not_written_before_a_reply() -> None:
     async with (
         running(Peer(CHUNKING, {b"MAIL": [b"", HANG_UP, b""]})) as peer,
@@ -124,7 +130,7 @@ async def test_on_a_connection_that_lay_idle_the_end_is_not_written_before_a_rep
     ):
         await out.send(claim())
         (pool,) = out.courier._pools.values()
-        pool._idle[0].idle_since -= 2  # as if two seconds had passed
+        pool._idle[0]._heard -= 2  # as if two seconds had passed
         assert (await out.outcome(claim())).result is Result.DELIVERED
         assert peer.sessions == 2
         assert b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\n" in peer.segments
