@@ -33,6 +33,7 @@ from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.load import SinkNotLoaded
+from lonedot.spool.disk import Disk
 from lonedot.spool.interface import Spool, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
 from lonedot.spool.sqlite import KeepContent, Policy, open_spool
@@ -82,11 +83,16 @@ class Relay:
         *,
         bindings: Sequence[Binding] | None = None,
         clock: Clock | None = None,
+        disk: Disk | None = None,
     ) -> None:
-        """`bindings` take the place of those in the configuration; `clock` that of the system's."""
+        """`bindings` take the place of those in the configuration; `clock` and `disk` that of the system's.
+
+        A given disk is synced on the loop: the process that syncs could not know it.
+        """
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self._given_bindings = bindings
+        self._disk = disk
         self._watchers: list[Watcher] = []
         self._listeners: list[Listener] = []
         self._pickup: PickupFolder | None = None
@@ -129,8 +135,12 @@ class Relay:
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.transcripts = TranscriptStore(paths.evidence / "transcripts", self.clock)
             self.events = EventLog(paths.evidence / "events", self.clock)
-            policy = Policy(keep_content=KeepContent(config.server.keep_content.value))
-            self.spool = spool = open_spool(paths, self.clock, policy, shard=SHARD, notice=self._store_noted)
+            policy = Policy(
+                keep_content=KeepContent(config.server.keep_content.value), inline_sync=self._disk is not None
+            )
+            self.spool = spool = open_spool(
+                paths, self.clock, policy, shard=SHARD, disk=self._disk, notice=self._store_noted
+            )
         except SpoolLocked as error:
             raise AppFault(f"{error}; stop that relay, or give this one a spool of its own") from error
         except (SpoolFault, OSError) as error:

@@ -355,6 +355,8 @@ class Scheduler:
             state.active -= 1
         self._observer.attempted(claim, delivery)
         if conclusion.reports:
+            # Counted now: another job of this message that ends in the same turn must not give the claim back.
+            work.reporting += 1
             self._spawn(self._report(work, attempt, conclusion, delivery.hold))
         else:
             self._settle(work, self._settlement(work, attempt, conclusion, delivery.hold, ()))
@@ -366,10 +368,9 @@ class Scheduler:
 
     async def _report(self, work: _Work, attempt: Attempt, conclusion: Conclusion, hold: str) -> None:
         """Make the DSNs first: they are committed with the outcome that causes them."""
-        work.reporting += 1
         try:
             spawned = tuple(await self._reporter.report(work.claim, conclusion.reports))
-        except SpoolFault as error:
+        except Exception as error:  # whatever it is: the outcome is settled, and the sender told later
             self._observer.spool_failed("report", error)
             spawned, conclusion = (), _without_reports(conclusion, self._clock.now())
         work.reporting -= 1

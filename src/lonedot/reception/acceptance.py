@@ -171,11 +171,32 @@ class Acceptor:
                 None, dispatch, id, envelope, facts, content, self._bindings, self.clock
             )
             future.add_done_callback(
-                lambda f: self._sunk(id, now, envelope, facts, arrived, entries, f.result(), done, key)
+                lambda f: self._dispatched(f, id, now, envelope, facts, arrived, entries, done, key)
             )
             return
         dispatched = dispatch(id, envelope, facts, content, self._bindings, self.clock)
         self._sunk(id, now, envelope, facts, arrived, entries, dispatched, done, key)
+
+    def _dispatched(
+        self,
+        future: asyncio.Future[Dispatched],
+        id: MessageId,
+        now: float,
+        envelope: Envelope,
+        facts: Facts,
+        arrived: Arrived,
+        entries: tuple[Entry, ...],
+        done: Done,
+        key: bytes,
+    ) -> None:
+        """The thread is done; when it failed (the body could not be read), the client is told all the same."""
+        if future.cancelled():
+            done(Verdict(SINK_FAULT, False))
+        elif (error := future.exception()) is not None:
+            words = f"the sinks could not be run: {type(error).__name__}: {error}"
+            self._refuse(id, facts, envelope, SINK_FAULT, words, done)
+        else:
+            self._sunk(id, now, envelope, facts, arrived, entries, future.result(), done, key)
 
     def _trace(self, id: MessageId, envelope: Envelope, facts: Facts, now: float) -> TraceFacts:
         recipients = envelope.recipients
@@ -206,7 +227,7 @@ class Acceptor:
         words = dispatched.words
         match dispatched.decision:
             case Decision.REJECT:
-                answer = Reply(550, "5.7.1", (words.encode("ascii", "replace")[:400] or b"Refused",))
+                answer = Reply(550, "5.7.1", (_on_the_wire(words) or b"Refused",))
                 self._refuse(id, facts, envelope, answer, f"{dispatched.binding}: {words}", done)
             case Decision.DEFER:
                 self._refuse(id, facts, envelope, SINK_FAULT, f"{dispatched.binding}: {words}", done)
@@ -298,6 +319,12 @@ class Acceptor:
         done(Verdict(Reply(250, "2.0.0", (b"Ok: queued as " + acceptance.id.encode(),)), True))
         if owned:
             self._handover.offer(Claim(_stored(acceptance), 1, acceptance.arrival))
+
+
+def _on_the_wire(words: str) -> bytes:
+    """A sink's words as the text of a reply: one line of printable ASCII (RFC 5321 §4.2), not too long."""
+    plain = "".join(sign if " " <= sign <= "~" else "?" for sign in " ".join(words.split()))
+    return plain.encode("ascii")[:400]
 
 
 def _stored(acceptance: Acceptance) -> Stored:

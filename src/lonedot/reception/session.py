@@ -166,6 +166,7 @@ class Session(asyncio.Protocol):
         self._early: list[bytes] | None = None
         self._paused = False
         self._closing = False
+        self._is_half_closed = False
         self._in_content = False
         self._facts: Facts | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -194,7 +195,7 @@ class Session(asyncio.Protocol):
             self._end()
             return
         self._write(self._machine.greeting())
-        self._timer = self._loop.call_later(host.settings.command_seconds, self._tick)
+        self._arm(host.settings.command_seconds)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
@@ -228,8 +229,10 @@ class Session(asyncio.Protocol):
         self.host.closed(self)
 
     def eof_received(self) -> bool:
-        # A device that closes its side without QUIT; while a commit is out it still gets its reply.
-        return self._busy
+        # A device that closes its side without QUIT; while a commit is out it still gets its reply. TLS has no such
+        # half (RFC 8446 §6.1 allows it, asyncio does not).
+        self._is_half_closed = True
+        return self._busy and not self.tls
 
     def pause_writing(self) -> None:
         """A client that does not read its replies gets no more commands answered."""
@@ -422,6 +425,9 @@ class Session(asyncio.Protocol):
         self._respond(verdict.reply)
         self._advance()
         self._resume()
+        if self._is_half_closed and not self._busy and not self._closing:
+            self._drop()
+            self._end()
 
     def _message_facts(self, transcript: TranscriptRef | None, smtputf8: bool) -> Facts:
         facts = self._facts
@@ -522,7 +528,7 @@ class Session(asyncio.Protocol):
     # -- time --------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """One timer a session: looks when something was last heard, and comes again when it may be too late."""
+        """Looks when something was last heard, and comes again when it may be too late."""
         settings = self.host.settings
         now = self._loop.time()
         allowed = settings.data_seconds if self._in_content else settings.command_seconds
@@ -535,7 +541,15 @@ class Session(asyncio.Protocol):
         if left <= 0:
             self._say_goodbye(IDLE)
             return
-        self._timer = self._loop.call_later(left, self._tick)
+        self._arm(left)
+
+    def _arm(self, left: float) -> None:
+        """One timer a session. No event moves it, so it must not ring later than the shortest time that may begin."""
+        settings = self.host.settings
+        session_left = self._began_at + settings.session_seconds - self._loop.time()
+        if session_left > 0:
+            left = min(left, session_left + 0.001)
+        self._timer = self._loop.call_later(min(left, settings.data_seconds), self._tick)
 
     def _say_goodbye(self, answer: Reply) -> None:
         self.host.noted(self, "session.ended", answer.text)

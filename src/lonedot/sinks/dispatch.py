@@ -116,6 +116,9 @@ def dispatch(
 def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envelope) -> _Taken:
     """What of a verdict is taken: edits first (they may be damage), then what it says of the message."""
     match verdict:
+        case Reject(words) | Discard(words) | Hold(words) if not isinstance(words, str):
+            # What would be stored could not be read again.
+            raise TypeError(f"its words are {type(words).__name__}, not text")
         case Reject(words):
             return _Taken(content, envelope, Action.REJECTED, words=words, decision=Decision.REJECT)
         case Discard(words):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from lonedot.app import Relay
 from lonedot.config.load import load
+from lonedot.config.model import Config
 from lonedot.sinks.bindings import Binding
+from lonedot.spool.disk import Disk
 from lonedot.terms.clock import Clock
 
 __all__ = ["CONFIG", "running_relay"]
@@ -36,9 +38,17 @@ smarthost = "127.0.0.1:{port}"
 
 @contextlib.asynccontextmanager
 async def running_relay(
-    folder: Path, toml: str, *, bindings: Sequence[Binding] | None = None, clock: Clock | None = None
+    folder: Path,
+    toml: str,
+    *,
+    bindings: Sequence[Binding] | None = None,
+    clock: Clock | None = None,
+    disk: Disk | None = None,
+    change: Callable[[Config], Config] | None = None,
 ) -> AsyncIterator[Relay]:
     """A started relay from a configuration text; stopped at the end.
+
+    `change` gives values that no file may hold: times too short for people, limits too small for mail.
 
     Raises:
         ConfigFaults: the text has faults.
@@ -46,7 +56,10 @@ async def running_relay(
     """
     file = folder / "lonedot.toml"
     file.write_text(toml)
-    relay = Relay(load(file), bindings=bindings, clock=clock)
+    config = load(file)
+    if change is not None:
+        config = change(config)
+    relay = Relay(config, bindings=bindings, clock=clock, disk=disk)
     await relay.start()
     try:
         yield relay
