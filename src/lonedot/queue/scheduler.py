@@ -4,7 +4,9 @@ A fresh message is offered in memory by the acceptance that committed it; everyt
 when it is due. What is held in memory is bounded: beyond that, messages wait in the spool unclaimed.
 
 Rules: an outcome is never forgotten: a settlement that the disk refuses is kept and tried again, and its message is
-not tried by anybody meanwhile. A message in work is noted as in flight, so that one that kills the relay is found.
+not tried by anybody meanwhile. The settlements of one message go to the spool one after the other, each when the one
+before is durable, so that the last, which gives the claim back, is never there first. A message in work is noted as in
+flight, so that one that kills the relay is found.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from lonedot.spool.interface import (
 from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import MessageId
-from lonedot.terms.outcome import Outcome, Result
+from lonedot.terms.outcome import Outcome, Result, Stage
 
 __all__ = ["Courier", "Delivery", "Lane", "Observer", "Reporter", "Scheduler"]
 
@@ -45,6 +47,8 @@ READY_LIMIT = 1000
 HELD_OCTETS = 32 * 1024 * 1024
 """Of content kept in memory between acceptance and attempt; beyond it the octets are read again from the spool."""
 CLAIM_AGAIN_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 60.0
+"""An empty queue is looked at again: what made it look empty may have been the disk."""
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -64,7 +68,10 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Courier(Protocol):
-    """Tries to hand a message on. Calls `done` exactly once, later or at once; never raises for a peer's fault."""
+    """Tries to hand a message on. Calls `done` exactly once, later or at once; never raises for a peer's fault.
+
+    What it raises all the same, before `done`, is an outcome: deferred by a fault of ours.
+    """
 
     def deliver(
         self,
@@ -94,24 +101,29 @@ class Observer(Protocol):
 class _Work:
     """A claimed message and the jobs that are out for it."""
 
-    __slots__ = ("claim", "forgotten", "octets", "open", "reporting", "settling", "waiting")
+    __slots__ = ("behind", "claim", "forgotten", "octets", "open", "reporting", "settling", "waiting")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self.octets = _in_memory(claim)
         self.open = 0
+        """Jobs that are ready or out."""
         self.reporting = 0
+        """Jobs whose outcome waits for its reports."""
         self.settling = 0
+        """Settlements that are not durable yet: one is with the spool, the others are `behind` it."""
+        self.behind: deque[Settlement] = deque()
         self.waiting = sum(r.status is RecipientStatus.WAITING for r in claim.message.recipients)
         self.forgotten = False
 
 
 class _Job:
-    __slots__ = ("recipients", "work")
+    __slots__ = ("is_done", "recipients", "work")
 
     def __init__(self, work: _Work, recipients: tuple[RecipientState, ...]) -> None:
         self.work = work
         self.recipients = recipients
+        self.is_done = False
 
 
 class _LaneState:
@@ -158,7 +170,8 @@ class Scheduler:
         """Something due may lie unclaimed in the spool."""
         self._stopping = False
         self._unsettled: list[tuple[_Work, Settlement]] = []
-        """Settlements that the disk refused, in order; nothing overtakes them."""
+        """Settlements that the disk refused, and what was decided since, in order."""
+        self._settle_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Future[None]] = set()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -205,7 +218,10 @@ class Scheduler:
                 work.forgotten = True
 
     async def stop(self, drain_seconds: float) -> None:
-        """Start nothing new, wait for what is on the wire at most `drain_seconds`."""
+        """Start nothing new, wait for what is on the wire at most `drain_seconds`.
+
+        What was decided is with the spool when this returns, though perhaps not durable: `Spool.close` waits for that.
+        """
         self._stopping = True
         for timer in (self._timer, self._renewal):
             if timer is not None:
@@ -222,8 +238,13 @@ class Scheduler:
                 await asyncio.wait_for(self._idle.wait(), drain_seconds)
             except TimeoutError:
                 pass
-        for task in tuple(self._tasks):
+        if self._settle_timer is not None:
+            self._settle_again()
+        await asyncio.sleep(0)  # a report that was begun just now must be under way to be told that it ends
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- from the spool ----------------------------------------------------------------------------
 
@@ -235,6 +256,7 @@ class Scheduler:
         due = self._spool.next_due()
         if due is None:
             self._spilled = False
+            self._wake_at(now + LOOK_AGAIN_SECONDS)
             return
         if due > now:
             self._spilled = False
@@ -246,7 +268,7 @@ class Scheduler:
     async def _claim(self, now: float) -> None:
         try:
             claims = await self._spool.claim(self.owner, now, LEASE_SECONDS, CLAIM_BATCH)
-        except SpoolFault as error:
+        except Exception as error:  # of any kind: a queue that nobody looks at any more would be worse
             self._claiming = False
             self._observer.spool_failed("claim", error)
             self._wake_at(now + CLAIM_AGAIN_SECONDS)
@@ -290,6 +312,8 @@ class Scheduler:
     # -- to the courier ----------------------------------------------------------------------------
 
     def _enqueue(self, claim: Claim, now: float) -> None:
+        if self._stopping:
+            return  # it stays in the spool; the claim ends with the spool's own end
         work = _Work(claim)
         self._held_octets += work.octets
         self._works[claim.message.id] = work
@@ -310,7 +334,7 @@ class Scheduler:
             self._drive(state)
 
     def _nothing_due(self, work: _Work) -> None:
-        """A claim without a due recipient (its times changed meanwhile): give it back."""
+        """A claim of which nothing is to be done (its times changed meanwhile, or a person did): give it back."""
         message = work.claim.message
         state = MessageState.QUEUED if work.waiting else MessageState.FINISHED
         settlement = Settlement(message.id, work.claim.epoch, state=state, at=self._clock.now())
@@ -325,18 +349,26 @@ class Scheduler:
             work = job.work
             if work.forgotten:
                 work.open -= 1
-                self._let_go(work)
+                if not work.open and not work.reporting:
+                    # Else a claim that a settlement kept for this job would be renewed for ever.
+                    self._nothing_due(work)
                 continue
             state.active += 1
             self._spool.in_flight(work.claim.message.id)
-            self._courier.deliver(
-                work.claim,
-                job.recipients,
-                state.lane.name,
-                lambda delivery, job=job: self._done(job, state, delivery),  # type: ignore[misc]
-            )
+            try:
+                self._courier.deliver(
+                    work.claim,
+                    job.recipients,
+                    state.lane.name,
+                    lambda delivery, job=job: self._done(job, state, delivery),  # type: ignore[misc]
+                )
+            except Exception as error:
+                self._done(job, state, _our_fault(job, state.lane.name, self._clock.now(), error))
 
     def _done(self, job: _Job, state: _LaneState | None, delivery: Delivery) -> None:
+        if job.is_done:
+            return
+        job.is_done = True
         work = job.work
         claim = work.claim
         message = claim.message
@@ -368,11 +400,15 @@ class Scheduler:
 
     async def _report(self, work: _Work, attempt: Attempt, conclusion: Conclusion, hold: str) -> None:
         """Make the DSNs first: they are committed with the outcome that causes them."""
+        spawned: tuple[Acceptance, ...] = ()
         try:
             spawned = tuple(await self._reporter.report(work.claim, conclusion.reports))
-        except Exception as error:  # whatever it is: the outcome is settled, and the sender told later
-            self._observer.spool_failed("report", error)
-            spawned, conclusion = (), _without_reports(conclusion, self._clock.now())
+        except (Exception, asyncio.CancelledError) as error:
+            # Whatever it is, and also when the relay stops: the outcome is settled, and the sender told later.
+            self._observer.spool_failed("report", SpoolFault(str(error) or type(error).__name__))
+            waiting_before = _count_waiting(conclusion)
+            conclusion = _without_reports(conclusion, self._clock.now())
+            work.waiting += _count_waiting(conclusion) - waiting_before
         work.reporting -= 1
         self._settle(work, self._settlement(work, attempt, conclusion, hold, spawned))
         self._observer.concluded(work.claim, conclusion, hold)
@@ -404,49 +440,70 @@ class Scheduler:
 
     def _settle(self, work: _Work, settlement: Settlement) -> None:
         work.settling += 1
+        if work.settling > 1:
+            work.behind.append(settlement)
+        else:
+            self._hand_in(work, settlement)
+
+    def _hand_in(self, work: _Work, settlement: Settlement) -> None:
         if self._unsettled:
             self._unsettled.append((work, settlement))
         else:
-            self._submit([(work, settlement)])
+            self._submit(work, settlement)
 
-    def _submit(self, batch: list[tuple[_Work, Settlement]]) -> None:
-        future = self._spool.settle([settlement for _, settlement in batch])
-        future.add_done_callback(lambda done: self._settled(batch, done))
+    def _submit(self, work: _Work, settlement: Settlement) -> None:
+        try:
+            future = self._spool.settle((settlement,))
+        except Exception as error:
+            self._not_settled(work, settlement, error)
+        else:
+            future.add_done_callback(lambda done: self._settled(work, settlement, done))
 
-    def _settled(self, batch: list[tuple[_Work, Settlement]], future: asyncio.Future[Sequence[bool]]) -> None:
+    def _settled(self, work: _Work, settlement: Settlement, future: asyncio.Future[Sequence[bool]]) -> None:
         if future.cancelled():
             return
         error = future.exception()
         if error is not None:
-            fault = error if isinstance(error, Exception) else SpoolFault(str(error))
-            self._observer.spool_failed("settle", fault)
-            if not self._unsettled:
-                asyncio.get_running_loop().call_later(SETTLE_AGAIN_SECONDS, self._settle_again)
-            self._unsettled.extend(batch)
+            self._not_settled(work, settlement, error)
             return
-        for work, settlement in batch:
-            work.settling -= 1
-            for recipient in settlement.recipients:
-                if recipient.next_at:
-                    self._wake_at(recipient.next_at)
-            if settlement.spawned:
-                self.kick()
-            self._let_go(work)
+        work.settling -= 1
+        if work.behind:
+            self._hand_in(work, work.behind.popleft())
+        for recipient in settlement.recipients:
+            if recipient.next_at:
+                self._wake_at(recipient.next_at)
+        if settlement.spawned:
+            self.kick()
+        self._let_go(work)
+
+    def _not_settled(self, work: _Work, settlement: Settlement, error: BaseException) -> None:
+        self._observer.spool_failed(
+            "settle", error if isinstance(error, Exception) else SpoolFault(str(error))
+        )
+        self._unsettled.append((work, settlement))
+        if self._settle_timer is None:
+            again = asyncio.get_running_loop().call_later(SETTLE_AGAIN_SECONDS, self._settle_again)
+            self._settle_timer = again
 
     def _settle_again(self) -> None:
-        """The disk refused: everything that was decided since, in its order, in one batch."""
+        """The disk refused: everything that was decided since, in its order. Each by itself: one may be to blame."""
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
+            self._settle_timer = None
         batch = self._unsettled
         self._unsettled = []
-        self._submit(batch)
+        for work, settlement in batch:
+            self._submit(work, settlement)
 
     def _let_go(self, work: _Work) -> None:
         """Drop a work that has nothing out any more."""
         if work.open or work.reporting or work.settling:
             return
         id = work.claim.message.id
+        self._held_octets -= work.octets
+        work.octets = 0
         if self._works.get(id) is work:
             del self._works[id]
-            self._held_octets -= work.octets
             self._spool.landed(id)
         if self._stopping and not any(w.open or w.reporting or w.settling for w in self._works.values()):
             self._idle.set()
@@ -466,13 +523,14 @@ def _in_memory(claim: Claim) -> int:
 
 
 def _without_reports(conclusion: Conclusion, now: float) -> Conclusion:
-    """The reports could not be made: failed recipients wait a little, so that their sender is told later."""
-    put_back = {
-        recipient.index
-        for report in conclusion.reports
-        if report.kind is ReportKind.FAILURE
-        for recipient in report.recipients
-    }
+    """The reports could not be made: failed recipients wait a little, so that their sender is told later.
+
+    A notice of delay is due again at the next outcome. A report of success is all that can be lost.
+    """
+    put_back, untold = (
+        {r.index for report in conclusion.reports if report.kind is kind for r in report.recipients}
+        for kind in (ReportKind.FAILURE, ReportKind.DELAY)
+    )
     recipients = tuple(
         msgspec.structs.replace(
             recipient,
@@ -481,6 +539,8 @@ def _without_reports(conclusion: Conclusion, now: float) -> Conclusion:
             last=_deferred(recipient.last),
         )
         if recipient.index in put_back
+        else msgspec.structs.replace(recipient, delay_reported=False)
+        if recipient.index in untold
         else recipient
         for recipient in conclusion.recipients
     )
@@ -490,3 +550,14 @@ def _without_reports(conclusion: Conclusion, now: float) -> Conclusion:
 
 def _deferred(outcome: Outcome | None) -> Outcome | None:
     return None if outcome is None else msgspec.structs.replace(outcome, result=Result.DEFERRED)
+
+
+def _count_waiting(conclusion: Conclusion) -> int:
+    return sum(recipient.status is RecipientStatus.WAITING for recipient in conclusion.recipients)
+
+
+def _our_fault(job: _Job, route: str, now: float, error: Exception) -> Delivery:
+    """The courier itself failed."""
+    words = f"a fault of ours: {type(error).__name__}: {error}"
+    outcome = Outcome(Result.DEFERRED, Stage.LOCAL, words, status="4.3.0")
+    return Delivery(Attempt(now, now, "", route, "", tuple((r.index, outcome) for r in job.recipients)))
