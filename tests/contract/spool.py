@@ -97,7 +97,7 @@ class SpoolContract(ABC):
     async def test_a_large_body_in_memory_is_taken_too(
         self, spool: Spool, clock: ManualClock, ids: IdSource
     ) -> None:
-        given = acceptance(ids.next(clock.now()), clock.now(), body=b"x" * 200_000)
+        given = acceptance(ids.next(clock.now()), clock.now(), body=b"x" * 300_000)
         await spool.accept([given])
         assert spool.content(given.id).octets() == given.arrival.octets()
 

@@ -14,7 +14,7 @@ import apsw
 
 from lonedot.spool import reading, schema
 from lonedot.spool.actions import Actions, Effects
-from lonedot.spool.bodies import FULL, fault_from
+from lonedot.spool.bodies import fault_from
 from lonedot.spool.claims import Claims, Held, waiting_of
 from lonedot.spool.disk import Checkpointed, Disk, Syncer
 from lonedot.spool.interface import MessageState, SpoolFault, SpoolFull
@@ -412,10 +412,6 @@ def _fault(error: Exception) -> SpoolFault:
         return error
     if isinstance(error, OSError):
         return fault_from(error, "the log could not be synced")
-    if isinstance(error, apsw.FullError) or (getattr(error, "__cause__", None) and _is_full(error.__cause__)):
+    if isinstance(error, apsw.FullError):
         return SpoolFull(f"the disk is full: {error}")
     return SpoolFault(f"{type(error).__name__}: {error}")
-
-
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
