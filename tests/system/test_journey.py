@@ -221,7 +221,7 @@ async def test_an_altered_stored_message_is_held_and_never_sent(tmp_path: Path) 
             async with running_relay(tmp_path, toml) as relay:
                 port = relay.addresses["in"][1]
                 small = id_of(await asyncio.to_thread(send, port))
-                large = id_of(await asyncio.to_thread(send, port, MESSAGE + b"x" * 70 * 1000 + b"\r\n"))
+                large = id_of(await asyncio.to_thread(send, port, MESSAGE + (b"x" * 70 + b"\r\n") * 8000))
                 for id in (small, large):
                     await until(relay, id, lambda s: s.recipients[0].attempts == 1)
         body = next((tmp_path / "spool").rglob("*.body"))
