@@ -303,22 +303,32 @@ class Acceptor:
             lease_until=self._handover.lease_until() if owned else 0.0,
             key=key,
         )
-        future = self.spool.accept((acceptance,))
-        future.add_done_callback(lambda f: self._committed(acceptance, f, owned, done))
+        try:
+            future = self.spool.accept((acceptance,))
+        except Exception as error:  # our own fault: nothing was promised, and the client must hear so
+            self._not_committed(error, done)
+        else:
+            future.add_done_callback(lambda f: self._committed(acceptance, f, owned, done))
 
     def _committed(
         self, acceptance: Acceptance, future: asyncio.Future[None], owned: bool, done: Done
     ) -> None:
         error = future.exception() if not future.cancelled() else SpoolFault("the relay is stopping")
         if error is not None:
-            fault = error if isinstance(error, SpoolFault) else SpoolFault(str(error))
-            self._observer.spool_failed("accept", fault)
-            done(Verdict(DISK_FULL if isinstance(fault, SpoolFull) else DISK_FAULT, False))
+            self._not_committed(error, done)
             return
         self._observer.accepted(acceptance)
         done(Verdict(Reply(250, "2.0.0", (b"Ok: queued as " + acceptance.id.encode(),)), True))
         if owned:
             self._handover.offer(Claim(_stored(acceptance), 1, acceptance.arrival))
+
+    def _not_committed(self, error: BaseException, done: Done) -> None:
+        if isinstance(error, SpoolFault):
+            fault = error
+        else:
+            fault = SpoolFault(f"{type(error).__name__}: {error}")
+        self._observer.spool_failed("accept", fault)
+        done(Verdict(DISK_FULL if isinstance(fault, SpoolFull) else DISK_FAULT, False))
 
 
 def _on_the_wire(words: str) -> bytes:

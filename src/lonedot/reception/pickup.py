@@ -6,6 +6,9 @@ States of a file, and what a crash in each means:
 2. in `.taking`: ours (an atomic rename). After a crash it is found there and goes on from here;
 3. committed, with a key made of its name, inode and time: after a crash the key says so, and the file is only removed;
 4. refused for good: moved to Badmail with the reason. Refused for now: stays in `.taking` and is tried again.
+
+One file that cannot be taken, whatever is wrong with it, never keeps the others from being taken. Names are what
+programs make them: any octets; what is shown and stored of a name is always text.
 """
 
 from __future__ import annotations
@@ -24,11 +27,11 @@ import msgspec
 
 from lonedot.message.door import DoorPolicy, LineEnds, LongLines
 from lonedot.message.edits import Edit
-from lonedot.message.intake import HeadTooLarge, Intake
+from lonedot.message.intake import Arrived, HeadTooLarge, Intake
 from lonedot.reception.acceptance import Acceptor, Verdict
-from lonedot.reception.pickup_envelope import PickupFault, read_start
+from lonedot.reception.pickup_envelope import PickupFault, PickupStart, read_start
 from lonedot.spool.badmail import file_badmail
-from lonedot.spool.interface import BodyWriter, Facts, SpoolFault
+from lonedot.spool.interface import BodyWriter, Facts
 from lonedot.terms.address import Address
 from lonedot.terms.ids import MessageId, SessionId
 
@@ -37,6 +40,8 @@ __all__ = ["PickupFolder", "PickupObserver"]
 START_OCTETS = 256 * 1024
 CHUNK = 256 * 1024
 TRY_AGAIN_SECONDS = 60.0
+NAME_LIMIT = 200
+"""Octets of a name that are kept: with what is put before it, it must still be a file name."""
 IGNORED_SUFFIXES = (".part", ".tmp", ".temp", "~")
 
 
@@ -130,38 +135,35 @@ class PickupFolder:
             now[entry.name] = _File(entry.name, status.st_ino, status.st_size, status.st_mtime_ns)
         for name, file in now.items():
             if file.size and self._seen.get(name) == file and not _is_being_written(self.folder / name):
-                target = self._taking / f"{file.inode:x}-{name}"
-                with contextlib.suppress(FileNotFoundError):
-                    (self.folder / name).rename(target)
+                kept = os.fsdecode(os.fsencode(name)[-NAME_LIMIT:])
+                with contextlib.suppress(OSError):  # gone, or not ours to move: the others go on
+                    (self.folder / name).rename(self._taking / f"{file.inode:x}-{kept}")
         self._seen = now
         return sorted(
             entry.name for entry in os.scandir(self._taking) if entry.is_file(follow_symlinks=False)
         )
 
     async def _submit(self, name: str) -> None:
+        """One file of `.taking`."""
         path = self._taking / name
         try:
-            status = path.stat()
+            await self._submit_file(path, name)
         except FileNotFoundError:
-            return
-        key = hashlib.sha256(
-            f"{name}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}".encode()
-        ).digest()
-        if self._acceptor.spool.has_key(key):
-            path.unlink(missing_ok=True)
-            return
-        try:
-            verdict, id = await self._accept(path, name, key)
+            self._later.pop(name, None)
         except PickupFault as fault:
             await self._give_up(path, name, str(fault))
+        except Exception as error:  # the disk, the spool, or a fault of ours: never the end of Pickup
+            self._put_off(name, str(error) or type(error).__name__)
+
+    async def _submit_file(self, path: Path, name: str) -> None:
+        key = _key_of(path, name)
+        if self._acceptor.spool.has_key(key):
+            self._remove(path, name)
             return
-        except (SpoolFault, OSError) as error:
-            self._put_off(name, str(error))
-            return
+        verdict, id = await self._accept(path, name, key)
         if verdict.accepted:
-            path.unlink(missing_ok=True)
-            self._later.pop(name, None)
-            self._observer.taken(name, id)
+            self._remove(path, name)
+            self._observer.taken(shown_name(name), id)
         elif verdict.reply.is_permanent:
             await self._give_up(path, name, verdict.reply.text)
         else:
@@ -170,11 +172,52 @@ class PickupFolder:
     async def _accept(self, path: Path, name: str, key: bytes) -> tuple[Verdict, MessageId]:
         loop = asyncio.get_running_loop()
         id = self._acceptor.new_id()
-        writer: list[BodyWriter] = []
+        writers: list[BodyWriter] = []
+        try:
+            begin, arrived = await self._read(path, id, writers)
+            facts = Facts(
+                source="pickup",
+                session=SessionId(id),
+                listener="pickup",
+                client=shown_name(name).partition("-")[2],
+                protocol="local",
+                trusted=True,
+                revision=self._revision,
+            )
+            policy = DoorPolicy(LineEnds.NORMALIZE, LongLines.ENCODE, add_missing=True)
+            future: asyncio.Future[Verdict] = loop.create_future()
+            self._acceptor.accept(
+                id,
+                begin.envelope,
+                facts,
+                arrived,
+                policy,
+                future.set_result,
+                key,
+                edits=(Edit.remove_field("Bcc"),),
+            )
+            verdict = await future
+        except Exception:
+            _discard(writers)
+            raise
+        if not verdict.accepted:
+            _discard(writers)
+        return verdict, id
+
+    async def _read(
+        self, path: Path, id: MessageId, writers: list[BodyWriter]
+    ) -> tuple[PickupStart, Arrived]:
+        """Take the file in; `writers` gets the body writer when there is one.
+
+        Raises:
+            PickupFault: the file cannot be sent.
+            OSError, SpoolFault: it cannot be read, or stored, now.
+        """
+        loop = asyncio.get_running_loop()
 
         def open_body() -> BodyWriter:
-            writer.append(self._acceptor.spool.body_writer(id))
-            return writer[0]
+            writers.append(self._acceptor.spool.body_writer(id))
+            return writers[0]
 
         intake = Intake(open_body)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -194,45 +237,21 @@ class PickupFolder:
                 while chunk:
                     intake.feed(chunk)
                     chunk = await loop.run_in_executor(None, file.read, CHUNK)
-                arrived = intake.finish()
+                return begin, intake.finish()
             except HeadTooLarge as error:
-                _discard(writer)
                 raise PickupFault(str(error)) from error
-            except SpoolFault:
-                _discard(writer)
-                raise
-        facts = Facts(
-            source="pickup",
-            session=SessionId(id),
-            listener="pickup",
-            client=name.partition("-")[2],
-            protocol="local",
-            trusted=True,
-            revision=self._revision,
-        )
-        policy = DoorPolicy(LineEnds.NORMALIZE, LongLines.ENCODE, add_missing=True)
-        future: asyncio.Future[Verdict] = loop.create_future()
-        self._acceptor.accept(
-            id,
-            begin.envelope,
-            facts,
-            arrived,
-            policy,
-            future.set_result,
-            key,
-            edits=(Edit.remove_field("Bcc"),),
-        )
-        verdict = await future
-        if not verdict.accepted:
-            _discard(writer)
-        return verdict, id
+
+    def _remove(self, path: Path, name: str) -> None:
+        path.unlink(missing_ok=True)
+        self._later.pop(name, None)
 
     def _put_off(self, name: str, words: str) -> None:
         self._later[name] = self._acceptor.clock.monotonic() + TRY_AGAIN_SECONDS
-        self._observer.refused(name, words, for_good=False)
+        self._observer.refused(shown_name(name), words, for_good=False)
 
     async def _give_up(self, path: Path, name: str, words: str) -> None:
         """To Badmail; the file leaves `.taking` only when it is safe there."""
+        shown = shown_name(name)
 
         def move() -> None:
             with path.open("rb") as file:
@@ -241,7 +260,7 @@ class PickupFolder:
                     f"pickup-{name}",
                     iter(lambda: file.read(CHUNK), b""),
                     words,
-                    {"source": "pickup", "file": name},
+                    {"source": "pickup", "file": shown},
                 )
             path.unlink(missing_ok=True)
 
@@ -250,7 +269,20 @@ class PickupFolder:
         except OSError as error:
             self._put_off(name, f"{words}; and Badmail cannot be written: {error}")
             return
-        self._observer.refused(name, words, for_good=True)
+        self._later.pop(name, None)
+        self._observer.refused(shown, words, for_good=True)
+
+
+def _key_of(path: Path, name: str) -> bytes:
+    """What tells this file, as it is, from every other."""
+    status = path.stat()
+    what = b"\0%d\0%d\0%d" % (status.st_ino, status.st_size, status.st_mtime_ns)
+    return hashlib.sha256(os.fsencode(name) + what).digest()
+
+
+def shown_name(name: str) -> str:
+    """A file name as text that can be written down: octets that are no UTF-8 become escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _discard(writers: list[BodyWriter]) -> None:

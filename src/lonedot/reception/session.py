@@ -45,6 +45,8 @@ __all__ = ["Host", "Session", "Transcript"]
 
 PAUSE_AT = 256 * 1024
 """Octets read ahead while a decision is open; beyond it reading pauses."""
+CLOSE_SECONDS = 30.0
+"""So long a client may take to read its last replies; then the connection is cut."""
 
 OK = reply(250, "2.1.0", "Ok")
 RECIPIENT_OK = reply(250, "2.1.5", "Ok")
@@ -59,7 +61,7 @@ DISK_FULL_AT_MAIL = reply(452, "4.3.1", "Not enough room on the disk; try again 
 STOPPING = reply(421, "4.3.2", "The relay is stopping; try again later")
 IDLE = reply(421, "4.4.2", "Nothing heard for too long; closing")
 LONG_SESSION = reply(421, "4.4.2", "The session has lasted too long; closing")
-OUR_FAULT = reply(451, "4.3.0", "A fault of ours; try again later")
+OUR_FAULT = reply(421, "4.3.0", "A fault of ours; closing")
 
 
 class Transcript(Protocol):
@@ -163,9 +165,14 @@ class Session(asyncio.Protocol):
         self._transcript: Transcript | None = None
         self._busy = False
         """A decision is out (commit, handshake): events wait."""
+        self._advancing = False
+        """Events are being handled: an answer that is there at once is taken up by the loop that asked."""
         self._early: list[bytes] | None = None
         self._paused = False
+        self._choked = False
+        """The client does not read its replies."""
         self._closing = False
+        self._lost = False
         self._is_half_closed = False
         self._in_content = False
         self._facts: Facts | None = None
@@ -209,12 +216,13 @@ class Session(asyncio.Protocol):
         machine.feed(data)
         if not self._busy:
             self._advance()
-        elif machine.buffered > PAUSE_AT and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        elif machine.buffered > PAUSE_AT:
+            self._pause()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
+        if self._lost:
+            return
+        self._lost = self._closing = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -236,18 +244,20 @@ class Session(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """A client that does not read its replies gets no more commands answered."""
-        if self._transport is not None and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        self._choked = True
+        self._pause()
 
     def resume_writing(self) -> None:
-        self._resume()
+        self._choked = False
+        if not self._busy:
+            self._resume()
 
     # -- events ------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Handle events until one has to wait or no more are there, then write all answers at once."""
         next_event = self._machine.next_event
+        self._advancing = True
         try:
             while not self._busy and not self._closing:
                 event = next_event()
@@ -256,11 +266,13 @@ class Session(asyncio.Protocol):
                 _HANDLERS[type(event)](self, event)
         except Exception as error:  # our own fault must not lose the client's message: 4xx, never silence
             self.host.noted(self, "session.fault", f"{type(error).__name__}: {error}")
-            self._machine.fail(reply(421, "4.3.0", "A fault of ours; closing"))
+            self._machine.fail(OUR_FAULT)
             self._flush()
             self._drop()
             self._end()
             return
+        finally:
+            self._advancing = False
         self._flush()
 
     def _flush(self) -> None:
@@ -281,16 +293,28 @@ class Session(asyncio.Protocol):
     def _respond(self, answer: Reply) -> None:
         self._machine.respond(answer)
 
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
     def _resume(self) -> None:
-        if self._paused and self._transport is not None:
+        if self._paused and not self._choked and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
 
     def _end(self) -> None:
-        """Close after what was written has gone out."""
+        """Close after what was written has gone out; a client that does not read it is not waited for for ever."""
         self._closing = True
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        transport.close()
+        if transport.get_write_buffer_size():
+            self._timer = self._loop.call_later(CLOSE_SECONDS, transport.abort)
 
     def _on_greeted(self, event: Greeted) -> None:
         self.helo = event.name.decode("utf-8", "backslashreplace")
@@ -369,8 +393,13 @@ class Session(asyncio.Protocol):
     def _fail_content(self, transaction: _Transaction, answer: Reply) -> None:
         """Keep reading to the end of data; it gets this answer."""
         transaction.failure = answer
+        if transaction.intake is not None:
+            transaction.intake.discard()
         if transaction.writer is not None:
             transaction.writer.discard()
+        if transaction.held:
+            self.host.give_memory(transaction.held)
+            transaction.held = 0
 
     def _on_content_ended(self, event: ContentEnded) -> None:
         self._in_content = False
@@ -423,6 +452,8 @@ class Session(asyncio.Protocol):
         if self._transport is None:
             return
         self._respond(verdict.reply)
+        if self._advancing:
+            return
         self._advance()
         self._resume()
         if self._is_half_closed and not self._busy and not self._closing:
@@ -511,10 +542,10 @@ class Session(asyncio.Protocol):
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self.host.noted(self, "tls.failed", f"{type(error).__name__}: {error}")
-            transport.abort()
+            self._cut(transport)
             return
         if secured is None or self._closing:
-            transport.abort()
+            self._cut(transport)
             return
         self._transport = secured
         self.tls = _tls_words(secured)
@@ -524,6 +555,11 @@ class Session(asyncio.Protocol):
         self._early = None
         self._busy = False
         self._advance()
+
+    def _cut(self, transport: asyncio.Transport) -> None:
+        """End it during the handshake, when a connection that breaks is not told to us."""
+        transport.abort()
+        self.connection_lost(None)
 
     # -- time --------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Rules a change here must keep:
 1. A sink's edits are applied here and nowhere else; what is applied passed the guard, or is the repair of it.
 2. Every sink that was called has an entry, also when it changed nothing, was undone, or failed.
-3. An entry is atomic: its edits and its verdict stand or fall together.
+3. An entry is atomic: its edits and its verdict stand or fall together. A `Stop` whose edits were undone stops nothing,
+   or a damaged result would keep the scanner behind it from being asked. A `Hold` stands: nothing is lost by it.
 4. A sink that fails never loses a message: the binding's `on_error` decides, and the entry says what happened.
 """
 
@@ -34,6 +35,8 @@ from lonedot.terms.envelope import Envelope
 __all__ = ["Decision", "Dispatched", "dispatch"]
 
 _FAULTS = (Severity.DAMAGE, Severity.VIOLATION)
+WORDS_LIMIT = 500
+"""Signs of a sink's words that are kept."""
 
 
 class Decision(enum.Enum):
@@ -99,7 +102,9 @@ def dispatch(
                 )
             verdict = returned
             taken = _judge(binding, verdict, content, envelope)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a sink may also exit, or raise what only loops should see
             verdict = None
             taken = _failed(binding, error, content, envelope)
         took = time.perf_counter() - began
@@ -108,7 +113,7 @@ def dispatch(
         decision = taken.decision
         if decision is not Decision.ACCEPT:
             return Dispatched(decision, content, envelope, tuple(entries), taken.words, binding.name)
-        if isinstance(verdict, Stop):
+        if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
             break
     return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
 
@@ -120,16 +125,16 @@ def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envel
             # What would be stored could not be read again.
             raise TypeError(f"its words are {type(words).__name__}, not text")
         case Reject(words):
-            return _Taken(content, envelope, Action.REJECTED, words=words, decision=Decision.REJECT)
+            return _Taken(content, envelope, Action.REJECTED, words=_words(words), decision=Decision.REJECT)
         case Discard(words):
-            return _Taken(content, envelope, Action.UNCHANGED, words=words, decision=Decision.DISCARD)
+            return _Taken(content, envelope, Action.UNCHANGED, words=_words(words), decision=Decision.DISCARD)
         case Next(edits) | Stop(edits):
             return _take_edits(binding, tuple(edits), content, envelope)
         case Hold(words, edits):
             taken = _take_edits(binding, tuple(edits), content, envelope)
             if taken.decision is not Decision.ACCEPT:
                 return taken
-            return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words)
+            return msgspec.structs.replace(taken, decision=Decision.HOLD, words=_words(words))
 
 
 def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, envelope: Envelope) -> _Taken:
@@ -144,6 +149,8 @@ def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, 
     changes = lower(edits, content)
     after = apply_changes(content, changes)
     envelope_after = fold_envelope(envelope, changes)
+    if envelope.recipients and not envelope_after.recipients:
+        raise ValueError("removes every recipient: return Discard(words) when nobody is to get the message")
     findings = tuple(inspect(content, after, binding.effects, envelope, envelope_after))
     if undeclared and not any(finding.severity is Severity.VIOLATION for finding in findings):
         findings += (_undeclared(undeclared, binding),)
@@ -204,7 +211,11 @@ def _damaged(
 
 def _failed(binding: Binding, error: BaseException, content: Content, envelope: Envelope) -> _Taken:
     """The sink raised or returned nonsense."""
-    words = f"{binding.name} failed: {type(error).__name__}: {error}"[:500]
+    try:
+        said = str(error)
+    except Exception:
+        said = "(it cannot be shown)"
+    words = _words(f"{binding.name} failed: {type(error).__name__}: {said}")
     match binding.on_error:
         case OnError.SKIP:
             return _Taken(content, envelope, Action.SKIPPED, words=words)
@@ -214,6 +225,11 @@ def _failed(binding: Binding, error: BaseException, content: Content, envelope: 
             return _Taken(content, envelope, Action.REJECTED, words=words, decision=Decision.REJECT)
         case OnError.DEFER:
             return _Taken(content, envelope, Action.DEFERRED, words=words, decision=Decision.DEFER)
+
+
+def _words(text: str) -> str:
+    """A sink's words as they are kept: bounded, and such as can be written down (a lone surrogate cannot)."""
+    return text[:WORDS_LIMIT].encode("utf-8", "backslashreplace").decode()
 
 
 def _mends(binding: Binding) -> bool:
@@ -249,10 +265,13 @@ def _undeclared(effects: set[Effect], binding: Binding) -> Finding:
 
 
 def _tail(content: Content) -> bytes:
-    """The last 64 octets (of a large body only as much as its last chunk holds)."""
+    """The last 64 octets; empty when a stored body cannot be read any more."""
     last = content.head
-    for chunk in content.body.chunks():
-        last = (last + chunk)[-64:] if len(chunk) < 64 else chunk
+    try:
+        for chunk in content.body.chunks():
+            last = (last + chunk)[-64:] if len(chunk) < 64 else chunk
+    except (OSError, ValueError):
+        return b""
     return last[-64:]
 
 
