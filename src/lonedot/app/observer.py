@@ -37,12 +37,10 @@ _DETAILS = {"command.refused", "command.tolerated"}
 class RelayObserver:
     """Satisfies the observers that reception, acceptance, Pickup and the scheduler ask for."""
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, watchers: Sequence[Watcher]) -> None:
+        """`watchers` is asked anew each time, so it may grow."""
         self._events = events
-        self._watchers: list[Watcher] = []
-
-    def subscribe(self, watcher: Watcher) -> None:
-        self._watchers.append(watcher)
+        self._watchers = watchers
 
     def _tell(self, name: str, fields: Mapping[str, object]) -> None:
         for watcher in self._watchers:

@@ -146,9 +146,7 @@ class Relay:
         except (SpoolFault, OSError) as error:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
         self._tell_recovered(spool.recovered)
-        observer = RelayObserver(self.events)
-        for watcher in self._watchers:
-            observer.subscribe(watcher)
+        observer = RelayObserver(self.events, self._watchers)
         ids = IdSource(SHARD)
         sessions = IdSource(SHARD)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")

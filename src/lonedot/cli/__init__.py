@@ -31,7 +31,7 @@ class Lazy(NamedTuple):
 
 COMMANDS: dict[str, Lazy] = {
     "try": Lazy(
-        "lonedot.cli.try_:command", "No config: a relay, a strict receiver and a scan that a sink damages."
+        "lonedot.cli.trial:command", "No config: a relay, a strict receiver and a scan that a sink damages."
     ),
     "serve": Lazy("lonedot.cli.serve:command", "Run the relay."),
     "check": Lazy("lonedot.cli.check:command", "Name every fault of the configuration by its line."),

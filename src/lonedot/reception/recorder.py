@@ -13,7 +13,7 @@ import asyncio
 import enum
 import ssl
 from collections.abc import Callable
-from typing import assert_never
+from typing import assert_never, cast
 
 import msgspec
 
@@ -277,10 +277,9 @@ class _Session(asyncio.Protocol):
     # --- the connection ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         renewed = self._transport is not None
-        self._transport = transport
-        self._note_tls(transport)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
+        self._note_tls(self._transport)
         if renewed:
             return
         peer = transport.get_extra_info("peername")
