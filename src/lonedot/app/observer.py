@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from lonedot.evidence.events import EventKind, EventLog
-from lonedot.message.findings import Code, Severity
+from lonedot.message.findings import Severity
 from lonedot.message.ledger import Action, Entry
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.log import event, logs
 from lonedot.queue.plan import Conclusion
 from lonedot.queue.scheduler import Delivery
 from lonedot.reception.session import Session
-from lonedot.spool.interface import Acceptance, Claim, Facts, MessageState, RecipientStatus
+from lonedot.spool.interface import (
+    Acceptance,
+    Claim,
+    Facts,
+    MessageState,
+    RecipientState,
+    RecipientStatus,
+    SpoolFull,
+)
 from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
@@ -132,6 +140,9 @@ class RelayObserver:
     def attempted(self, claim: Claim, delivery: Delivery) -> None:
         attempt = delivery.attempt
         id = claim.message.id
+        if delivery.hold:
+            kind = EventKind.STORED_ALTERED if delivery.is_altered else EventKind.MESSAGE_HELD
+            self._events.append(kind, id, delivery.hold)
         outcomes = attempt.outcomes
         delivered = sum(outcome.result is Result.DELIVERED for _, outcome in outcomes)
         if delivered and logs(LogLevel.INFO):
@@ -169,30 +180,48 @@ class RelayObserver:
     def concluded(self, claim: Claim, conclusion: Conclusion, hold: str) -> None:
         id = claim.message.id
         for recipient in conclusion.recipients:
+            kind = _kind_of(recipient, claim.message.envelope.reverse_path.is_null)
             outcome = recipient.last
-            if outcome is None or recipient.status is RecipientStatus.DELIVERED:
-                continue
-            reply = outcome.reply.text if outcome.reply is not None else ""
-            fields = {"recipient": recipient.recipient.address.text, "reply": reply}
-            if recipient.status is RecipientStatus.EXPIRED:
-                self._events.append(EventKind.MESSAGE_EXPIRED, id, outcome.reason, **fields)
-            elif claim.message.envelope.reverse_path.is_null and recipient.status is RecipientStatus.FAILED:
-                self._events.append(EventKind.BOUNCED_TO_BADMAIL, id, outcome.reason, **fields)
-            elif recipient.status is RecipientStatus.FAILED:
-                self._events.append(EventKind.NEXT_HOP_REFUSED, id, outcome.reason, **fields)
-            elif outcome.stage is Stage.CONNECT and recipient.attempts == 1:
+            if kind is not None and outcome is not None:
                 self._events.append(
-                    EventKind.NEXT_HOP_UNREACHABLE, id, outcome.reason, next_hop=outcome.next_hop
+                    kind,
+                    id,
+                    outcome.reason,
+                    recipient=recipient.recipient.address.text,
+                    next_hop=outcome.next_hop,
+                    reply=outcome.reply.text if outcome.reply is not None else "",
                 )
-        if hold:
-            altered = Code.STORED_ALTERED.value in hold or "altered" in hold
-            kind = EventKind.STORED_ALTERED if altered else EventKind.MESSAGE_HELD
-            self._events.append(kind, id, hold)
         state = MessageState.HELD if hold else conclusion.state
         self._tell("message.settled", {"id": id, "state": state.value})
 
     def spool_failed(self, what: str, error: Exception) -> None:
-        self._events.append(EventKind.SPOOL_FAULT, "", f"{what}: {error}")
+        kind = EventKind.DISK_FULL if isinstance(error, SpoolFull) else EventKind.SPOOL_FAULT
+        self._events.append(kind, "", f"{what}: {error}")
+
+
+def _kind_of(recipient: RecipientState, has_null_sender: bool) -> EventKind | None:
+    """What the event log calls this; None for what is no news (delivered, or deferred as before)."""
+    outcome = recipient.last
+    match recipient.status:
+        case RecipientStatus.EXPIRED:
+            return EventKind.MESSAGE_EXPIRED
+        case RecipientStatus.FAILED:
+            return EventKind.BOUNCED_TO_BADMAIL if has_null_sender else EventKind.NEXT_HOP_REFUSED
+        case RecipientStatus.WAITING if outcome is not None:
+            if outcome.is_in_doubt:
+                return EventKind.DUPLICATE_POSSIBLE
+            return _FIRST_TIME.get(outcome.stage) if recipient.attempts == 1 else None
+        case _:
+            return None
+
+
+_FIRST_TIME = {
+    Stage.CONNECT: EventKind.NEXT_HOP_UNREACHABLE,
+    Stage.GREETING: EventKind.NEXT_HOP_UNREACHABLE,
+    Stage.STARTTLS: EventKind.TLS_REFUSED,
+    Stage.AUTH: EventKind.LOGIN_REFUSED,
+}
+"""Told at the first attempt of a message, not at each."""
 
 
 def _distinct(outcomes: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:

@@ -147,15 +147,15 @@ class Relay:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
         self._tell_recovered(spool.recovered)
         observer = RelayObserver(self.events, self._watchers)
+        # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
-        sessions = IdSource(SHARD)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
         self._courier = Courier(
             routes,
             SmarthostResolver(),
             self.transcripts,
             self.spool.content,
-            lambda: sessions.next(self.clock.now()),
+            lambda: ids.next(self.clock.now()),
             self.clock,
             self._executor,
         )
@@ -194,7 +194,7 @@ class Relay:
                 settings,
                 acceptor,
                 budget,
-                sessions,
+                ids,
                 self.transcripts.session,
                 has_route,
                 observer.session_noted,

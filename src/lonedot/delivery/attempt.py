@@ -441,7 +441,8 @@ class _Parcel:
                 outcome = classify_local(f"the next hop does not offer 8BITMIME, and {error}", "5.6.3")
                 self._settle_batch(outcome, later)
             case ContentDamaged() | StoredAltered() | FoldFault() | ValueError() | FileNotFoundError():
-                self._conclude(f"the stored octets are not those that were accepted: {error}", later)
+                words = f"the stored octets are not those that were accepted: {error}"
+                self._conclude(words, later, is_altered=True)
             case NotCanonical():
                 self._conclude(f"the message cannot be sent as it is: {error}", later)
             case SpoolFault() | OSError() | MemoryError():
@@ -455,7 +456,7 @@ class _Parcel:
         self._batches.popleft()
         self._next(later)
 
-    def _conclude(self, hold: str, later: bool) -> None:
+    def _conclude(self, hold: str, later: bool, is_altered: bool = False) -> None:
         self._batches.clear()
         attempt = Attempt(
             self._started_at,
@@ -468,7 +469,7 @@ class _Parcel:
             self._suffix,
             self._transcript,
         )
-        delivery = Delivery(attempt, hold)
+        delivery = Delivery(attempt, hold, is_altered)
         if later:
             self._courier.loop.call_soon(self._done, delivery)
         else:

@@ -145,7 +145,7 @@ def classify_fault(fault: Fault, next_hop: str) -> Outcome:
         return Outcome(Result.DEFERRED, Stage.LOCAL, fault.words, None, next_hop, "4.3.0")
     if fault.end_written:
         words = f"{fault.words}, behind the end of data: it may have taken the message, so a second copy is possible"
-        return Outcome(Result.DEFERRED, Stage.CONTENT, words, None, next_hop, "4.4.2")
+        return Outcome(Result.DEFERRED, Stage.CONTENT, words, None, next_hop, "4.4.2", is_in_doubt=True)
     return Outcome(Result.DEFERRED, fault.stage, fault.words, None, next_hop, "4.4.2")
 
 

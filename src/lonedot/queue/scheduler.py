@@ -65,6 +65,8 @@ class Delivery(msgspec.Struct, frozen=True):
     attempt: Attempt
     hold: str = ""
     """Not empty: the message is to be held, and why (its octets cannot be sent)."""
+    is_altered: bool = False
+    """Held because the stored octets are not those that were accepted."""
 
 
 class Courier(Protocol):

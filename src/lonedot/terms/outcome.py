@@ -51,3 +51,5 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """`host[address]:port`, empty when none was chosen."""
     status: str = ""
     """Enhanced status code for the DSN (`5.1.1`); the remote's when it gave one, else ours."""
+    is_in_doubt: bool = False
+    """The end of data went out and no reply came: the next hop may have taken the message, and will get it again."""
