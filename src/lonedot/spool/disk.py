@@ -102,6 +102,11 @@ class Checkpointed(msgspec.Struct, frozen=True):
 class Syncer(Protocol):
     """Makes things durable without stopping the loop. Answers on the loop, never inside the call."""
 
+    @property
+    def has_ended(self) -> bool:
+        """It cannot be used any more; whoever waited has been told."""
+        ...
+
     def sync_log(self, done: Callable[[OSError | None], None]) -> None:
         """Sync the log of the database. One at a time."""
         ...
@@ -205,7 +210,7 @@ class InlineSyncer:
         self._database = database
         self._log = database.with_name(database.name + "-wal")
         self._soon = soon
-        self._closed = False
+        self.has_ended = False
 
     def sync_log(self, done: Callable[[OSError | None], None]) -> None:
         error: OSError | None = None
@@ -239,11 +244,11 @@ class InlineSyncer:
 
     def close(self) -> None:
         """Nobody who waits is answered any more."""
-        self._closed = True
+        self.has_ended = True
 
     def _answer(self, done: Callable[[Answer], None], answer: Answer) -> None:
         def tell() -> None:
-            if not self._closed:
+            if not self.has_ended:
                 done(answer)
 
         self._soon(tell)

@@ -151,6 +151,7 @@ class SqliteSpool:
     def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
         bodies: list[Path] = []
+        made: list[Path] = []
         messages: list[NewMessage] = []
         keys: list[bytes] = []
         try:
@@ -159,11 +160,12 @@ class SqliteSpool:
                     if given.key in self._keys or given.key in keys or self.has_key(given.key):
                         raise KeyUsed(given.id)
                     keys.append(given.key)
-                messages.append(self._prepare.message(self._in_place(given, bodies)))
+                messages.append(self._prepare.message(self._in_place(given, bodies, made)))
             work = Accepting(future, messages)
             if not self._room.has(work.size):
                 raise SpoolFull("less room on the disk than the reserve")
         except (SpoolFault, KeyUsed) as error:
+            self._writer.remove(made)
             future.set_exception(error)
             return future
         if keys:
@@ -172,8 +174,11 @@ class SqliteSpool:
         self._writer.submit(work, bodies)
         return future
 
-    def _in_place(self, given: Acceptance, bodies: list[Path]) -> Acceptance:
-        """With a body that is too large for the database in a file, which is added to `bodies`."""
+    def _in_place(self, given: Acceptance, bodies: list[Path], made: list[Path]) -> Acceptance:
+        """With a body that is too large for the database in a file.
+
+        `bodies` takes every body file, `made` those that were written here.
+        """
         body = given.arrival.body
         if isinstance(body, FileBody):
             bodies.append(body.path)
@@ -187,6 +192,7 @@ class SqliteSpool:
                 writer.discard()
                 raise
             bodies.append(file.path)
+            made.append(file.path)
             arrival = msgspec.structs.replace(given.arrival, body=file)
             return msgspec.structs.replace(given, arrival=arrival)
         return given
@@ -194,14 +200,16 @@ class SqliteSpool:
     def settle(self, batch: Sequence[Settlement]) -> asyncio.Future[Sequence[bool]]:
         future: asyncio.Future[Sequence[bool]] = self._loop.create_future()
         bodies: list[Path] = []
+        made: list[Path] = []
         try:
             prepared = [
                 self._prepare.settlement(
-                    settlement, [self._in_place(spawned, bodies) for spawned in settlement.spawned]
+                    settlement, [self._in_place(spawned, bodies, made) for spawned in settlement.spawned]
                 )
                 for settlement in batch
             ]
         except SpoolFault as error:
+            self._writer.remove(made)
             future.set_exception(error)
             return future
         self._writer.submit(Settling(future, prepared), bodies)
@@ -227,8 +235,8 @@ class SqliteSpool:
         if self._due_at != self._writer.commits:
             try:
                 self._due = reading.first_due(self._reader())
-            except SpoolFault:
-                return None
+            except (SpoolFault, apsw.Error):
+                return self._clock.now()  # whoever claims now is told what is wrong
             self._due_at = self._writer.commits
         now = self._clock.now()
         if self._claims.ended(now):
@@ -372,7 +380,9 @@ def open_spool(
     return SqliteSpool(paths, shard, clock, policy or Policy(), disk or RealDisk(), notice)
 
 
-def open_offline(paths: SpoolPaths, clock: Clock, *, shard: int = 0) -> SqliteSpool:
+def open_offline(
+    paths: SpoolPaths, clock: Clock, keep_content: KeepContent = KeepContent.DAMAGED, *, shard: int = 0
+) -> SqliteSpool:
     """Open a shard for a command while the relay is down: with its lock, and without a process beside it.
 
     Raises:
@@ -381,4 +391,5 @@ def open_offline(paths: SpoolPaths, clock: Clock, *, shard: int = 0) -> SqliteSp
     """
     if not (paths.shard(shard) / "queue.db").exists():
         raise SpoolFault(f"there is no spool at {paths.root}")
-    return SqliteSpool(paths, shard, clock, Policy(inline_sync=True), RealDisk(), _ignore)
+    policy = Policy(keep_content, inline_sync=True)
+    return SqliteSpool(paths, shard, clock, policy, RealDisk(), _ignore)

@@ -45,7 +45,7 @@ class ProcessSyncer:
         self._log_done: Callable[[OSError | None], None] | None = None
         self._bodies_done: dict[int, Callable[[OSError | None], None]] = {}
         self._checkpoint_done: dict[int, Callable[[Checkpointed], None]] = {}
-        self._ended = False
+        self.has_ended = False
         self._loop.add_reader(ours, self._read)
 
     def sync_log(self, done: Callable[[OSError | None], None]) -> None:
@@ -71,13 +71,13 @@ class ProcessSyncer:
         self._checkpoint_done.clear()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
-        if not self._ended and self._unsent:
+        if not self.has_ended and self._unsent:
             self._socket.settimeout(END_SECONDS)
             try:
                 self._socket.sendall(self._unsent)
             except OSError:
                 pass
-        self._ended = True
+        self.has_ended = True
         self._socket.close()
         try:
             self._process.wait(END_SECONDS)
@@ -96,7 +96,7 @@ class ProcessSyncer:
         return self._number
 
     def _send(self, line: bytes) -> None:
-        if self._ended:
+        if self.has_ended:
             self._loop.call_soon(self._fail)
             return
         if not self._unsent:
@@ -129,7 +129,7 @@ class ProcessSyncer:
         except OSError:
             received = b""
         if not received:
-            self._ended = True
+            self.has_ended = True
             self._loop.remove_reader(self._socket)
             self._fail()
             return

@@ -153,13 +153,25 @@ class Writer:
         if not bodies:
             self._enqueue(work)
             return
-        assert self._syncer is not None
         self._bodies_sent[work] = bodies
-        self._syncer.sync_bodies(bodies, lambda error: self._bodies_synced(work, error))
+        self._living_syncer().sync_bodies(bodies, lambda error: self._bodies_synced(work, error))
 
     def remove(self, paths: list[Path]) -> None:
+        """Remove body files; those that stay are removed at the next opening."""
         if self._syncer is not None:
             self._syncer.remove(paths)
+
+    def _living_syncer(self) -> Syncer:
+        """Another one when it has died while nobody waited for the log."""
+        assert self._syncer is not None
+        if self._syncer.has_ended and self._sent is None:
+            self._notice("the process that syncs has ended; another is started")
+            self._syncer.close()
+            try:
+                self._syncer = self._make_syncer()
+            except OSError as error:
+                self._notice(f"it cannot be started: {error}")  # the dead one fails whoever asks it
+        return self._syncer
 
     # -- group commit --------------------------------------------------------------------------------
 
@@ -221,7 +233,7 @@ class Writer:
 
     def _commit(self, batch: list[Work]) -> None:
         connection = self.connection
-        assert connection is not None and self._syncer is not None
+        assert connection is not None
         transaction = Transaction(connection, self._claims)
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -235,8 +247,9 @@ class Writer:
             return
         self._number += 1
         self.commits += 1
+        syncer = self._living_syncer()
         self._sent = batch, transaction
-        self._syncer.sync_log(self._synced)
+        syncer.sync_log(self._synced)
 
     def _synced(self, error: OSError | None) -> None:
         assert self._sent is not None
@@ -262,9 +275,8 @@ class Writer:
     # -- checkpoints ---------------------------------------------------------------------------------
 
     def _order_checkpoint(self) -> None:
-        assert self._syncer is not None
         self._checkpoint_from = self._log_pages
-        self._syncer.checkpoint(self._checkpointed)
+        self._living_syncer().checkpoint(self._checkpointed)
 
     def _checkpointed(self, result: Checkpointed) -> None:
         pages, self._checkpoint_from = self._checkpoint_from, -1
