@@ -225,12 +225,13 @@ class Acceptor:
         self._observer.sunk(id, dispatched.entries)
         entries = (*before, *dispatched.entries)
         words = dispatched.words
+        named = words if words.startswith(dispatched.binding) else f"{dispatched.binding}: {words}"
         match dispatched.decision:
             case Decision.REJECT:
                 answer = Reply(550, "5.7.1", (_on_the_wire(words) or b"Refused",))
-                self._refuse(id, facts, envelope, answer, f"{dispatched.binding}: {words}", done)
+                self._refuse(id, facts, envelope, answer, named, done)
             case Decision.DEFER:
-                self._refuse(id, facts, envelope, SINK_FAULT, f"{dispatched.binding}: {words}", done)
+                self._refuse(id, facts, envelope, SINK_FAULT, named, done)
             case Decision.ACCEPT:
                 size = dispatched.content.size
                 self._commit(id, now, dispatched.envelope, facts, arrived, entries, size, done, key)
@@ -246,7 +247,7 @@ class Acceptor:
                     done,
                     key,
                     MessageState.HELD,
-                    f"{dispatched.binding}: {words}" if not words.startswith(dispatched.binding) else words,
+                    named,
                 )
             case Decision.DISCARD:
                 self._commit(
