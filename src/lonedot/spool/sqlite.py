@@ -117,7 +117,15 @@ class SqliteSpool:
             self._actions = Actions(self._claims, flight, self._bodies, keep_content)
             self._prepare = Preparer(self._bodies, keep_content)
             self._writer = writer = Writer(
-                database, disk, clock, self._claims, self._actions, self._room, make_syncer, notice
+                database,
+                disk,
+                clock,
+                self._claims,
+                self._actions,
+                self._bodies,
+                self._room,
+                make_syncer,
+                notice,
             )
             connection = writer.open()
             self.recovered = recovery.recover(connection, self._bodies, flight)

@@ -39,6 +39,7 @@ class Transaction:
 
     __slots__ = (
         "_attempts",
+        "_bodies",
         "_connection",
         "_contents",
         "_drops",
@@ -52,8 +53,9 @@ class Transaction:
         "effects",
     )
 
-    def __init__(self, connection: apsw.Connection, claims: Claims) -> None:
+    def __init__(self, connection: apsw.Connection, claims: Claims, bodies: Bodies) -> None:
         self._connection = connection
+        self._bodies = bodies
         self.claims = claims
         self.effects = Effects()
         self._messages: list[rows.Row] = []
@@ -119,7 +121,7 @@ class Transaction:
             if settlement.release and not held.keep:
                 self._drops.append((number,))
                 if held.file:
-                    effects.removals.append(outcome.body_path)
+                    effects.removals.append(self._bodies.path(settlement.id))
         owner: str | None = held.owner
         if settlement.release:
             self.claims.drop(number)
@@ -200,7 +202,7 @@ class NewMessage:
 class PreparedSettlement:
     """A settlement with its rows."""
 
-    __slots__ = ("attempt", "body_path", "entries", "keep", "number", "recipients", "settlement", "spawned")
+    __slots__ = ("attempt", "entries", "keep", "number", "recipients", "settlement", "spawned")
 
     settlement: Settlement
     number: int
@@ -209,7 +211,6 @@ class PreparedSettlement:
     entries: bytes | None
     keep: bool
     spawned: list[NewMessage]
-    body_path: Path
 
 
 class Preparer:
@@ -284,7 +285,6 @@ class Preparer:
             remarkable = remarkable or rows.is_remarkable(attempt.suffix)
         made.keep = self._keep_content(remarkable)
         made.spawned = [self.message(acceptance) for acceptance in spawned]
-        made.body_path = self._bodies.path(given.id)
         return made
 
 

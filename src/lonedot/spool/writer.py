@@ -14,7 +14,7 @@ import apsw
 
 from lonedot.spool import reading, schema
 from lonedot.spool.actions import Actions, Effects
-from lonedot.spool.bodies import fault_from
+from lonedot.spool.bodies import Bodies, fault_from
 from lonedot.spool.claims import Claims, Held, waiting_of
 from lonedot.spool.disk import Checkpointed, Disk, Syncer
 from lonedot.spool.interface import MessageState, SpoolFault, SpoolFull
@@ -41,6 +41,7 @@ class Writer:
         clock: Clock,
         claims: Claims,
         actions: Actions,
+        bodies: Bodies,
         room: Room,
         make_syncer: Callable[[], Syncer],
         notice: Callable[[str], None],
@@ -52,6 +53,7 @@ class Writer:
         self._clock = clock
         self._claims = claims
         self._actions = actions
+        self._bodies = bodies
         self._room = room
         self._make_syncer = make_syncer
         self._notice = notice
@@ -234,7 +236,7 @@ class Writer:
     def _commit(self, batch: list[Work]) -> None:
         connection = self.connection
         assert connection is not None
-        transaction = Transaction(connection, self._claims)
+        transaction = Transaction(connection, self._claims, self._bodies)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for work in batch:
