@@ -29,6 +29,8 @@ from lonedot.message.transforms.crlf import repaired
 
 __all__ = ["Reduced", "reduce"]
 
+_LOOKS = 2000
+"""Fields that are compared closely in one gap; what is left counts as replaced."""
 _SHAPE_FIELDS = frozenset({b"content-type", b"content-transfer-encoding", b"mime-version"})
 
 
@@ -102,7 +104,7 @@ def _differences(old: HeaderView, new: HeaderView) -> list[_Difference]:
                 _Difference(
                     place,
                     tuple(was[number] for number in some),
-                    tuple(_as_field(new.head[now[number].start : now[number].end]) for number in others),
+                    tuple(repaired(new.head[now[number].start : now[number].end]) for number in others),
                     tuple(now[number].name.lower() for number in others),
                 )
             )
@@ -113,20 +115,27 @@ def _rewritten(
     was: Sequence[Field], now: Sequence[Field], gone: range, come: range
 ) -> list[tuple[range, range]]:
     """Leave out of a gap the fields that were only written in another way, in their order."""
+    by_name: dict[bytes, list[int]] = {}
+    for there in come:
+        by_name.setdefault(now[there].name.lower(), []).append(there)
     gaps = []
     start, other = gone.start, come.start
+    looks = _LOOKS
     for here in gone:
-        for there in range(other, come.stop):
+        for there in by_name.get(was[here].name.lower(), ()):
+            if there < other:
+                continue
+            looks -= 1
+            if looks < 0:
+                break
             if is_same_field(was[here], now[there]):
                 gaps.append((range(start, here), range(other, there)))
                 start, other = here + 1, there + 1
                 break
+        if looks < 0:
+            break
     gaps.append((range(start, gone.stop), range(other, come.stop)))
     return [(some, others) for some, others in gaps if some or others]
-
-
-def _as_field(octets: bytes) -> bytes:
-    return repaired(octets)
 
 
 def _names_in(differences: list[_Difference]) -> set[bytes]:

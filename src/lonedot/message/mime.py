@@ -19,7 +19,7 @@ import msgspec
 
 from lonedot.message.content import Content, MemoryBody
 
-__all__ = ["HEADER_LIMIT", "Kind", "Part", "Structure", "walk"]
+__all__ = ["HEADER_LIMIT", "Kind", "MimePart", "Structure", "walk"]
 
 HEADER_LIMIT = 64 * 1024
 """Octets of a part's header section that are read."""
@@ -43,7 +43,7 @@ class Kind(enum.Enum):
     """A message/rfc822 whose content is walked too: its only child."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class MimePart(msgspec.Struct, frozen=True):
     """One entity (RFC 2045 §2.4)."""
 
     path: str
@@ -85,20 +85,20 @@ class Part(msgspec.Struct, frozen=True):
 class Structure(msgspec.Struct, frozen=True):
     """Every part in the order of the octets, the root first."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MimePart, ...]
     is_complete: bool
     """False when a bound was met: what lies behind is one undivided leaf."""
 
     @property
-    def root(self) -> Part:
+    def root(self) -> MimePart:
         return self.parts[0]
 
     @property
-    def unended(self) -> tuple[Part, ...]:
+    def unended(self) -> tuple[MimePart, ...]:
         """Multiparts without their closing delimiter."""
         return tuple(p for p in self.parts if p.kind is Kind.MULTIPART and not p.is_ended)
 
-    def ancestors(self, part: Part) -> Iterator[Part]:
+    def ancestors(self, part: MimePart) -> Iterator[MimePart]:
         """Those around a part, the nearest first."""
         while part.parent >= 0:
             part = self.parts[part.parent]
@@ -390,9 +390,9 @@ class _Walker:
         del self._path[keep:]
 
 
-def _freeze(entity: _Entity) -> Part:
+def _freeze(entity: _Entity) -> MimePart:
     header = entity.header
-    return Part(
+    return MimePart(
         path=entity.path,
         parent=entity.parent,
         depth=entity.depth,

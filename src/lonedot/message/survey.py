@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lonedot.message.content import Body
-from lonedot.message.mime import Part, Structure
+from lonedot.message.mime import MimePart, Structure
 from lonedot.message.profile import LINE_LIMIT
 
 __all__ = ["Region", "RegionKind", "Survey", "by_region", "regions_of", "survey"]
@@ -131,7 +131,7 @@ class _Probe:
         "region",
     )
 
-    def __init__(self, region: Region, part: Part, encodings: bool) -> None:
+    def __init__(self, region: Region, part: MimePart, encodings: bool) -> None:
         self.region = region
         self.eight_bit = self.long_line = self.mismatch = -1
         self._encoding = part.encoding or b"7bit" if encodings and region.kind is RegionKind.LEAF else None

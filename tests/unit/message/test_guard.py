@@ -14,8 +14,8 @@ from lonedot.message.intake import content_from
 from lonedot.message.measure import measured
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope, Recipient
+from tests.corpus.files import CORPUS, corpus
 from tests.unit.message.damage_vectors import DamageVector, load
-from tests.unit.message.test_mime import CORPUS, corpus
 
 HEADER = frozenset({Effect.HEADER})
 BODY = frozenset({Effect.BODY})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-import email
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +15,8 @@ from lonedot.message.intake import content_from
 from lonedot.message.measure import measure
 from lonedot.message.mime import MAX_DEPTH, MAX_PARTS, Kind, Structure, walk
 from lonedot.message.survey import RegionKind, by_region, regions_of, survey
+from tests.corpus.files import CORPUS, FILES, corpus, library_leaves, our_leaves
 from tests.corpus.messages import random_message
-
-CORPUS = Path(__file__).parents[2] / "corpus"
-FILES = sorted(CORPUS.glob("*.eml"))
-
-
-def corpus(name: str) -> Content:
-    return content_from((CORPUS / f"{name}.eml").read_bytes())
 
 
 def bodies(content: Content, structure: Structure) -> list[tuple[str, bytes]]:
@@ -169,34 +161,6 @@ def test_any_chunking_gives_the_same_structure(file: Path, size: int) -> None:
     assert walk(cut) == structure
     whole = {(r, f) for r, f in survey(content.body, structure, encodings=True).items()}
     assert {(r, f) for r, f in survey(cut.body, structure, encodings=True).items()} == whole
-
-
-def library_leaves(octets: bytes) -> list[bytes]:
-    """The decoded leaves, as the standard library reads them."""
-    message = email.message_from_bytes(octets)  # noqa: TID251 - the judge, not the relay
-    leaves = []
-    for part in message.walk():
-        if not part.is_multipart():
-            payload = part.get_payload(decode=True)
-            assert isinstance(payload, bytes)
-            leaves.append(payload)
-    return leaves
-
-
-def our_leaves(content: Content) -> list[bytes]:
-    structure = walk(content)
-    octets = content.body.octets()
-    leaves = []
-    for part in structure.parts:
-        if part.is_leaf:
-            text = octets[part.body_start : part.body_end]
-            match part.encoding:
-                case b"base64":
-                    text = binascii.a2b_base64(text)
-                case b"quoted-printable":
-                    text = binascii.a2b_qp(text)
-            leaves.append(text)
-    return leaves
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -25,7 +25,7 @@ from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.envelope import Recipient, Ret
 from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply
-from tests.unit.message.test_mime import corpus
+from tests.corpus.files import corpus
 
 NOW = 1_783_000_000.0
 REFUSED = Outcome(

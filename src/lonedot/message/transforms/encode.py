@@ -21,7 +21,7 @@ import msgspec
 
 from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody
 from lonedot.message.measure import measure, measure_body
-from lonedot.message.mime import Kind, Part, Structure, walk
+from lonedot.message.mime import Kind, MimePart, Structure, walk
 from lonedot.message.profile import LINE_LIMIT
 from lonedot.message.survey import Region, RegionKind, Survey, by_region, survey
 from lonedot.message.transforms.encode_body import (
@@ -173,7 +173,7 @@ class _Encoder:
             case _:
                 assert_never(region.kind)
 
-    def _encode_leaf(self, number: int, part: Part, found: Survey) -> _Action:
+    def _encode_leaf(self, number: int, part: MimePart, found: Survey) -> _Action:
         boundaries = tuple(outer.boundary for outer in self._structure.ancestors(part) if outer.boundary)
         if part.content_type.startswith(b"multipart/"):
             raise CannotEncode(
@@ -199,7 +199,7 @@ class _Encoder:
             self._versions.add(root)
         return _Action(_Kind.QUOTE, boundaries=boundaries) if is_text else _Action(_Kind.BASE64)
 
-    def _relabel(self, composites: list[Part]) -> None:
+    def _relabel(self, composites: list[MimePart]) -> None:
         """What held 8-bit octets and is declared so holds none any more (RFC 2045 §6.4)."""
         if self._seven_bit:
             for part in composites:

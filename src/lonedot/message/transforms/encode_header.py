@@ -157,12 +157,13 @@ def _encoded_words(octets: bytes) -> list[bytes]:
     except UnicodeDecodeError:
         charset = _CHARSET_UNKNOWN
     words = []
-    while octets:
-        cut = min(_WORD_ROOM, len(octets))
+    start = 0
+    while start < len(octets):
+        cut = min(start + _WORD_ROOM, len(octets))
         while charset == b"utf-8" and cut < len(octets) and octets[cut] & 0xC0 == 0x80:
             cut -= 1
-        words.append(b"=?%s?b?%s?=" % (charset, binascii.b2a_base64(octets[:cut], newline=False)))
-        octets = octets[cut:]
+        words.append(b"=?%s?b?%s?=" % (charset, binascii.b2a_base64(octets[start:cut], newline=False)))
+        start = cut
     return words
 
 
@@ -229,6 +230,7 @@ def _encode_phrase(tokens: list[bytes]) -> list[bytes]:
     return _encoded_words(plain.strip())
 
 
+_PARAMETERS_LIMIT = 8192
 _PARAMETERS = re.compile(rb'(;\s*)([^\s=;"*]+)(\s*=\s*)("(?:[^"\\]|\\.)*+"|[^;"]*+)', re.DOTALL)
 
 
@@ -253,6 +255,8 @@ def _encode_parameters(value: bytes, shown: str) -> list[bytes]:
         quoted = b"".join(bytes([o]) if o in _ATTRIBUTE_SIGNS else b"%%%02X" % o for o in octets)
         return b"; %s*=%s''%s" % (name, charset, quoted)
 
+    if len(value) > _PARAMETERS_LIMIT:
+        raise CannotEncode(f"the field {shown} holds 8-bit octets and is too long to be encoded")
     encoded = _PARAMETERS.sub(replaced, value)
     words = _SPACE_OUTSIDE_QUOTES.findall(encoded)
     if not encoded.isascii() or max(map(len, words)) > 900:

@@ -17,8 +17,8 @@ from lonedot.message.measure import measured
 from lonedot.message.mime import walk
 from lonedot.message.transforms import ENCODE_7BIT, ENCODE_LONG_LINES, CannotTransform, apply
 from lonedot.message.transforms.encode import CannotEncode, EncodedBody, encode_7bit, encode_long_lines
+from tests.corpus.files import CORPUS, FILES, corpus, library_leaves, our_leaves
 from tests.corpus.messages import random_message
-from tests.unit.message.test_mime import CORPUS, FILES, corpus, library_leaves, our_leaves
 
 
 def as_stored(content: Content, folder: Path) -> Content:
@@ -298,3 +298,9 @@ def test_a_large_body_is_encoded_while_it_is_read(tmp_path: Path) -> None:
     assert max(len(chunk) for chunk in stored.body.chunks(10_000)) <= 10_000
     assert our_leaves(stored) == our_leaves(content)
     assert stored.octets() == encode_7bit(content).octets()
+
+
+def test_a_field_of_many_parameters_is_not_looked_at_for_long() -> None:
+    octets = b'Content-Type: text/plain; x="' + b'\\"' * 60_000 + b"\xff\r\n\r\n"
+    with pytest.raises(CannotEncode, match="too long"):
+        encode_7bit(content_from(octets))
