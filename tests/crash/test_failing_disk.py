@@ -29,7 +29,7 @@ from lonedot.testing.messages import acceptance, delivered
 from lonedot.testing.power import PowerDisk, Write, nothing
 from tests.crash.walk import Walk
 
-LONG = os.environ.get("LONEDOT_LONG") == "1"
+LONG = os.environ.get("LONEDOT_CRASH") == "long"
 LOG = "queue.db-wal"
 INLINE = Policy(inline_sync=True, reserve=64 << 20)
 

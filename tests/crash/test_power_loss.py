@@ -1,6 +1,6 @@
 """Power is lost at every point of a random walk; what was promised before is there afterwards.
 
-Short by default; LONEDOT_LONG=1 walks further and cuts everywhere.
+Short by default; `./dev crash` walks further and cuts everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lonedot.testing.clock import ManualClock
 from lonedot.testing.power import PowerDisk, Survival, Sync, SyncFolder, Write, everything, nothing, some
 from tests.crash.walk import Walk
 
-LONG = os.environ.get("LONEDOT_LONG") == "1"
+LONG = os.environ.get("LONEDOT_CRASH") == "long"
 SEEDS = range(40) if LONG else range(3)
 STEPS = 120 if LONG else 40
 WRITES = 400 if LONG else 30
