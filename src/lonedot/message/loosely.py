@@ -97,12 +97,19 @@ def _word_octets(encoding: bytes, coded: bytes) -> bytes:
 
 
 def _text(octets: bytes, charset: str) -> str:
-    if charset in ("", "unknown-8bit", "us-ascii"):
-        charset = "utf-8"
-    try:
-        return octets.decode(charset, "surrogateescape")
-    except (LookupError, UnicodeError):
-        return octets.decode("utf-8", "surrogateescape")
+    if _CHARSET.fullmatch(charset):
+        try:
+            return octets.decode(charset, "surrogateescape")
+        except (LookupError, UnicodeError):
+            pass
+    return octets.decode("utf-8", "surrogateescape")
+
+
+# Only charsets of mail: other codecs of Python are slow on long input, warn, or are no charsets at all.
+_CHARSET = re.compile(
+    r"iso-8859-\d{1,2}|latin-?\d|windows-\d{3,4}|cp\d{3,4}|koi8-[ru]|iso-2022-[a-z0-9-]{2,6}|euc-(?:jp|kr)|"
+    r"shift[_-]jis|gb(?:2312|k|18030)|big5|utf-16(?:le|be)?|macintosh|tis-620"
+)
 
 
 def _joined_parameters(value: bytes) -> bytes:

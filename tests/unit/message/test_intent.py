@@ -209,6 +209,8 @@ def test_a_message_without_body_can_get_a_field() -> None:
         ("Subject: =?utf-8?q?=C3=BC?=", "Subject: =?iso-8859-1?b?/Q==?=", False),
         ("Subject: =?utf-8?q?=C3?= =?utf-8?q?=BC?=", "Subject: =?utf-8?q?=C3=BC?=", True),
         ("Subject: =?x-no?q?a?=", "Subject: =?x-no?b?YQ==?=", True),
+        ("Subject: =?a\0b?q?a?=", "Subject: =?a\0b?b?YQ==?=", True),
+        ("Subject: =?hex?q?a?=", "Subject: =?hex?b?YQ==?=", True),
         ("Subject: =?utf-8?b?!!?=", "Subject: =?utf-8?b?!?=", True),
         ('Content-Type: text/plain;\r\n name="a b"', "Content-Type: text/plain; name*=us-ascii''a%20b", True),
         ("Content-Type: a/b; name*0=one;\r\n name*1=two", "Content-Type: a/b; name=onetwo", True),
