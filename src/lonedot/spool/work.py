@@ -297,6 +297,11 @@ class Work(Protocol):
         ...
 
     @property
+    def is_patient(self) -> bool:
+        """Nobody waits for its answer: it may wait a little for company."""
+        ...
+
+    @property
     def accepted(self) -> Sequence[NewMessage]:
         """Messages that are there only when this is done."""
         ...
@@ -312,6 +317,8 @@ class _Promise:
     """The future of a call. It may have been cancelled by whoever waited."""
 
     __slots__ = ("future",)
+
+    is_patient = False
 
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self.future = future
@@ -346,6 +353,7 @@ class Settling(_Promise):
     __slots__ = ("_applied", "_settlements", "size")
 
     accepted: Sequence[NewMessage] = ()
+    is_patient = True
 
     def __init__(
         self, future: asyncio.Future[Sequence[bool]], settlements: Sequence[PreparedSettlement]

@@ -27,6 +27,11 @@ __all__ = ["Writer"]
 BATCH_WORKS = 256
 BATCH_OCTETS = 4 << 20
 """What one transaction takes together: more would stop the loop for too long (4 MiB: about 5 ms)."""
+PATIENCE_SECONDS = 0.002
+"""How long outcomes wait for an acceptance, to share its commit: with few clients that halves the syncs. It is also how
+much longer a crash can find an outcome unrecorded, and send that message again."""
+PATIENCE_WORKS = 32
+"""So many outcomes do not wait."""
 CHECKPOINT_OCTETS = 16 << 20
 MEND_AGAIN_SECONDS = 1.0
 
@@ -59,6 +64,8 @@ class Writer:
         self._notice = notice
         self._pending: list[Work] = []
         self._scheduled = False
+        self._patience: asyncio.TimerHandle | None = None
+        """Only outcomes wait, for company."""
         self._sent: tuple[list[Work], Transaction] | None = None
         """The transaction that waits for its sync."""
         self._bodies_sent: dict[Work, list[Path]] = {}
@@ -102,6 +109,9 @@ class Writer:
 
     def stop(self) -> None:
         """Close everything; what waits is failed."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         for work in self._take_all():
             work.fail(SpoolFault("the spool is closed"))
         if self.connection is not None and not self._broken:
@@ -189,11 +199,20 @@ class Writer:
 
     def _enqueue(self, work: Work) -> None:
         self._pending.append(work)
-        if not self._scheduled and self._sent is None:
+        if self._scheduled or self._sent is not None:
+            return
+        if not work.is_patient or len(self._pending) >= PATIENCE_WORKS:
             self._schedule()
+        elif self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE_SECONDS, self._schedule)
 
     def _schedule(self) -> None:
         """Begin in the next turn of the loop, so that whoever is being answered now can still join."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if self._scheduled:
+            return
         self._scheduled = True
         self._loop.call_soon(self._start)
 
@@ -264,8 +283,11 @@ class Writer:
         self._succeed(batch, transaction.effects)
         if self._log_pages >= self._checkpoint_at and self._checkpoint_from < 0 and not self._pause:
             self._order_checkpoint()
-        if self._pending or self._pause:
+        pending = self._pending
+        if self._pause or len(pending) >= PATIENCE_WORKS or any(not work.is_patient for work in pending):
             self._schedule()
+        elif pending and self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE_SECONDS, self._schedule)
 
     def _succeed(self, batch: list[Work], effects: Effects) -> None:
         for work in batch:
