@@ -8,8 +8,8 @@ from lonedot.admin.operations import Desk
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability.clock import SystemClock
-from lonedot.spool.interface import SpoolFault, SpoolPaths
-from lonedot.spool.sqlite import KeepContent, Policy, open_spool
+from lonedot.spool.interface import SpoolPaths
+from lonedot.spool.sqlite import KeepContent, open_offline
 
 __all__ = ["open_desk"]
 
@@ -28,9 +28,7 @@ async def open_desk(
         SpoolLocked: another process has it.
         SpoolFault: there is none, or it cannot be opened.
     """
-    if not (paths.shard(0) / "queue.db").exists():
-        raise SpoolFault(f"there is no spool in {paths.root}")
     clock = SystemClock()
-    spool = open_spool(paths, clock, Policy(keep_content=keep_content, inline_sync=True))
+    spool = open_offline(paths, clock, keep_content)
     reader = StoredTranscripts(TranscriptStore(paths.evidence, clock))
     return Desk(spool, clock, transcripts=reader, expire_seconds=expire_seconds)

@@ -122,5 +122,5 @@ def test_a_spool_in_use_without_a_control_socket_is_left_alone(
 
 def test_a_folder_that_is_no_spool_stays_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _queue(tmp_path, "list") == 1
-    assert "there is no spool in" in capsys.readouterr().err
+    assert "there is no spool at" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
