@@ -168,6 +168,8 @@ class Scheduler:
         self._timer_at = 0.0
         self._renewal: asyncio.TimerHandle | None = None
         self._claiming = False
+        self._kicked = False
+        """Somebody asked to look at the spool while it was being asked."""
         self._spilled = True
         """Something due may lie unclaimed in the spool."""
         self._stopping = False
@@ -210,6 +212,7 @@ class Scheduler:
     def kick(self) -> None:
         """Look at the spool now: something was released, retried or spawned."""
         self._spilled = True
+        self._kicked = self._claiming
         self._pump()
 
     def forget(self, ids: Sequence[MessageId]) -> None:
@@ -239,7 +242,7 @@ class Scheduler:
             try:
                 await asyncio.wait_for(self._idle.wait(), drain_seconds)
             except TimeoutError:
-                pass
+                await self._spool.renew(self.owner, now + LEASE_SECONDS)
         if self._settle_timer is not None:
             self._settle_again()
         await asyncio.sleep(0)  # a report that was begun just now must be under way to be told that it ends
@@ -269,16 +272,20 @@ class Scheduler:
 
     async def _claim(self, now: float) -> None:
         try:
+            if self._works:
+                # The machine may have slept: what is at work here must not be claimed a second time.
+                await self._spool.renew(self.owner, now + LEASE_SECONDS)
             claims = await self._spool.claim(self.owner, now, LEASE_SECONDS, CLAIM_BATCH)
         except Exception as error:  # of any kind: a queue that nobody looks at any more would be worse
-            self._claiming = False
+            self._claiming = self._kicked = False
             self._observer.spool_failed("claim", error)
             self._wake_at(now + CLAIM_AGAIN_SECONDS)
             return
         self._claiming = False
         for claim in claims:
             self._enqueue(claim, now)
-        if claims:
+        kicked, self._kicked = self._kicked, False
+        if claims or kicked:
             self._pump()
         else:
             self._wake_at(now + CLAIM_AGAIN_SECONDS)
