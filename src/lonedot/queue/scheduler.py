@@ -242,7 +242,7 @@ class Scheduler:
             try:
                 await asyncio.wait_for(self._idle.wait(), drain_seconds)
             except TimeoutError:
-                await self._spool.renew(self.owner, now + LEASE_SECONDS)
+                pass
         if self._settle_timer is not None:
             self._settle_again()
         await asyncio.sleep(0)  # a report that was begun just now must be under way to be told that it ends
