@@ -28,7 +28,9 @@ __all__ = ["is_same_body", "is_same_field"]
 
 _WORD = re.compile(rb"=\?([^?\s]{1,40})\?([bBqQ])\?([^?\s]*)\?=")
 _WORD_GAP = re.compile(rb"(\?=)\s+(?==\?)")
-_PARAMETER = re.compile(rb';\s*([^\s=;"*]+)(\*[0-9]{1,3})?(\*)?\s*=\s*("(?:[^"\\]|\\.)*+"|[^;]*+)', re.DOTALL)
+_PARAMETER = re.compile(
+    rb';\s*([^\s=;"*]+)(\*[0-9]{1,3})?(\*)?\s*=\s*("[^"\\]*+(?:\\.[^"\\]*+)*"|[^;]*+)', re.DOTALL
+)
 _PARAMETER_FIELDS = frozenset({b"content-type", b"content-disposition"})
 _IGNORED = re.compile(r'[\s"\\]+')
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")

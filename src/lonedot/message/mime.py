@@ -108,10 +108,10 @@ class Structure(msgspec.Struct, frozen=True):
 _IDENTITY = frozenset({b"", b"7bit", b"8bit", b"binary", b"7-bit", b"8-bit"})
 
 # A field as far as the start of the next line that is no continuation; any line end is taken.
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\r\n]++|(?:\r\n|\r|\n)(?=[ \t]))*+)(?:\r\n|\r|\n|\Z)")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*+(?:(?:\r\n|\r|\n)(?=[ \t])[^\r\n]*+)*)(?:\r\n|\r|\n|\Z)")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _TYPE = re.compile(rb"[ \t]*([!#-'*+.0-9A-Z^-~-]+)/([!#-'*+.0-9A-Z^-~-]+)", re.IGNORECASE)
-_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*+"|[^;]*+)', re.DOTALL)
+_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("[^"\\]*+(?:\\.[^"\\]*+)*"|[^;]*+)', re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _TOKEN = re.compile(rb"\s*([^\s;(]*)")
 

@@ -168,8 +168,8 @@ def _encoded_words(octets: bytes) -> list[bytes]:
 
 
 _MAILBOX_PARTS = re.compile(
-    rb'"(?:[^"\\]|\\.)*+"'  # a quoted string
-    rb"|\((?:[^()\\]|\\.)*+\)"  # a comment without one inside
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'  # a quoted string
+    rb"|\([^()\\]*+(?:\\.[^()\\]*+)*\)"  # a comment without one inside
     rb"|<[^<>]*+>"
     rb'|[,;:]|[^"(<,;:]+',
     re.DOTALL,
@@ -231,7 +231,7 @@ def _encode_phrase(tokens: list[bytes]) -> list[bytes]:
 
 
 _PARAMETERS_LIMIT = 8192
-_PARAMETERS = re.compile(rb'(;\s*)([^\s=;"*]+)(\s*=\s*)("(?:[^"\\]|\\.)*+"|[^;"]*+)', re.DOTALL)
+_PARAMETERS = re.compile(rb'(;\s*)([^\s=;"*]+)(\s*=\s*)("[^"\\]*+(?:\\.[^"\\]*+)*"|[^;"]*+)', re.DOTALL)
 
 
 def _encode_parameters(value: bytes, shown: str) -> list[bytes]:
@@ -265,7 +265,7 @@ def _encode_parameters(value: bytes, shown: str) -> list[bytes]:
 
 
 _ATTRIBUTE_SIGNS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")
-_SPACE_OUTSIDE_QUOTES = re.compile(rb'(?:"(?:[^"\\]|\\.)*+"|[^\s"]|")+', re.DOTALL)
+_SPACE_OUTSIDE_QUOTES = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*"|[^\s"]|")+', re.DOTALL)
 
 
 def _fold_field(field: Field, octets: bytes) -> bytes:
