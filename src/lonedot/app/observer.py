@@ -194,6 +194,16 @@ class RelayObserver:
         state = MessageState.HELD if hold else conclusion.state
         self._tell("message.settled", {"id": id, "state": state.value})
 
+    def reported(self, claim: Claim, report: Acceptance) -> None:
+        """A DSN was made; it goes into custody together with the outcome that caused it."""
+        event(
+            "message.reported",
+            id=claim.message.id,
+            report=report.id,
+            recipient=report.recipients[0].recipient.address.text,
+            size=report.size,
+        )
+
     def spool_failed(self, what: str, error: Exception) -> None:
         kind = EventKind.DISK_FULL if isinstance(error, SpoolFull) else EventKind.SPOOL_FAULT
         self._events.append(kind, "", f"{what}: {error}")

@@ -27,6 +27,7 @@ from lonedot.evidence.events import EventKind, EventLog
 from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
+from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Lane, Scheduler
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.listener import Listener, MemoryBudget
@@ -34,7 +35,7 @@ from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.load import SinkNotLoaded
 from lonedot.spool.disk import Disk
-from lonedot.spool.interface import Spool, SpoolFault, SpoolLocked, SpoolPaths
+from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
 from lonedot.spool.sqlite import KeepContent, Policy, open_spool
 from lonedot.terms.address import Address
@@ -59,6 +60,20 @@ class _PickupNotes:
     def __init__(self, observer: RelayObserver) -> None:
         self.taken = observer.taken
         self.refused = observer.pickup_refused
+
+
+class _Reporter:
+    """The notifier, with its reports told to the log: who has the id of a message finds that of its report."""
+
+    def __init__(self, notifier: Notifier, observer: RelayObserver) -> None:
+        self._notifier = notifier
+        self._observer = observer
+
+    async def report(self, claim: Claim, reports: Sequence[Report]) -> Sequence[Acceptance]:
+        made = await self._notifier.report(claim, reports)
+        for report in made:
+            self._observer.reported(claim, report)
+        return made
 
 
 class _Hooks:
@@ -170,7 +185,7 @@ class Relay:
         self.scheduler = Scheduler(
             self.spool,
             self._courier,
-            notifier,
+            _Reporter(notifier, observer),
             observer,
             [Lane(route.name, route.connections * 2, route.schedule) for route in routes],
             routes.name_for,
