@@ -37,7 +37,8 @@ from lonedot.terms.ids import MessageId, SessionId
 
 __all__ = ["PickupFolder", "PickupObserver"]
 
-START_OCTETS = 256 * 1024
+START_OCTETS = 1024 * 1024
+"""Read at once: the envelope lines and the header section, whose limits are lower, are whole in it."""
 CHUNK = 256 * 1024
 TRY_AGAIN_SECONDS = 60.0
 NAME_LIMIT = 200

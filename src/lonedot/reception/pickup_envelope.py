@@ -11,7 +11,7 @@ import msgspec
 
 from lonedot.message.header import HeaderView
 from lonedot.protocol.errors import RemoteProtocolError
-from lonedot.protocol.grammar import parse_forward_path, parse_reverse_path
+from lonedot.protocol.grammar import GivenPath, parse_forward_path, parse_reverse_path
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.envelope import BodyType, Envelope, Recipient
 
@@ -40,7 +40,7 @@ def read_start(octets: bytes) -> PickupStart:
     Bcc; without `x-sender` the reverse-path is that of Sender, else of From.
 
     Raises:
-        PickupFault: no sender, no recipient, an address that is none, or no From field.
+        PickupFault: no sender, no recipient, an address that is none, too many envelope lines, or no From field.
     """
     sender: Address | None = None
     recipients: list[Address] = []
@@ -60,6 +60,9 @@ def read_start(octets: bytes) -> PickupStart:
             at = len(octets)
             break
         at = end + 1
+    else:
+        # What is left of them would go out as header fields, and nobody there would get the message.
+        raise PickupFault(f"more than {TOP_LIMIT} envelope lines: divide the recipients among several files")
     head = HeaderView(octets[at:])
     if not head.all("From"):
         raise PickupFault("there is no From field: add one, or the receiver will refuse the message")
@@ -81,7 +84,10 @@ def read_start(octets: bytes) -> PickupStart:
 
 def _addresses(head: HeaderView, field: str) -> list[str]:
     values = [value.decode("utf-8", "replace") for value in head.all(field)]
-    return [address for _, address in email.utils.getaddresses(values) if address]
+    try:
+        return [address for _, address in email.utils.getaddresses(values) if address]
+    except RecursionError as error:
+        raise PickupFault(f"the field {field} cannot be read: its comments are nested too deep") from error
 
 
 def _first(head: HeaderView, fields: tuple[str, ...]) -> Address:
@@ -100,16 +106,23 @@ def _sender(value: bytes) -> Address:
     if not address:
         return NULL_REVERSE_PATH
     try:
-        return parse_reverse_path(b"FROM:<" + address + b">").address
+        return _alone(parse_reverse_path(b"FROM:<" + address + b">"))
     except RemoteProtocolError as error:
         raise PickupFault(f"the sender {_shown(value)} is not an address: {error}") from error
 
 
 def _recipient(value: bytes) -> Address:
     try:
-        return parse_forward_path(b"TO:<" + _bare(value) + b">").address
+        return _alone(parse_forward_path(b"TO:<" + _bare(value) + b">"))
     except RemoteProtocolError as error:
         raise PickupFault(f"the recipient {_shown(value)} is not an address: {error}") from error
+
+
+def _alone(path: GivenPath) -> Address:
+    """An address with nothing behind it."""
+    if path.parameters:
+        raise RemoteProtocolError("there is more than a mailbox")
+    return path.address
 
 
 def _shown(value: bytes) -> str:

@@ -202,7 +202,8 @@ def _damaged(
         repaired = changes if _is_canonical(after) else (*changes, Transform("crlf"))
         mended = after if _is_canonical(after) else apply_changes(content, repaired)
         if not undeclared and _is_canonical(mended):
-            return _Taken(mended, envelope, Action.REPAIRED, repaired, findings, words, after)
+            envelope_after = fold_envelope(envelope, repaired)
+            return _Taken(mended, envelope_after, Action.REPAIRED, repaired, findings, words, after)
         return _Taken(content, envelope, Action.HELD, (), findings, words, after, Decision.HOLD)
     if on_damage is OnDamage.REJECT:
         return _Taken(content, envelope, Action.REJECTED, (), findings, words, after, Decision.REJECT)

@@ -293,3 +293,10 @@ def test_the_view_is_what_the_message_is() -> None:
     assert message.facts.helo == "copier"
     assert message.settings == {"header": "X-Other", "limit": 3}
     assert message.id == "id"
+
+
+def test_a_repair_keeps_the_recipient_that_came_with_it() -> None:
+    added = Edit.add_recipient("copy@archive.example")
+    done = run(binding(editing(added, TORN), effects={BODY, ENV}, on_damage=REPAIR))
+    assert done.entries[0].action is Action.REPAIRED
+    assert [r.address.text for r in done.envelope.recipients] == ["joe@b.example", "copy@archive.example"]
