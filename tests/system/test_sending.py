@@ -437,7 +437,9 @@ async def test_the_conversation_of_every_attempt_is_kept(tmp_path: Path) -> None
         running(Peer(OFFER, {b"RCPT": [b"450 4.2.0 not yet\r\n", b""]})) as peer,
         running_relay(tmp_path, first_config(peer.port)) as relay,
     ):
-        id = await submit(relay)
+        id = await submit(
+            relay, MESSAGE + b"and a longer line at the end, so that nothing else is the last of it\r\n"
+        )
         await until(relay, id, tried)
         await relay.spool.retry([id], relay.clock.now())
         relay.scheduler.kick()
