@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 
-from lonedot.config.model import Config, InboundTls, LineEnds, Listener, LongLines, OutboundTls, Route, Sink
+from lonedot.config.choices import InboundTls, LineEnds, LongLines
+from lonedot.config.model import Config, Listener, Route, Sink
 from lonedot.delivery import routing
-from lonedot.delivery.routing import NextHop, Timeouts, TlsPolicy
+from lonedot.delivery.routing import NextHop, Timeouts
 from lonedot.message import door
 from lonedot.message.door import DoorPolicy
 from lonedot.protocol.client import Login
@@ -18,13 +19,6 @@ from lonedot.sinks.bindings import Binding, firing_order
 from lonedot.sinks.load import bind, load_file, load_import
 
 __all__ = ["bindings_from", "listener_from", "route_from"]
-
-_TLS = {
-    OutboundTls.OFF: TlsPolicy.OFF,
-    OutboundTls.OPPORTUNISTIC: TlsPolicy.OPPORTUNISTIC,
-    OutboundTls.REQUIRED: TlsPolicy.REQUIRED,
-    OutboundTls.VERIFIED: TlsPolicy.VERIFIED,
-}
 
 
 def listener_from(listener: Listener, config: Config) -> ListenerSettings:
@@ -95,7 +89,7 @@ def route_from(route: Route, config: Config) -> routing.Route:
         name=route.name,
         to=route.to,
         smarthosts=tuple(NextHop(hop.host, hop.port) for hop in route.smarthost),
-        tls=_TLS[route.tls],
+        tls=route.tls,
         tls_ca=route.tls_ca,
         login=_login(route),
         ehlo_name=config.server.hostname,
@@ -158,10 +152,10 @@ def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
                 guid=entry.guid,
                 priority=entry.priority,
                 rule=entry.rule,
-                effects=None if entry.effects is None else [effect.value for effect in entry.effects],
-                role=None if entry.role is None else entry.role.value,
-                on_damage=None if entry.on_damage is None else entry.on_damage.value,
-                on_error=None if entry.on_error is None else entry.on_error.value,
+                effects=entry.effects,
+                role=entry.role,
+                on_damage=entry.on_damage,
+                on_error=entry.on_error,
                 settings=entry.settings,
             )
         )

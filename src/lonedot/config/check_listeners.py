@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from lonedot.config import disk
 from lonedot.config.addresses import Endpoint, Network
+from lonedot.config.choices import InboundTls
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
-from lonedot.config.model import InboundTls, Listener
+from lonedot.config.model import Listener
 
 __all__ = ["collide", "is_own", "judge", "relay_risk"]
 

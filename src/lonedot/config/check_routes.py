@@ -9,8 +9,9 @@ from lonedot.config import disk
 from lonedot.config.addresses import Endpoint
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
-from lonedot.config.model import OutboundTls, Route
+from lonedot.config.model import Route
 from lonedot.config.values import Unfit
+from lonedot.delivery.routing import TlsPolicy
 
 __all__ = ["covers", "judge"]
 
@@ -189,7 +190,7 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
         if isinstance(unfit, Unfit):
             yield given.fault("password_env" if route.password_env else "password_file", unfit.what, unfit.do)
     if (
-        route.tls is OutboundTls.OFF
+        route.tls is TlsPolicy.OFF
         and given.knows("tls")
         and not all(_is_loopback(hop.host) for hop in route.smarthost)
     ):
@@ -202,14 +203,14 @@ def _judge_tls(given: Given[Route], route: Route) -> Iterator[Found]:
     if not given.knows("tls", "tls_ca", "ehlo_off", "smarthost"):
         return
     if route.tls_ca is not None:
-        if route.tls is not OutboundTls.VERIFIED:
+        if route.tls is not TlsPolicy.VERIFIED:
             yield given.warning("tls_ca", f"is not used: tls is {route.tls.value}", 'write tls = "verified"')
         unfit = disk.check_ca(route.tls_ca)
         if unfit is not None:
             yield given.fault("tls_ca", unfit.what, unfit.do)
     needs_starttls = any(hop.port != 465 for hop in route.smarthost)
     if (
-        route.tls in (OutboundTls.REQUIRED, OutboundTls.VERIFIED)
+        route.tls in (TlsPolicy.REQUIRED, TlsPolicy.VERIFIED)
         and "STARTTLS" in route.ehlo_off
         and needs_starttls
     ):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from lonedot.config import disk
 from lonedot.config.given import Drafts, Found, Given
-from lonedot.config.model import OnDamage, OnError, Role, Sink
+from lonedot.config.model import Sink
+from lonedot.sinks.bindings import OnDamage, OnError, Role
 
 __all__ = ["judge"]
 

@@ -1,20 +1,11 @@
-"""The words that a key may choose from; the value of each member is what stands in the file."""
+"""The words that a key may choose from where no room has a type of its own; the value of each member is what stands
+in the file."""
 
 from __future__ import annotations
 
 import enum
 
-__all__ = [
-    "InboundTls",
-    "KeepContent",
-    "LineEnds",
-    "LongLines",
-    "OnDamage",
-    "OnError",
-    "OutboundTls",
-    "Role",
-    "SinkEffect",
-]
+__all__ = ["InboundTls", "KeepContent", "LineEnds", "LongLines"]
 
 
 class KeepContent(enum.Enum):
@@ -39,35 +30,3 @@ class InboundTls(enum.Enum):
     OFF = "off"
     STARTTLS = "starttls"
     IMPLICIT = "implicit"
-
-
-class OutboundTls(enum.Enum):
-    OFF = "off"
-    OPPORTUNISTIC = "opportunistic"
-    REQUIRED = "required"
-    VERIFIED = "verified"
-
-
-class SinkEffect(enum.Enum):
-    HEADER = "header"
-    BODY = "body"
-    ENVELOPE = "envelope"
-
-
-class Role(enum.Enum):
-    COSMETIC = "cosmetic"
-    PROTECTIVE = "protective"
-
-
-class OnDamage(enum.Enum):
-    UNDO = "undo"
-    REPAIR = "repair"
-    HOLD = "hold"
-    REJECT = "reject"
-
-
-class OnError(enum.Enum):
-    DEFER = "defer"
-    SKIP = "skip"
-    REJECT = "reject"
-    HOLD = "hold"

@@ -17,40 +17,24 @@ import msgspec
 from lonedot.config import addresses as a
 from lonedot.config import code
 from lonedot.config import values as v
-from lonedot.config.choices import (
-    InboundTls,
-    KeepContent,
-    LineEnds,
-    LongLines,
-    OnDamage,
-    OnError,
-    OutboundTls,
-    Role,
-    SinkEffect,
-)
+from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
 from lonedot.config.key import Key
+from lonedot.delivery.routing import TlsPolicy
+from lonedot.message.edits import Effect
 from lonedot.observability.levels import LogKind, LogLevel
+from lonedot.sinks.bindings import OnDamage, OnError, Role
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
 
 __all__ = [
     "Badmail",
     "Config",
-    "InboundTls",
-    "KeepContent",
     "Key",
-    "LineEnds",
     "Listener",
-    "LongLines",
-    "OnDamage",
-    "OnError",
-    "OutboundTls",
     "Pickup",
-    "Role",
     "Route",
     "Server",
     "Sink",
-    "SinkEffect",
 ]
 
 _MIB = 1024 * 1024
@@ -322,14 +306,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ]
     name: Annotated[str, Key(v.label, "What logs call it.", '"provider"', "the patterns")] = ""
     tls: Annotated[
-        OutboundTls,
+        TlsPolicy,
         Key(
-            v.one_of(OutboundTls),
+            v.one_of(TlsPolicy),
             "`opportunistic` uses STARTTLS where offered and believes any certificate; `required` does not send "
             "without TLS; `verified` also checks name and issuer. At port 465 TLS comes first, but for `off`.",
             '"opportunistic"',
         ),
-    ] = OutboundTls.OPPORTUNISTIC
+    ] = TlsPolicy.OPPORTUNISTIC
     tls_ca: Annotated[
         Path | None,
         Key(
@@ -481,9 +465,9 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         ),
     ] = None
     effects: Annotated[
-        tuple[SinkEffect, ...] | None,
+        tuple[Effect, ...] | None,
         Key(
-            v.many(v.one_of(SinkEffect)),
+            v.many(v.one_of(Effect)),
             "What it may change: `header`, `body`, `envelope`. With an empty list it only looks. Anything else it "
             "changes is undone.",
             '["header"]',

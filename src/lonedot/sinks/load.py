@@ -91,10 +91,10 @@ def bind(
     guid: str = "",
     priority: int | None = None,
     rule: str | None = None,
-    effects: Iterable[str] | None = None,
-    role: str | None = None,
-    on_damage: str | None = None,
-    on_error: str | None = None,
+    effects: Iterable[Effect | str] | None = None,
+    role: Role | str | None = None,
+    on_damage: OnDamage | str | None = None,
+    on_error: OnError | str | None = None,
     settings: Mapping[str, Setting] | None = None,
 ) -> Binding:
     """A binding from a sink's own defaults and what the configuration says otherwise.

@@ -7,11 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lonedot.config.choices import KeepContent, OutboundTls, Role, SinkEffect
+from lonedot.config.choices import KeepContent
 from lonedot.config.faults import ConfigFaults, Severity
 from lonedot.config.load import MAX_FILE, Examined, examine, examine_octets, load
 from lonedot.config.model import Config
-from lonedot.sinks.bindings import guid_for
+from lonedot.delivery.routing import TlsPolicy
+from lonedot.message.edits import Effect
+from lonedot.sinks.bindings import Role, guid_for
 from tests.unit.config.conftest import LISTENER, ROUTE, SERVER, Say
 
 
@@ -39,7 +41,7 @@ def test_the_first_configuration(say: Say, tmp_path: Path) -> None:
     assert (route.name, str(route.smarthost[0]), route.tls) == (
         "*",
         "127.0.0.1:2526",
-        OutboundTls.OPPORTUNISTIC,
+        TlsPolicy.OPPORTUNISTIC,
     )
     assert list(route.retry_minutes) == [1, 5, 15, 30, 60, 240]
     assert route.expire == timedelta(days=2)
@@ -61,7 +63,7 @@ def test_a_full_sink(say: Say, tmp_path: Path) -> None:
     )
     (sink,) = config.sinks
     assert sink.file is not None and str(sink.file) == f"{tmp_path}/stamp.py:stamp"
-    assert sink.effects == (SinkEffect.HEADER,)
+    assert sink.effects == (Effect.HEADER,)
     assert sink.role is Role.COSMETIC
     assert sink.guid == guid_for("Stamp")
     assert sink.settings == {"field": "X-Stamp", "times": 2}
