@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lonedot.message.edits import Edit, Effect
     from lonedot.sinks.sink import Sink, sink
-    from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
+    from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
     from lonedot.sinks.view import Message
 
 __all__ = [
+    "Defer",
     "Discard",
     "Edit",
     "Effect",
@@ -33,6 +34,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Defer": "lonedot.sinks.verdicts",
     "Discard": "lonedot.sinks.verdicts",
     "Edit": "lonedot.message.edits",
     "Effect": "lonedot.message.edits",

@@ -228,10 +228,15 @@ class Acceptor:
         named = words if words.startswith(dispatched.binding) else f"{dispatched.binding}: {words}"
         match dispatched.decision:
             case Decision.REJECT:
-                answer = Reply(550, "5.7.1", (_on_the_wire(words) or b"Refused",))
+                told = _on_the_wire(words) or b"Refused"
+                answer = Reply(dispatched.code or 550, dispatched.enhanced or "5.7.1", (told,))
                 self._refuse(id, facts, envelope, answer, named, done)
             case Decision.DEFER:
-                self._refuse(id, facts, envelope, SINK_FAULT, named, done)
+                answer = SINK_FAULT
+                if dispatched.code:  # a sink's own answer; that of one that failed is not for strangers
+                    told = _on_the_wire(words) or b"Try again later"
+                    answer = Reply(dispatched.code, dispatched.enhanced, (told,))
+                self._refuse(id, facts, envelope, answer, named, done)
             case Decision.ACCEPT:
                 size = dispatched.content.size
                 self._commit(id, now, dispatched.envelope, facts, arrived, entries, size, done, key)

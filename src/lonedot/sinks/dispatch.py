@@ -11,8 +11,9 @@ Rules a change here must keep:
 from __future__ import annotations
 
 import enum
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import msgspec
 
@@ -26,13 +27,14 @@ from lonedot.message.intent import reduce
 from lonedot.message.ledger import Action, Change, Entry, Transform
 from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
-from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.events import Event
+from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.spool.interface import Facts
 from lonedot.terms.clock import Clock
 from lonedot.terms.envelope import Envelope
 
-__all__ = ["Decision", "Dispatched", "dispatch"]
+__all__ = ["Answer", "Call", "Decision", "Dispatched", "Steps", "call_inline", "dispatch", "steps"]
 
 _FAULTS = (Severity.DAMAGE, Severity.VIOLATION)
 WORDS_LIMIT = 500
@@ -58,6 +60,9 @@ class Dispatched(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     words: str = ""
     """Why it is not simply accepted, for people."""
+    code: int = 0
+    """Reply code that a sink gave with its refusal; 0: the usual one."""
+    enhanced: str = ""
     binding: str = ""
     """Who says so."""
 
@@ -73,6 +78,67 @@ class _Taken(msgspec.Struct, frozen=True):
     words: str = ""
     attempted: Content | None = None
     decision: Decision = Decision.ACCEPT
+    code: int = 0
+    enhanced: str = ""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A sink that is to be called, and what it is to be shown."""
+
+    binding: Binding
+    message: Message
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of a call: what the sink returned, whatever that is, or why it returned nothing."""
+
+    returned: object = None
+    error: BaseException | None = None
+    took_seconds: float = 0.0
+
+
+Steps = Generator[Call, Answer, Dispatched]
+
+
+def steps(
+    id: str,
+    envelope: Envelope,
+    facts: Facts,
+    content: Content,
+    bindings: Sequence[Binding],
+    clock: Clock,
+    event: Event = Event.ARRIVAL,
+) -> Steps:
+    """The chain without the calls: yields each call that is due and is sent its answer.
+
+    Who drives it decides how a sink is called: here, in a thread, in a process of its own. Every binding whose rule
+    matches is called, in the order given; the rule is asked of the envelope as it stands when the binding's turn comes.
+    """
+    entries: list[Entry] = []
+    for binding in bindings:
+        if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
+            continue
+        answer = yield Call(binding, Message(id, envelope, facts, content, binding.settings))
+        verdict, taken = _taken(binding, answer, content, envelope)
+        entries.append(
+            _entry(binding, event.value, facts, verdict, taken, content, clock.now(), answer.took_seconds)
+        )
+        content, envelope = taken.content, taken.envelope
+        decision = taken.decision
+        if decision is not Decision.ACCEPT:
+            return Dispatched(
+                decision,
+                content,
+                envelope,
+                tuple(entries),
+                taken.words,
+                taken.code,
+                taken.enhanced,
+                binding.name,
+            )
+        if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
+            break
+    return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
 
 
 def dispatch(
@@ -82,50 +148,78 @@ def dispatch(
     content: Content,
     bindings: Sequence[Binding],
     clock: Clock,
-    event: str = "arrival",
+    event: Event = Event.ARRIVAL,
 ) -> Dispatched:
-    """Call every binding whose rule matches, in the order given.
+    """Drive the chain with every sink called right here (isolation `inline`)."""
+    chain = steps(id, envelope, facts, content, bindings, clock, event)
+    try:
+        call = next(chain)
+        while True:
+            call = chain.send(call_inline(call))
+    except StopIteration as end:
+        dispatched: Dispatched = end.value
+        return dispatched
 
-    The rule is asked of the envelope as it stands when the binding's turn comes.
-    """
-    entries: list[Entry] = []
-    for binding in bindings:
-        if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
-            continue
-        began = time.perf_counter()
-        verdict: Verdict | None
-        try:
-            returned: object = binding.call(Message(id, envelope, facts, content, binding.settings))
-            if not isinstance(returned, Verdict):
-                raise TypeError(
-                    f"returned {type(returned).__name__}; a sink returns Next, Stop, Hold, Reject or Discard"
-                )
-            verdict = returned
-            taken = _judge(binding, verdict, content, envelope)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a sink may also exit, or raise what only loops should see
-            verdict = None
-            taken = _failed(binding, error, content, envelope)
-        took = time.perf_counter() - began
-        entries.append(_entry(binding, event, facts, verdict, taken, content, clock.now(), took))
-        content, envelope = taken.content, taken.envelope
-        decision = taken.decision
-        if decision is not Decision.ACCEPT:
-            return Dispatched(decision, content, envelope, tuple(entries), taken.words, binding.name)
-        if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
-            break
-    return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
+
+def call_inline(call: Call) -> Answer:
+    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through."""
+    began = time.perf_counter()
+    try:
+        returned: object = call.binding.call(call.message)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a sink may also exit, or raise what only loops should see
+        return Answer(error=error, took_seconds=time.perf_counter() - began)
+    return Answer(returned, took_seconds=time.perf_counter() - began)
+
+
+def _taken(
+    binding: Binding, answer: Answer, content: Content, envelope: Envelope
+) -> tuple[Verdict | None, _Taken]:
+    """The verdict, when there is one, and what is made of it."""
+    if answer.error is not None:
+        return None, _failed(binding, answer.error, content, envelope)
+    returned = answer.returned
+    try:
+        if not isinstance(returned, Verdict):
+            raise TypeError(
+                f"returned {type(returned).__name__}; a sink returns Next, Stop, Hold, Reject, Defer or Discard"
+            )
+        return returned, _judge(binding, returned, content, envelope)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # what a sink returns may be of any make
+        return None, _failed(binding, error, content, envelope)
 
 
 def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envelope) -> _Taken:
     """What of a verdict is taken: edits first (they may be damage), then what it says of the message."""
     match verdict:
-        case Reject(words) | Discard(words) | Hold(words) if not isinstance(words, str):
+        case Reject(words) | Defer(words) | Discard(words) | Hold(words) if not isinstance(words, str):
             # What would be stored could not be read again.
             raise TypeError(f"its words are {type(words).__name__}, not text")
-        case Reject(words):
-            return _Taken(content, envelope, Action.REJECTED, words=_words(words), decision=Decision.REJECT)
+        case Reject(words, code, enhanced):
+            _check_reply(code, enhanced, 5)
+            return _Taken(
+                content,
+                envelope,
+                Action.REJECTED,
+                words=_words(words),
+                decision=Decision.REJECT,
+                code=code,
+                enhanced=enhanced,
+            )
+        case Defer(words, code, enhanced):
+            _check_reply(code, enhanced, 4)
+            return _Taken(
+                content,
+                envelope,
+                Action.DEFERRED,
+                words=_words(words),
+                decision=Decision.DEFER,
+                code=code,
+                enhanced=enhanced,
+            )
         case Discard(words):
             return _Taken(content, envelope, Action.UNCHANGED, words=_words(words), decision=Decision.DISCARD)
         case Next(edits) | Stop(edits):
@@ -135,6 +229,14 @@ def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envel
             if taken.decision is not Decision.ACCEPT:
                 return taken
             return msgspec.structs.replace(taken, decision=Decision.HOLD, words=_words(words))
+
+
+def _check_reply(code: object, enhanced: object, first: int) -> None:
+    """Raises ValueError when a client could not be told this."""
+    if not isinstance(code, int) or code // 100 != first:
+        raise ValueError(f"reply code {code!r} is not in {first}00 to {first}99")
+    if not isinstance(enhanced, str) or not re.fullmatch(rf"{first}\.\d{{1,3}}\.\d{{1,3}}", enhanced):
+        raise ValueError(f"enhanced status code {enhanced!r} is not of the form {first}.X.Y")
 
 
 def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, envelope: Envelope) -> _Taken:

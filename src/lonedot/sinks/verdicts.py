@@ -8,7 +8,7 @@ import msgspec
 
 from lonedot.message.edits import AnyEdit
 
-__all__ = ["Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
+__all__ = ["Defer", "Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -31,9 +31,21 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Refuse the message (550); `words` go to the client."""
+    """Refuse it for good; `words` go to the client, behind code and enhanced status code."""
 
     words: str
+    code: int = 550
+    """500 to 599."""
+    enhanced: str = "5.7.1"
+
+
+class Defer(msgspec.Struct, frozen=True):
+    """Refuse it for now: a client that queues comes again. `words` go to the client."""
+
+    words: str
+    code: int = 451
+    """400 to 499."""
+    enhanced: str = "4.7.1"
 
 
 class Discard(msgspec.Struct, frozen=True):
@@ -42,4 +54,4 @@ class Discard(msgspec.Struct, frozen=True):
     words: str
 
 
-Verdict = Next | Stop | Hold | Reject | Discard
+Verdict = Next | Stop | Hold | Reject | Defer | Discard

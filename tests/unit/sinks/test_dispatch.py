@@ -16,7 +16,7 @@ from lonedot.message.findings import Code, Severity
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import OnDamage, OnError, Role
 from lonedot.sinks.dispatch import WORDS_LIMIT, Decision
-from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope, Recipient
@@ -300,3 +300,22 @@ def test_a_repair_keeps_the_recipient_that_came_with_it() -> None:
     done = run(binding(editing(added, TORN), effects={BODY, ENV}, on_damage=REPAIR))
     assert done.entries[0].action is Action.REPAIRED
     assert [r.address.text for r in done.envelope.recipients] == ["joe@b.example", "copy@archive.example"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "decision", "code"),
+    [
+        (Reject("no", 554, "5.7.9"), Decision.REJECT, 554),
+        (Reject("no"), Decision.REJECT, 550),
+        (Defer("later"), Decision.DEFER, 451),
+        (Defer("later", 450, "4.2.0"), Decision.DEFER, 450),
+        (Reject("no", 450), Decision.DEFER, 0),
+        (Defer("later", 550), Decision.DEFER, 0),
+        (Reject("no", 550, "no code"), Decision.DEFER, 0),
+    ],
+)
+def test_a_sink_chooses_its_reply_within_the_class_of_its_verdict(
+    verdict: Verdict, decision: Decision, code: int
+) -> None:
+    done = run(binding(lambda message: verdict))
+    assert (done.decision, done.code) == (decision, code)
