@@ -129,8 +129,8 @@ class SqliteSpool:
             )
             connection = writer.open()
             self.recovered = recovery.recover(connection, self._bodies, flight)
+            flight.clear()  # counted: an opening that fails or is killed from here on must not count it again
             writer.begin()
-            flight.clear()
             for path in self.recovered.orphans:
                 disk.unlink(path)
         except (apsw.Error, OSError, SpoolFault) as error:

@@ -8,26 +8,38 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["RelayProcess"]
+__all__ = ["SERVE", "RelayProcess"]
 
-START_SECONDS = 20.0
+SERVE = ("-m", "lonedot", "serve")
+START_SECONDS = 60.0
+"""A machine that runs other tests besides may be slow; a relay that cannot start says so at once."""
 
 
 class RelayProcess:
     """Runs from the start of a `with` block to its end; may be killed and started again in between."""
 
-    def __init__(self, folder: Path, toml: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        toml: str,
+        environment: dict[str, str] | None = None,
+        *,
+        program: Sequence[str] = SERVE,
+    ) -> None:
+        """`program`: what the interpreter is given before `-c CONFIG`. It and `environment` hold from the next start."""
         self.folder = folder
         self.config = folder / "lonedot.toml"
         self.config.write_text(toml)
         self.ports: dict[str, int] = {}
         self.log: list[dict[str, object]] = []
         self.other_output: list[str] = []
-        self._environment = {**os.environ, **(environment or {})}
+        self.program = tuple(program)
+        self.environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
         self._listeners = toml.count("[[listener]]")
@@ -56,11 +68,11 @@ class RelayProcess:
         self._ready.clear()
         self.ports.clear()
         self._process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-m", "lonedot", "serve", "-c", str(self.config)],
+            [sys.executable, *self.program, "-c", str(self.config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=self._environment,
+            env={**os.environ, **self.environment},
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
@@ -82,6 +94,16 @@ class RelayProcess:
                 if len(self.ports) == self._listeners:
                     self._ready.set()
         self._ready.set()
+
+    def wait(self, seconds: float) -> int:
+        """Wait until it ends by itself; the exit code (negative: the signal).
+
+        Raises:
+            subprocess.TimeoutExpired: it goes on.
+        """
+        assert self._process is not None
+        self._process.wait(seconds)
+        return self._end(self._process)
 
     def kill(self) -> None:
         """SIGKILL: nothing is flushed, nobody is told."""

@@ -1,0 +1,255 @@
+"""kill -9 at every step of the table in `docs/spool-states.md`, under load; then the process that syncs, alone.
+
+A life of the relay ends at its point; the next one recovers and is killed at another; the last is left to deliver all.
+The notes of each life (`kill_points`) say for which messages the outcome was unknown when it ended: those, and no
+others, may arrive twice. Short in CI, where each point kills once; `./dev crash` runs many rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lonedot.terms.ids import id_from_number
+from lonedot.testing.process import SERVE, RelayProcess
+from tests.crash import kill_points
+from tests.crash.kill_points import Fate, Point, Whom
+from tests.crash.load import Load, NextHop, ask, drain, judge
+
+LONG = os.environ.get("LONEDOT_CRASH") == "long"
+SEED = int(os.environ.get("LONEDOT_SEED", "1"))
+ROUNDS = 30 if LONG else 1
+LIVES = 9
+"""In one spool."""
+CLIENTS = 4
+CONNECTIONS = 4
+LIFE_SECONDS = 60.0
+DEATHS = 3
+
+CONFIG = """
+[server]
+hostname = "{hostname}"
+spool = "spool"
+[pickup]
+poll_seconds = 0.05
+[[listener]]
+name = "in"
+address = "127.0.0.1:0"
+relay_from = ["127.0.0.0/8"]
+[[route]]
+name = "out"
+to = "*"
+smarthost = "127.0.0.1:{port}"
+connections = {connections}
+"""
+
+
+class Notes:
+    """What one life wrote down."""
+
+    def __init__(self, file: Path) -> None:
+        self.killed: list[str] = []
+        self.settled: set[str] = set()
+        self.written: set[str] = set()
+        self.unknown: set[str] = set()
+        """Written and not settled: the outcome was unknown at the end."""
+        self.in_flight: set[str] = set()
+        for line in file.read_text().splitlines() if file.exists() else ():
+            kind, _, what = line.partition(" ")
+            if kind == "begin":
+                self.in_flight.add(what)
+            elif kind == "landed":
+                self.in_flight.discard(what)
+            elif kind == "written":
+                self.written.add(what)
+                self.unknown.add(what)
+            elif kind == "settled":
+                self.settled.add(what)
+                self.unknown.discard(what)
+            else:
+                self.killed.append(what)
+
+
+class Life(msgspec.Struct, frozen=True):
+    point: Point
+    passings: str
+    whom: Whom
+    notes: Notes
+
+    def __str__(self) -> str:
+        return f"{self.point.label}:{self.passings} ({self.whom.value})"
+
+
+class Trial:
+    """One spool, a load, and the lives of its relay."""
+
+    def __init__(self, folder: Path, hop: NextHop, seed: int) -> None:
+        self.chance = random.Random(seed)
+        hostname = f"relay-{os.getpid()}-{seed}.example.com"
+        toml = CONFIG.format(hostname=hostname, port=hop.port, connections=CONNECTIONS)
+        self.relay = RelayProcess(folder, toml)
+        self.pickup = folder / "spool" / "pickup"
+        self.hop = hop
+        self.load = Load(hop, hostname, seed, clients=CLIENTS, too_large=0.06)
+        self.lives: list[Life] = []
+        self.released: list[str] = []
+
+    def set_trap(self, point: Point, passings: str, whom: Whom) -> Path:
+        notes = self.relay.folder / f"notes-{len(self.lives)}"
+        self.relay.program = (str(Path(kill_points.__file__)),)
+        self.relay.environment = {
+            kill_points.POINT: f"{point.label}:{passings}",
+            kill_points.WHOM: whom.value,
+            kill_points.NOTES: str(notes),
+        }
+        return notes
+
+    def live(self, point: Point, passings: str, whom: Whom) -> Life:
+        """Start the relay and let it run into its trap."""
+        notes = self.set_trap(point, passings, whom)
+        said = len(self.relay.other_output)
+        try:
+            self.relay.start()
+        except RuntimeError:
+            pass  # some points come before the first listener
+        else:
+            self.load.point_at(self.relay.ports["in"])
+            try:
+                code = self.relay.wait(LIFE_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{point.label}:{passings} was never reached") from None
+            assert code == -signal.SIGKILL, self.relay.other_output[said:]
+        finally:
+            self.load.point_at(0)
+        life = Life(point, passings, whom, Notes(notes))
+        assert len(life.notes.killed) == 1, self.relay.other_output[said:]
+        self.lives.append(life)
+        return life
+
+    def serve(self) -> None:
+        """Start the relay as anybody does."""
+        self.relay.program, self.relay.environment = SERVE, {}
+        self.relay.start()
+        self.load.point_at(self.relay.ports["in"])
+
+    def end(self) -> None:
+        """No more mail; wait for all that is in custody, and stop."""
+        self.load.stop()
+        self.released += drain(self.relay, self.pickup)
+        self.relay.stop()
+
+    # -- what may be ---------------------------------------------------------------------------------
+
+    def may_repeat(self) -> Counter[str]:
+        return Counter(id for life in self.lives for id in life.notes.unknown)
+
+    def poison(self) -> set[str]:
+        """Messages that were in flight at three deaths of the relay in turn, with no outcome in between."""
+        deaths: Counter[str] = Counter()
+        for life in self.lives:
+            for id in life.notes.settled:
+                deaths[id] = 0
+            deaths.update(life.notes.in_flight)
+        return {id for id, count in deaths.items() if count >= DEATHS}
+
+    def check_fates(self) -> None:
+        """What happened to the message at each point is what the table says."""
+        arrived = Counter(seen.id for seen in self.hop.seen)
+        database = self.relay.folder / "spool" / "shards" / "0" / "queue.db"
+        kept = {id_from_number(int(str(id))) for (id,) in ask(database, "SELECT id FROM message")}
+        for life in self.lives:
+            (id,), notes = life.notes.killed, life.notes
+            match life.point.fate:
+                case Fate.ABSENT:
+                    assert id not in kept and not arrived[id], life
+                case Fate.KEPT:
+                    assert id in kept and id not in notes.written and id not in notes.settled, life
+                case Fate.WINDOW:
+                    assert id in kept and id in notes.unknown, life
+                case Fate.DONE:
+                    assert id in kept and id in notes.settled and id not in notes.unknown, life
+                case Fate.ANY:
+                    pass
+
+    def found(self, duplicates: dict[str, int]) -> str:
+        """Duplicates by the point of the life that may have caused them."""
+        by_point: Counter[str] = Counter()
+        for id, more in duplicates.items():
+            for life in [life for life in self.lives if id in life.notes.unknown][:more]:
+                by_point[life.point.label] += 1
+        return ", ".join(f"{count} at {label}" for label, count in by_point.most_common()) or "none"
+
+
+@pytest.fixture
+def trial_at(tmp_path: Path) -> Iterator[Callable[[int], Trial]]:
+    with NextHop() as hop:
+        made: list[Trial] = []
+
+        def make(seed: int) -> Trial:
+            made.append(Trial(tmp_path, hop, seed))
+            return made[-1]
+
+        yield make
+        for trial in made:
+            trial.load.stop()
+            trial.relay.kill()
+
+
+def lots() -> Sequence[tuple[int, tuple[Point, ...]]]:
+    """Seed and points of each trial: in each round every point once, in another order."""
+    given: list[tuple[int, tuple[Point, ...]]] = []
+    for number in range(ROUNDS):
+        points = list(Point)
+        random.Random(SEED + number).shuffle(points)
+        for start in range(0, len(points), LIVES):
+            given.append((SEED * 1000 + len(given), tuple(points[start : start + LIVES])))
+    return given
+
+
+@pytest.mark.parametrize(("seed", "points"), lots(), ids=[f"lot{seed}" for seed, _ in lots()])
+def test_each_point(
+    trial_at: Callable[[int], Trial],
+    seed: int,
+    points: tuple[Point, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trial = trial_at(seed)
+    chance = trial.chance
+    began = time.monotonic()
+    trial.load.start(trial.pickup)
+    for point in points:
+        passing = (
+            1 if point is Point.OPENING or chance.random() < 0.5 else chance.randint(2, 40 if LONG else 5)
+        )
+        whom = chance.choice([Whom.RELAY, Whom.BOTH])
+        trial.live(point, str(passing), whom)
+        if LONG:
+            trial.serve()
+            trial.load.wait_for(20, 30)
+            trial.load.point_at(0)
+            trial.relay.stop()
+    trial.serve()
+    trial.load.wait_for(20, 30)
+    trial.end()
+    verdict = judge(trial.relay.folder, trial.load, trial.hop, trial.may_repeat())
+    trial.check_fates()
+    assert set(trial.released) == trial.poison()
+    words = (
+        f"{len(trial.lives)} kills, {verdict.messages} messages, {verdict.reports} reports, "
+        f"{verdict.unanswered} kept without their 250, {len(trial.released)} held as poison; "
+        f"duplicates: {trial.found(dict(verdict.duplicates))}; {time.monotonic() - began:.1f} s"
+    )
+    if LONG:
+        with capsys.disabled():
+            print(f"\nlot {seed}: {words}", flush=True)
+    else:
+        print(words)
