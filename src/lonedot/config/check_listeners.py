@@ -73,7 +73,7 @@ def _judge_collisions(listeners: Sequence[Given[Listener]]) -> Iterator[Found]:
     seen: list[tuple[Endpoint, str]] = []
     names: dict[str, str] = {}
     for given in listeners:
-        if given.value is None:
+        if given.value is None or not given.knows("address"):
             continue
         address, name = given.value.address, given.value.name
         other = next((where for endpoint, where in seen if collide(endpoint, address)), "")

@@ -136,9 +136,13 @@ def _is_loopback(host: str) -> bool:
 def _judge_loop(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[Found]:
     server = drafts.server.value
     hostname = server.hostname if server is not None else ""
+    if not given.knows("smarthost"):
+        return
     for number, hop in enumerate(route.smarthost):
         for listener in drafts.listeners:
-            if listener.value is not None and _meets(hop, listener.value.address, hostname):
+            if listener.value is None or not listener.knows("address"):
+                continue
+            if _meets(hop, listener.value.address, hostname):
                 place = (*given.path, "smarthost", number)
                 what = f"{hop} is this relay's own {listener.where}: mail would go in a circle"
                 yield Found(place, Severity.FAULT, f"{given.where}: smarthost", what, "name the next server")
@@ -191,7 +195,7 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
             yield given.fault("password_env" if route.password_env else "password_file", unfit.what, unfit.do)
     if (
         route.tls is TlsPolicy.OFF
-        and given.knows("tls")
+        and given.knows("tls", "smarthost")
         and not all(_is_loopback(hop.host) for hop in route.smarthost)
     ):
         yield given.fault(

@@ -21,15 +21,15 @@ def judge(drafts: Drafts) -> Iterator[Found]:
         sink = given.value
         if sink is None:
             continue
-        folded = sink.name.casefold()
-        if folded in names:
-            yield given.fault(
-                "name", f'"{sink.name}" is also the name of {names[folded]}', "use different names"
-            )
-        elif sink.guid in guids:
-            yield given.fault("guid", f"is also the GUID of {guids[sink.guid]}", "use different ones")
-        names.setdefault(folded, given.where)
-        guids.setdefault(sink.guid, given.where)
+        if given.knows("name"):
+            folded = sink.name.casefold()
+            if folded in names:
+                what = f'"{sink.name}" is also the name of {names[folded]}'
+                yield given.fault("name", what, "use different names")
+            elif sink.guid in guids:
+                yield given.fault("guid", f"is also the GUID of {guids[sink.guid]}", "use different ones")
+            names.setdefault(folded, given.where)
+            guids.setdefault(sink.guid, given.where)
         yield from _judge_code(given, sink)
         yield from _judge_policy(given, sink)
 

@@ -291,16 +291,18 @@ class _Reading:
                     place = (*path, name) if unfit.item < 0 else (*path, name, unfit.item)
                     self._say(place, Severity.FAULT, f"{where}: {name}", unfit.what, unfit.do)
                 bad.add(name)
-        complete = True
         for name, spec in fields.items():
             if not spec.required or spec.name in read:
                 continue
-            complete = False
+            key = keys[name]
             if name not in bad:
-                do = f"write {name} = {keys[name].example}"
+                do = f"write {name} = {key.example}"
                 self._say(path, Severity.FAULT, f"{where}: {name}", "is missing", do)
+                bad.add(name)
+            # The example stands in for it, so that the rest of the table is judged all the same.
+            read[spec.name] = key.read(tomllib.loads(f"x = {key.example}")["x"], self.folder)
         given = frozenset(name for name in table if name in keys)
-        return Given(kind(**read) if complete else None, path, where, given, frozenset(bad))
+        return Given(kind(**read), path, where, given, frozenset(bad))
 
     # --- what a table gets besides its own keys ---
 

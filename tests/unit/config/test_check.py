@@ -384,3 +384,18 @@ def test_pickup_on_another_file_system(say: Say, tmp_path: Path) -> None:
 def test_a_registry_that_is_not_there_is_noted(say: Say) -> None:
     examined = say(server=SERVER + 'registry = "sinks.toml"\n')
     assert [(fault.severity, fault.line) for fault in examined.faults] == [(Severity.NOTE, 4)]
+
+
+def test_a_wrong_required_key_hides_no_other_fault(say: Say) -> None:
+    said = say(
+        """
+        [[listener]]
+        address = "nowhere"
+        relay_from = ["0.0.0.0/0"]
+        [[route]]
+        to = "*"
+        smarthost = "127.0.0.1:99999"
+        tls = "off"
+        """
+    )
+    assert "open relay" in "\n".join(map(str, said))
