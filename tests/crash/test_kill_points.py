@@ -7,9 +7,12 @@ others, may arrive twice. Short in CI, where each point kills once; `./dev crash
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -34,6 +37,8 @@ CLIENTS = 4
 CONNECTIONS = 4
 LIFE_SECONDS = 60.0
 DEATHS = 3
+CHECKPOINT_LOCK = 121
+"""Octet of `queue.db-shm` that SQLite locks for a checkpoint (WAL_CKPT_LOCK in its unix VFS)."""
 
 CONFIG = """
 [server]
@@ -237,19 +242,110 @@ def test_each_point(
             trial.load.wait_for(20, 30)
             trial.load.point_at(0)
             trial.relay.stop()
+            print_now(capsys, ".")
     trial.serve()
     trial.load.wait_for(20, 30)
     trial.end()
     verdict = judge(trial.relay.folder, trial.load, trial.hop, trial.may_repeat())
     trial.check_fates()
     assert set(trial.released) == trial.poison()
-    words = (
-        f"{len(trial.lives)} kills, {verdict.messages} messages, {verdict.reports} reports, "
-        f"{verdict.unanswered} kept without their 250, {len(trial.released)} held as poison; "
-        f"duplicates: {trial.found(dict(verdict.duplicates))}; {time.monotonic() - began:.1f} s"
+    duplicates = trial.found(dict(verdict.duplicates))
+    unknown = max(len(life.notes.unknown) for life in trial.lives)
+    print_now(
+        capsys,
+        f"lot {seed}: {len(trial.lives)} kills, {verdict.messages} messages, {verdict.reports} reports, "
+        f"{verdict.unanswered} kept without their 250, {len(trial.released)} held as poison, at most {unknown} "
+        f"outcomes unknown; duplicates: {duplicates}; {time.monotonic() - began:.1f} s\n",
     )
+
+
+def print_now(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    """A line of progress in the long form, and for `-s`."""
     if LONG:
         with capsys.disabled():
-            print(f"\nlot {seed}: {words}", flush=True)
+            print(words, end="", flush=True)
     else:
-        print(words)
+        print(words, end="")
+
+
+SYNCER_POINTS = (
+    Point.BODY_ORDERED,
+    Point.COMMITTED,
+    Point.SETTLE_COMMITTED,
+    Point.REPORT_COMMITTED,
+    Point.REMOVING,
+    Point.CHECKPOINT,
+    Point.CHECKPOINTED,
+)
+
+
+@pytest.mark.parametrize("point", SYNCER_POINTS, ids=[point.label for point in SYNCER_POINTS])
+def test_the_process_that_syncs_dies_alone(trial_at: Callable[[int], Trial], point: Point) -> None:
+    """The relay mends and goes on: nothing is lost, nothing is sent twice, and a 451 means not in custody."""
+    trial = trial_at(SEED)
+    passings = sorted({1, *trial.chance.sample(range(2, 9), 6 if LONG else 2)})
+    notes = trial.set_trap(point, ",".join(map(str, passings)), Whom.SYNCER)
+    trial.relay.start()
+    trial.load.start(trial.pickup)
+    trial.load.point_at(trial.relay.ports["in"])
+    deadline = time.monotonic() + LIFE_SECONDS
+    while len(Notes(notes).killed) < len(passings) and time.monotonic() < deadline:
+        trial.load.wait_for(10, 1)
+    assert len(Notes(notes).killed) == len(passings)
+    trial.load.wait_for(20, 30)
+    trial.end()
+    trial.serve()  # what the dead process was to remove is removed at the next opening
+    trial.relay.stop()
+    judge(trial.relay.folder, trial.load, trial.hop, {})
+    assert trial.released == []
+
+
+def test_the_process_that_syncs_dies_at_any_moment(trial_at: Callable[[int], Trial]) -> None:
+    """As above, under the command itself."""
+    trial = trial_at(SEED)
+    trial.serve()
+    trial.load.start(trial.pickup)
+    for _ in range(200 if LONG else 8):
+        trial.load.wait_for(trial.chance.randint(1, 30), 30)
+        os.kill(syncer_of(trial.relay.pid), signal.SIGKILL)
+    trial.load.wait_for(20, 30)
+    trial.end()
+    trial.serve()
+    trial.relay.stop()
+    judge(trial.relay.folder, trial.load, trial.hop, {})
+    assert trial.released == []
+
+
+def syncer_of(pid: int) -> int:
+    """The process that syncs for this relay, waited for when it is just being started."""
+    deadline = time.monotonic() + LIFE_SECONDS
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(OSError):  # it has just died of the kill before
+                if b"sync_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+    raise AssertionError("no process syncs")
+
+
+def test_opening_while_the_last_checkpoint_of_a_dead_relay_still_runs(
+    trial_at: Callable[[int], Trial],
+) -> None:
+    """On a slow disk the process that synced may outlive its relay for as long as one sync takes."""
+    trial = trial_at(SEED)
+    trial.serve()
+    trial.load.start(trial.pickup)
+    trial.load.wait_for(50, 30)
+    database = trial.relay.folder / "spool" / "shards" / "0" / "queue.db"
+    with (
+        contextlib.closing(sqlite3.connect(database)) as reader,
+        database.with_name("queue.db-shm").open("r+b") as shm,
+    ):
+        reader.execute("SELECT count(*) FROM message").fetchall()
+        trial.relay.kill()
+        trial.load.point_at(0)
+        fcntl.lockf(shm, fcntl.LOCK_EX, 1, CHECKPOINT_LOCK)
+        trial.serve()
+        trial.load.wait_for(20, 30)
+        fcntl.lockf(shm, fcntl.LOCK_UN, 1, CHECKPOINT_LOCK)
+    trial.end()
+    judge(trial.relay.folder, trial.load, trial.hop)

@@ -101,7 +101,11 @@ class Writer:
         """After recovery: make what was found durable, and take work."""
         connection = self.connection
         assert connection is not None
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            # The process that synced for a relay that was killed may still be at its last checkpoint.
+            self._disk.sync_file(self._log)
         self._disk.sync_folder(self._database.parent)
         self._read_number(connection)
         self._reader = schema.open_reader(self._database, self._disk.vfs)
