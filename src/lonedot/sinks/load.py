@@ -19,6 +19,7 @@ from lonedot.sinks.bindings import (
     guid_for,
 )
 from lonedot.sinks.rules import compile_rule
+from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
 
 __all__ = ["SinkNotLoaded", "bind", "load_file", "load_import"]
@@ -102,7 +103,8 @@ def bind(
     A protective binding never undoes or repairs: it holds or rejects.
 
     Raises:
-        ValueError: a combination that would weaken a protective sink, or a faulty rule.
+        ValueError: a combination that would weaken a protective sink, a faulty rule, or settings (`SettingsFault`)
+            that the sink does not take.
     """
     wanted_role = sink.role if role is None else Role(role)
     default_damage = OnDamage.HOLD if wanted_role is Role.PROTECTIVE else OnDamage.UNDO
@@ -116,10 +118,14 @@ def bind(
     if wanted_role is Role.PROTECTIVE and error is OnError.SKIP:
         raise ValueError("on_error = 'skip' with role 'protective' would let mail past a scanner that failed")
     chosen_name = name or sink.name
+    try:
+        call = sink.call_with(settings or {})
+    except SettingsFault as fault:
+        raise SettingsFault(f"sink {chosen_name!r}: {fault}") from fault
     return Binding(
         name=chosen_name,
         guid=guid or guid_for(chosen_name),
-        call=sink.function,
+        call=call,
         sink_class=sink_class,
         priority=sink.priority if priority is None else priority,
         rule=compile_rule(sink.rule if rule is None else rule),

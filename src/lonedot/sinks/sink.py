@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar, overload
 
 import msgspec
 
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import DEFAULT_PRIORITY, MAX_PRIORITY, OnDamage, OnError, Role, SinkCall
+from lonedot.sinks.bindings import DEFAULT_PRIORITY, MAX_PRIORITY, OnDamage, OnError, Role, Setting, SinkCall
 from lonedot.sinks.rules import compile_rule
+from lonedot.sinks.settings import check_settings_type, typed
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
 
 __all__ = ["Sink", "sink"]
+
+S = TypeVar("S")
+
+Prepare = Callable[[Mapping[str, Setting]], SinkCall]
 
 
 class Sink(msgspec.Struct, frozen=True):
@@ -26,11 +32,24 @@ class Sink(msgspec.Struct, frozen=True):
     role: Role
     on_damage: OnDamage | None
     on_error: OnError
+    settings: type[object] | None = None
+    """The type of its second argument; None when it takes the message alone."""
+    prepare: Prepare | None = None
+    """Makes the function of one argument from the settings of a binding; there when `settings` is."""
+
+    def call_with(self, settings: Mapping[str, Setting]) -> SinkCall:
+        """What a binding with these settings calls.
+
+        Raises:
+            SettingsFault: they are not those that the sink takes.
+        """
+        return self.function if self.prepare is None else self.prepare(settings)
 
     def __call__(self, message: Message) -> Verdict:
         return self.function(message)
 
 
+@overload
 def sink(
     name: str,
     *,
@@ -41,14 +60,45 @@ def sink(
     role: Role | str = Role.COSMETIC,
     on_damage: OnDamage | str | None = None,
     on_error: OnError | str = OnError.DEFER,
-) -> Callable[[SinkCall], Sink]:
+) -> Callable[[SinkCall], Sink]: ...
+
+
+@overload
+def sink(
+    name: str,
+    *,
+    settings: type[S],
+    on: str = "arrival",
+    priority: int = DEFAULT_PRIORITY,
+    rule: str = "",
+    effects: Iterable[Effect | str] = (),
+    role: Role | str = Role.COSMETIC,
+    on_damage: OnDamage | str | None = None,
+    on_error: OnError | str = OnError.DEFER,
+) -> Callable[[Callable[[Message, S], Verdict]], Sink]: ...
+
+
+def sink(
+    name: str,
+    *,
+    settings: type[S] | None = None,
+    on: str = "arrival",
+    priority: int = DEFAULT_PRIORITY,
+    rule: str = "",
+    effects: Iterable[Effect | str] = (),
+    role: Role | str = Role.COSMETIC,
+    on_damage: OnDamage | str | None = None,
+    on_error: OnError | str = OnError.DEFER,
+) -> Callable[[SinkCall], Sink] | Callable[[Callable[[Message, S], Verdict]], Sink]:
     """Declare a sink: its name, event, priority, rule, and the effects it may have.
 
     An edit outside `effects` is undone and booked against the binding. `on_damage` defaults to `undo` for the role
-    `cosmetic` and `hold` for `protective`.
+    `cosmetic` and `hold` for `protective`. With `settings`, a dataclass or a `msgspec.Struct`, the function takes a
+    second argument of that type: the settings of its binding, checked when the binding is made.
 
     Raises:
         ValueError: a value is not one of those named; the words say which are.
+        TypeError: `settings` is neither a dataclass nor a `msgspec.Struct`.
     """
     if on != "arrival":
         raise ValueError(f"sink {name!r}: event {on!r} is not known; use on='arrival'")
@@ -60,7 +110,19 @@ def sink(
     damage = None if on_damage is None else OnDamage(on_damage)
     error = OnError(on_error)
 
-    def wrap(function: SinkCall) -> Sink:
-        return Sink(name, function, priority, rule, declared, wanted_role, damage, error)
+    def declare(function: SinkCall, prepare: Prepare | None = None) -> Sink:
+        return Sink(name, function, priority, rule, declared, wanted_role, damage, error, settings, prepare)
+
+    if settings is None:
+        return declare
+    check_settings_type(settings)
+    kind = settings
+
+    def wrap(function: Callable[[Message, S], Verdict]) -> Sink:
+        def prepare(given: Mapping[str, Setting]) -> SinkCall:
+            value = typed(kind, given)
+            return lambda message: function(message, value)
+
+        return declare(lambda message: prepare(message.settings)(message), prepare)
 
     return wrap
