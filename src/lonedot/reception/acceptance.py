@@ -19,7 +19,7 @@ from lonedot.message.header import HeaderView
 from lonedot.message.intake import Arrived
 from lonedot.message.ledger import Action, Entry
 from lonedot.message.trace import TraceFacts
-from lonedot.sinks.bindings import Binding
+from lonedot.sinks.bindings import Binding, Chains, chains_of
 from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
 from lonedot.spool.interface import (
     Acceptance,
@@ -98,7 +98,8 @@ class Acceptor:
         self.clock = clock
         self.hostname = hostname
         self._handover = handover
-        self._bindings = tuple(bindings)
+        self.chains = chains_of(bindings)
+        """Read once by whoever begins a message, and handed to `accept` with it."""
         self._observer = observer
         self._ids = ids
         self._hop_limit = hop_limit
@@ -116,10 +117,12 @@ class Acceptor:
         done: Done,
         key: bytes = b"",
         edits: Sequence[AnyEdit] = (),
+        chains: Chains | None = None,
     ) -> None:
         """Judge a received message and commit it; `done` is called exactly once, now or after the commit.
 
-        `edits` are the source's own (Pickup takes Bcc out); they get an entry behind that of the door.
+        `edits` are the source's own (Pickup takes Bcc out); they get an entry behind that of the door. `chains` are the
+        sinks that the message began with; by default those bound now.
 
         On refusal the caller drops what the body writer holds.
         """
@@ -161,20 +164,21 @@ class Acceptor:
                     revision=facts.revision,
                 ),
             )
-        if not self._bindings:
+        if chains is None:
+            chains = self.chains
+        bindings = chains.received if facts.source == "smtp" else chains.submitted
+        if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
         if isinstance(arrived.content.body, FileBody):
             # A sink may read the whole body: not on the loop.
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(
-                None, dispatch, id, envelope, facts, content, self._bindings, self.clock
-            )
+            future = loop.run_in_executor(None, dispatch, id, envelope, facts, content, bindings, self.clock)
             future.add_done_callback(
                 lambda f: self._dispatched(f, id, now, envelope, facts, arrived, entries, done, key)
             )
             return
-        dispatched = dispatch(id, envelope, facts, content, self._bindings, self.clock)
+        dispatched = dispatch(id, envelope, facts, content, bindings, self.clock)
         self._sunk(id, now, envelope, facts, arrived, entries, dispatched, done, key)
 
     def _dispatched(

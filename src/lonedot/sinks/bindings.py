@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from lonedot.message.edits import Effect
+from lonedot.sinks.events import EVENTS, Event, Reads
 from lonedot.sinks.rules import Rule
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
@@ -17,11 +18,13 @@ __all__ = [
     "DEFAULT_PRIORITY",
     "MAX_PRIORITY",
     "Binding",
+    "Chains",
     "OnDamage",
     "OnError",
     "Role",
     "Setting",
     "SinkCall",
+    "chains_of",
     "firing_order",
     "guid_for",
 ]
@@ -57,11 +60,12 @@ class OnError(enum.Enum):
 
 
 class Binding(msgspec.Struct, frozen=True):
-    """One binding of the event `arrival`."""
+    """One binding of an event."""
 
     name: str
     guid: str
     call: SinkCall
+    """Where the event shows no content, it is called with a `Session` (`sinks.protocol`) in place of a `Message`."""
     sink_class: str
     """Where the code is: `package.module:attribute` or `file.py:attribute`."""
     priority: int = DEFAULT_PRIORITY
@@ -71,6 +75,18 @@ class Binding(msgspec.Struct, frozen=True):
     on_damage: OnDamage = OnDamage.UNDO
     on_error: OnError = OnError.DEFER
     settings: Mapping[str, Setting] = {}
+    event: Event = Event.ARRIVAL
+
+
+class Chains(msgspec.Struct, frozen=True):
+    """All bindings, split by event once. Immutable: a message keeps the one it began with."""
+
+    session: Mapping[Event, tuple[Binding, ...]] | None = None
+    """Those asked before there is a message; None when there are none, so that asking costs one test."""
+    received: tuple[Binding, ...] = ()
+    """Those shown a message that came through a session: of `end-of-data`, then of `arrival`."""
+    submitted: tuple[Binding, ...] = ()
+    """Those shown any other message (Pickup): of `arrival`."""
 
 
 def guid_for(name: str) -> str:
@@ -78,6 +94,22 @@ def guid_for(name: str) -> str:
     return "{" + str(uuid.uuid5(_NAMESPACE, name)).upper() + "}"
 
 
+_RANK = {event: rank for rank, event in enumerate(Event)}
+
+
 def firing_order(bindings: Iterable[Binding]) -> tuple[Binding, ...]:
-    """Low priority first, ties by name, then GUID: a total order."""
-    return tuple(sorted(bindings, key=lambda b: (b.priority, b.name.casefold(), b.guid)))
+    """By event; within one, low priority first, ties by name, then GUID: a total order."""
+    return tuple(sorted(bindings, key=lambda b: (_RANK[b.event], b.priority, b.name.casefold(), b.guid)))
+
+
+def chains_of(bindings: Iterable[Binding]) -> Chains:
+    """Split bindings by event, each part in firing order."""
+    asked: dict[Event, tuple[Binding, ...]] = {}
+    received: list[Binding] = []
+    for binding in firing_order(bindings):
+        if Reads.CONTENT in EVENTS[binding.event].reads:
+            received.append(binding)
+        else:
+            asked[binding.event] = (*asked.get(binding.event, ()), binding)
+    submitted = tuple([binding for binding in received if binding.event is Event.ARRIVAL])
+    return Chains(asked or None, tuple(received), submitted)

@@ -34,7 +34,18 @@ from lonedot.spool.interface import Facts
 from lonedot.terms.clock import Clock
 from lonedot.terms.envelope import Envelope
 
-__all__ = ["Answer", "Call", "Decision", "Dispatched", "Steps", "call_inline", "dispatch", "steps"]
+__all__ = [
+    "Answer",
+    "Call",
+    "Decision",
+    "Dispatched",
+    "Steps",
+    "call_inline",
+    "check_reply",
+    "dispatch",
+    "steps",
+    "words_kept",
+]
 
 _FAULTS = (Severity.DAMAGE, Severity.VIOLATION)
 WORDS_LIMIT = 500
@@ -107,22 +118,23 @@ def steps(
     content: Content,
     bindings: Sequence[Binding],
     clock: Clock,
-    event: Event = Event.ARRIVAL,
 ) -> Steps:
     """The chain without the calls: yields each call that is due and is sent its answer.
 
     Who drives it decides how a sink is called: here, in a thread, in a process of its own. Every binding whose rule
     matches is called, in the order given; the rule is asked of the envelope as it stands when the binding's turn comes.
+    Bindings of several events stand one event behind the other: a `Stop` ends its own event only.
     """
     entries: list[Entry] = []
+    stopped: Event | None = None
     for binding in bindings:
+        if binding.event is stopped:
+            continue
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
         answer = yield Call(binding, Message(id, envelope, facts, content, binding.settings))
         verdict, taken = _taken(binding, answer, content, envelope)
-        entries.append(
-            _entry(binding, event.value, facts, verdict, taken, content, clock.now(), answer.took_seconds)
-        )
+        entries.append(_entry(binding, facts, verdict, taken, content, clock.now(), answer.took_seconds))
         content, envelope = taken.content, taken.envelope
         decision = taken.decision
         if decision is not Decision.ACCEPT:
@@ -137,7 +149,7 @@ def steps(
                 binding.name,
             )
         if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
-            break
+            stopped = binding.event
     return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
 
 
@@ -148,10 +160,9 @@ def dispatch(
     content: Content,
     bindings: Sequence[Binding],
     clock: Clock,
-    event: Event = Event.ARRIVAL,
 ) -> Dispatched:
     """Drive the chain with every sink called right here (isolation `inline`)."""
-    chain = steps(id, envelope, facts, content, bindings, clock, event)
+    chain = steps(id, envelope, facts, content, bindings, clock)
     try:
         call = next(chain)
         while True:
@@ -199,39 +210,41 @@ def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envel
             # What would be stored could not be read again.
             raise TypeError(f"its words are {type(words).__name__}, not text")
         case Reject(words, code, enhanced):
-            _check_reply(code, enhanced, 5)
+            check_reply(code, enhanced, 5)
             return _Taken(
                 content,
                 envelope,
                 Action.REJECTED,
-                words=_words(words),
+                words=words_kept(words),
                 decision=Decision.REJECT,
                 code=code,
                 enhanced=enhanced,
             )
         case Defer(words, code, enhanced):
-            _check_reply(code, enhanced, 4)
+            check_reply(code, enhanced, 4)
             return _Taken(
                 content,
                 envelope,
                 Action.DEFERRED,
-                words=_words(words),
+                words=words_kept(words),
                 decision=Decision.DEFER,
                 code=code,
                 enhanced=enhanced,
             )
         case Discard(words):
-            return _Taken(content, envelope, Action.UNCHANGED, words=_words(words), decision=Decision.DISCARD)
+            return _Taken(
+                content, envelope, Action.UNCHANGED, words=words_kept(words), decision=Decision.DISCARD
+            )
         case Next(edits) | Stop(edits):
             return _take_edits(binding, tuple(edits), content, envelope)
         case Hold(words, edits):
             taken = _take_edits(binding, tuple(edits), content, envelope)
             if taken.decision is not Decision.ACCEPT:
                 return taken
-            return msgspec.structs.replace(taken, decision=Decision.HOLD, words=_words(words))
+            return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words_kept(words))
 
 
-def _check_reply(code: object, enhanced: object, first: int) -> None:
+def check_reply(code: object, enhanced: object, first: int) -> None:
     """Raises ValueError when a client could not be told this."""
     if not isinstance(code, int) or code // 100 != first:
         raise ValueError(f"reply code {code!r} is not in {first}00 to {first}99")
@@ -318,7 +331,7 @@ def _failed(binding: Binding, error: BaseException, content: Content, envelope: 
         said = str(error)
     except Exception:
         said = "(it cannot be shown)"
-    words = _words(f"{binding.name} failed: {type(error).__name__}: {said}")
+    words = words_kept(f"{binding.name} failed: {type(error).__name__}: {said}")
     match binding.on_error:
         case OnError.SKIP:
             return _Taken(content, envelope, Action.SKIPPED, words=words)
@@ -330,7 +343,7 @@ def _failed(binding: Binding, error: BaseException, content: Content, envelope: 
             return _Taken(content, envelope, Action.DEFERRED, words=words, decision=Decision.DEFER)
 
 
-def _words(text: str) -> str:
+def words_kept(text: str) -> str:
     """A sink's words as they are kept: bounded, and such as can be written down (a lone surrogate cannot)."""
     return text[:WORDS_LIMIT].encode("utf-8", "backslashreplace").decode()
 
@@ -380,7 +393,6 @@ def _tail(content: Content) -> bytes:
 
 def _entry(
     binding: Binding,
-    event: str,
     facts: Facts,
     verdict: Verdict | None,
     taken: _Taken,
@@ -393,7 +405,7 @@ def _entry(
     return Entry(
         binding=binding.name,
         binding_id=binding.guid,
-        event=event,
+        event=binding.event.value,
         at=at,
         took_seconds=round(took, 6),
         before=digests_of(before),
