@@ -147,7 +147,7 @@ class Trap:
         self._whom = whom
         self._notes = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.syncer = 0
-        """Process id."""
+        """Process id; 0 before there is one (which to `kill` would mean everybody)."""
 
     def note(self, kind: str, what: str) -> None:
         os.write(self._notes, f"{kind} {what}\n".encode())
@@ -174,7 +174,7 @@ class Trap:
 
     def _fall(self, what: str) -> None:
         self.note("killed", what)
-        if self._whom is not Whom.RELAY:
+        if self._whom is not Whom.RELAY and self.syncer:
             os.kill(self.syncer, signal.SIGKILL)
         if self._whom is not Whom.SYNCER:
             os.kill(os.getpid(), signal.SIGKILL)
