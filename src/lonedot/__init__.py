@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lonedot.message.edits import Edit, Effect
+    from lonedot.sinks.protocol import Session
     from lonedot.sinks.sink import Sink, sink
     from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
     from lonedot.sinks.view import Message
@@ -24,6 +25,7 @@ __all__ = [
     "Message",
     "Next",
     "Reject",
+    "Session",
     "Sink",
     "Stop",
     "Verdict",
@@ -42,6 +44,7 @@ _HOMES = {
     "Message": "lonedot.sinks.view",
     "Next": "lonedot.sinks.verdicts",
     "Reject": "lonedot.sinks.verdicts",
+    "Session": "lonedot.sinks.protocol",
     "Sink": "lonedot.sinks.sink",
     "Stop": "lonedot.sinks.verdicts",
     "Verdict": "lonedot.sinks.verdicts",

@@ -9,28 +9,36 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from lonedot.message.edits import Effect
-from lonedot.sinks.events import EVENTS, Event, Reads
+from lonedot.sinks.events import EVENTS, Event
 from lonedot.sinks.rules import Rule
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
 
 __all__ = [
+    "DEADLINE_SECONDS",
     "DEFAULT_PRIORITY",
     "MAX_PRIORITY",
+    "MEMORY_OCTETS",
     "Binding",
     "Chains",
+    "Isolation",
     "OnDamage",
     "OnError",
     "Role",
     "Setting",
     "SinkCall",
     "chains_of",
+    "check_fit",
     "firing_order",
     "guid_for",
 ]
 
 DEFAULT_PRIORITY = 24575
 MAX_PRIORITY = 32767
+DEADLINE_SECONDS = 10.0
+"""For one call."""
+MEMORY_OCTETS = 512 * 1024 * 1024
+"""Address space of a sink's process."""
 
 _NAMESPACE = uuid.UUID("5e9b3f0a-6d0c-5d1e-9a55-1c0d0e0f4c44")
 
@@ -59,6 +67,15 @@ class OnError(enum.Enum):
     HOLD = "hold"
 
 
+class Isolation(enum.Enum):
+    """Where a sink's code runs."""
+
+    INLINE = "inline"
+    """In the relay itself: quick, and trusted. A deadline cannot be kept; that it was passed is noted."""
+    PROCESS = "process"
+    """In a process of its own, which is killed when a call takes too long."""
+
+
 class Binding(msgspec.Struct, frozen=True):
     """One binding of an event."""
 
@@ -76,6 +93,11 @@ class Binding(msgspec.Struct, frozen=True):
     on_error: OnError = OnError.DEFER
     settings: Mapping[str, Setting] = {}
     event: Event = Event.ARRIVAL
+    isolation: Isolation = Isolation.INLINE
+    deadline_seconds: float = DEADLINE_SECONDS
+    memory_octets: int = MEMORY_OCTETS
+    user: str = ""
+    """Whom a process runs as, where the relay is root; empty: as the relay."""
 
 
 class Chains(msgspec.Struct, frozen=True):
@@ -102,12 +124,32 @@ def firing_order(bindings: Iterable[Binding]) -> tuple[Binding, ...]:
     return tuple(sorted(bindings, key=lambda b: (_RANK[b.event], b.priority, b.name.casefold(), b.guid)))
 
 
+def check_fit(name: str, event: Event, effects: Iterable[Effect], rule: Rule | None) -> None:
+    """A binding that could never do what it says is a mistake, not a binding.
+
+    Raises:
+        ValueError: the event takes no such edits, or fires before what the rule asks of is known.
+    """
+    facts = EVENTS[event]
+    if undoable := set(effects) - facts.effects:
+        names = ", ".join(sorted(effect.value for effect in undoable))
+        raise ValueError(
+            f"sink {name!r}: effects {names} at event {event.value!r}: there is no message to edit yet; "
+            "use 'end-of-data' or 'arrival'"
+        )
+    if rule is not None and (early := rule.asks - facts.rule):
+        names = ", ".join(sorted(command.value for command in early))
+        raise ValueError(
+            f"sink {name!r}: rule {rule.text!r} at event {event.value!r}: {names} is not known yet; use a later event"
+        )
+
+
 def chains_of(bindings: Iterable[Binding]) -> Chains:
     """Split bindings by event, each part in firing order."""
     asked: dict[Event, tuple[Binding, ...]] = {}
     received: list[Binding] = []
     for binding in firing_order(bindings):
-        if Reads.CONTENT in EVENTS[binding.event].reads:
+        if EVENTS[binding.event].shows_message:
             received.append(binding)
         else:
             asked[binding.event] = (*asked.get(binding.event, ()), binding)

@@ -11,6 +11,7 @@ import enum
 import msgspec
 
 from lonedot.message.edits import Effect
+from lonedot.sinks.rules import Command
 
 __all__ = ["EVENTS", "Event", "EventFacts", "Kind", "Reads", "Says", "event_named"]
 
@@ -39,9 +40,9 @@ class Reads(enum.Enum):
     """What a sink is shown."""
 
     SESSION = "session"
-    """Client, HELO, TLS, listener."""
+    """Client, name in EHLO, TLS, listener."""
     COMMAND = "command"
-    """The command that is being answered."""
+    """The command that is being answered: verb and argument."""
     ENVELOPE = "envelope"
     """As far as it is known."""
     CONTENT = "content"
@@ -68,8 +69,15 @@ class EventFacts(msgspec.Struct, frozen=True):
     says: frozenset[Says]
     effects: frozenset[Effect]
     """What edits may touch."""
+    rule: frozenset[Command]
+    """What a rule may ask: the rest is not known yet."""
     old_names: tuple[str, ...]
     """Names in older systems that the registry and `smtpreg` answer to."""
+
+    @property
+    def shows_message(self) -> bool:
+        """A sink is called with a `Message`; else with a `Session`, and its edits would have nothing to edit."""
+        return Reads.CONTENT in self.reads
 
 
 _SPEAK = frozenset({Says.NEXT, Says.STOP, Says.REJECT, Says.DEFER})
@@ -80,30 +88,48 @@ _ENVELOPE = _COMMAND | {Reads.ENVELOPE}
 _WHOLE = _SESSION | {Reads.ENVELOPE, Reads.CONTENT}
 _ALL = frozenset(Effect)
 _NONE: frozenset[Effect] = frozenset()
+_UNNAMED: frozenset[Command] = frozenset()
+_NAMED = _UNNAMED | {Command.EHLO}
+_SENT = _NAMED | {Command.MAIL_FROM}
+_ADDRESSED = frozenset(Command)
 _P, _T = Kind.PROTOCOL, Kind.TRANSPORT
 
 EVENTS: dict[Event, EventFacts] = {
     Event.CONNECT: EventFacts(
-        _P, "a client has connected, before the greeting", _SESSION, _SPEAK, _NONE, ("OnConnect",)
+        _P,
+        "a client has connected; a refusal takes the place of the greeting, as 554 or 421, and the session ends",
+        _SESSION,
+        _SPEAK,
+        _NONE,
+        _UNNAMED,
+        ("OnConnect",),
     ),
     Event.HELO: EventFacts(
         _P,
-        "EHLO or HELO, before it is answered",
+        "EHLO or HELO, which is answered; a refusal is the reply to each MAIL until the client greets again",
         _COMMAND,
         _SPEAK,
         _NONE,
+        _NAMED,
         ("OnHeloCommand", "OnEhloCommand"),
     ),
     Event.VERB: EventFacts(
         _P,
-        "VRFY, EXPN, HELP, NOOP or RSET, before it is answered",
+        "VRFY or EXPN, before it is answered; of other verbs only those with an event of their own",
         _COMMAND,
         _SPEAK,
         _NONE,
-        ("OnInboundCommand", "OnNoopCommand", "OnHelpCommand", "OnRsetCommand"),
+        _NAMED,
+        ("OnInboundCommand",),
     ),
     Event.MAIL: EventFacts(
-        _P, "MAIL FROM, well formed, before it is answered", _ENVELOPE, _SPEAK, _NONE, ("OnMailCommand",)
+        _P,
+        "MAIL FROM that the relay itself would take, before it is answered",
+        _ENVELOPE,
+        _SPEAK,
+        _NONE,
+        _SENT,
+        ("OnMailCommand",),
     ),
     Event.RCPT: EventFacts(
         _P,
@@ -111,25 +137,34 @@ EVENTS: dict[Event, EventFacts] = {
         _ENVELOPE,
         _SPEAK,
         _NONE,
+        _ADDRESSED,
         ("OnRcptCommand",),
     ),
     Event.DATA: EventFacts(
-        _P, "DATA or the first BDAT, before 354", _ENVELOPE, _SPEAK, _NONE, ("OnDataCommand",)
+        _P,
+        "DATA or the first BDAT of a message, before it is answered",
+        _ENVELOPE,
+        _SPEAK,
+        _NONE,
+        _ADDRESSED,
+        ("OnDataCommand",),
     ),
     Event.END_OF_DATA: EventFacts(
         _P,
-        "the message is in, before anything is promised; edits are committed with the acceptance",
+        "a message came through a session, and nothing is promised yet; edits are committed with the acceptance",
         _WHOLE,
         _JUDGE,
         _ALL,
+        _ADDRESSED,
         ("_EOD", "OnEndOfData", "OnEndOfHeaders"),
     ),
     Event.ARRIVAL: EventFacts(
         _T,
-        "the message is about to enter the queue, from SMTP or Pickup, once",
+        "a message is about to enter the queue, from a session or from Pickup, once",
         _WHOLE,
         _JUDGE,
         _ALL,
+        _ADDRESSED,
         ("OnArrival", "OnTransportSubmission", "OnSubmission", "OnSubmittedMessage"),
     ),
 }
@@ -147,6 +182,6 @@ def event_named(name: str) -> Event:
     """
     event = _BY_NAME.get(name.strip().lower())
     if event is None:
-        names = ", ".join(event.value for event in EVENTS)
+        names = ", ".join(known.value for known in EVENTS)
         raise ValueError(f"there is no event {name!r}; there are: {names}")
     return event

@@ -11,22 +11,41 @@ from types import ModuleType
 
 from lonedot.message.edits import Effect
 from lonedot.sinks.bindings import (
+    DEADLINE_SECONDS,
+    MEMORY_OCTETS,
     Binding,
+    Isolation,
     OnDamage,
     OnError,
     Role,
     Setting,
+    check_fit,
     guid_for,
 )
+from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.rules import compile_rule
 from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
 
-__all__ = ["SinkNotLoaded", "bind", "load_file", "load_import"]
+__all__ = ["SinkNotLoaded", "bind", "load_class", "load_file", "load_import"]
 
 
 class SinkNotLoaded(Exception):
     """The code of a sink cannot be used; the words say what, where and what to do."""
+
+
+def load_class(sink_class: str) -> Sink:
+    """The sink at `file.py`, `file.py:attribute` or `package.module:attribute`.
+
+    Raises:
+        SinkNotLoaded: there is none, or its code does not run.
+    """
+    place, _, attribute = sink_class.rpartition(":")
+    if sink_class.endswith(".py"):
+        return load_file(Path(sink_class))
+    if place.endswith(".py"):
+        return load_file(Path(place), attribute)
+    return load_import(sink_class)
 
 
 def load_import(path: str) -> Sink:
@@ -97,14 +116,20 @@ def bind(
     on_damage: OnDamage | str | None = None,
     on_error: OnError | str | None = None,
     settings: Mapping[str, Setting] | None = None,
+    isolation: Isolation | str = Isolation.INLINE,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    memory_octets: int = MEMORY_OCTETS,
+    user: str = "",
+    event: Event | str | None = None,
 ) -> Binding:
     """A binding from a sink's own defaults and what the configuration says otherwise.
 
-    A protective binding never undoes or repairs: it holds or rejects.
+    A protective binding never undoes or repairs: it holds or rejects. `event` must show what the sink's own does: a
+    function of a message cannot be called with a session.
 
     Raises:
-        ValueError: a combination that would weaken a protective sink, a faulty rule, or settings (`SettingsFault`)
-            that the sink does not take.
+        ValueError: a combination that would weaken a protective sink, an event that does not suit, a faulty rule, or
+            settings (`SettingsFault`) that the sink does not take.
     """
     wanted_role = sink.role if role is None else Role(role)
     default_damage = OnDamage.HOLD if wanted_role is Role.PROTECTIVE else OnDamage.UNDO
@@ -118,20 +143,54 @@ def bind(
     if wanted_role is Role.PROTECTIVE and error is OnError.SKIP:
         raise ValueError("on_error = 'skip' with role 'protective' would let mail past a scanner that failed")
     chosen_name = name or sink.name
+    chosen_event = _event_for(sink, chosen_name, event, Isolation(isolation))
+    compiled = compile_rule(sink.rule if rule is None else rule)
+    declared = sink.effects if effects is None else frozenset(Effect(effect) for effect in effects)
+    check_fit(chosen_name, chosen_event, declared, compiled)
     try:
         call = sink.call_with(settings or {})
     except SettingsFault as fault:
-        raise SettingsFault(f"sink {chosen_name!r}: {fault}") from fault
+        raise SettingsFault(f"sink {chosen_name!r}: {fault}", fault.key) from fault
     return Binding(
         name=chosen_name,
         guid=guid or guid_for(chosen_name),
         call=call,
         sink_class=sink_class,
         priority=sink.priority if priority is None else priority,
-        rule=compile_rule(sink.rule if rule is None else rule),
-        effects=sink.effects if effects is None else frozenset(Effect(effect) for effect in effects),
+        rule=compiled,
+        effects=declared,
         role=wanted_role,
         on_damage=damage,
         on_error=error,
         settings=dict(settings or {}),
+        isolation=Isolation(isolation),
+        deadline_seconds=deadline_seconds,
+        memory_octets=memory_octets,
+        user=user,
+        event=chosen_event,
     )
+
+
+def _event_for(sink: Sink, name: str, event: Event | str | None, isolation: Isolation) -> Event:
+    """The event of a binding.
+
+    Raises:
+        ValueError: it does not suit the sink.
+    """
+    if event is None:
+        chosen = sink.event
+    else:
+        chosen = event if isinstance(event, Event) else event_named(event)
+    shows_message = EVENTS[chosen].shows_message
+    if shows_message != EVENTS[sink.event].shows_message:
+        shown = ("a session", "a message")
+        raise ValueError(
+            f"sink {name!r} takes {shown[not shows_message]} (it says on={sink.event.value!r}); "
+            f"event {chosen.value!r} shows {shown[shows_message]}"
+        )
+    if not shows_message and isolation is Isolation.PROCESS:
+        raise ValueError(
+            f"sink {name!r}: isolation 'process' at event {chosen.value!r}: sinks of the session run inline; "
+            "use 'end-of-data', or isolation = \"inline\""
+        )
+    return chosen

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope
 
-__all__ = ["Rule", "RuleError", "compile_rule"]
+__all__ = ["Command", "Rule", "RuleError", "compile_rule"]
 
 
 class RuleError(ValueError):
@@ -30,6 +30,8 @@ class RuleError(ValueError):
 
 
 class Command(enum.Enum):
+    """What a condition asks of."""
+
     EHLO = "EHLO"
     MAIL_FROM = "MAIL FROM"
     RCPT_TO = "RCPT TO"
@@ -90,6 +92,16 @@ class Rule:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def asks(self) -> frozenset[Command]:
+        """What its conditions ask of."""
+        tests = {
+            Command.EHLO: self._ehlo,
+            Command.MAIL_FROM: self._sender,
+            Command.RCPT_TO: self._recipient,
+        }
+        return frozenset(command for command, conditions in tests.items() if conditions)
 
     def matches(self, envelope: Envelope, helo: str = "") -> bool:
         """True when any condition holds; of RCPT TO, for any recipient."""

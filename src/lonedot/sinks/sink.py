@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar, overload
+from typing import Literal, TypeVar, cast, overload
 
 import msgspec
 
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import DEFAULT_PRIORITY, MAX_PRIORITY, OnDamage, OnError, Role, Setting, SinkCall
+from lonedot.sinks.bindings import (
+    DEFAULT_PRIORITY,
+    MAX_PRIORITY,
+    OnDamage,
+    OnError,
+    Role,
+    Setting,
+    SinkCall,
+    check_fit,
+)
+from lonedot.sinks.events import Event, event_named
+from lonedot.sinks.protocol import ProtocolCall, Session
 from lonedot.sinks.rules import compile_rule
 from lonedot.sinks.settings import check_settings_type, typed
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
 
-__all__ = ["Sink", "sink"]
+__all__ = ["ProtocolEvent", "Sink", "sink"]
 
 S = TypeVar("S")
+
+ProtocolEvent = Literal[
+    Event.CONNECT,
+    Event.HELO,
+    Event.VERB,
+    Event.MAIL,
+    Event.RCPT,
+    Event.DATA,
+    "connect",
+    "OnConnect",
+    "helo",
+    "OnHeloCommand",
+    "OnEhloCommand",
+    "verb",
+    "OnInboundCommand",
+    "mail",
+    "OnMailCommand",
+    "rcpt",
+    "OnRcptCommand",
+    "data",
+    "OnDataCommand",
+]
+"""Where a sink is called with a `Session`: for whoever checks types. What counts is the table of events."""
 
 Prepare = Callable[[Mapping[str, Setting]], SinkCall]
 
@@ -26,6 +60,7 @@ class Sink(msgspec.Struct, frozen=True):
 
     name: str
     function: SinkCall
+    """At an event that shows no message it takes a `Session`, see `Binding.call`."""
     priority: int
     rule: str
     effects: frozenset[Effect]
@@ -36,6 +71,7 @@ class Sink(msgspec.Struct, frozen=True):
     """The type of its second argument; None when it takes the message alone."""
     prepare: Prepare | None = None
     """Makes the function of one argument from the settings of a binding; there when `settings` is."""
+    event: Event = Event.ARRIVAL
 
     def call_with(self, settings: Mapping[str, Setting]) -> SinkCall:
         """What a binding with these settings calls.
@@ -45,15 +81,44 @@ class Sink(msgspec.Struct, frozen=True):
         """
         return self.function if self.prepare is None else self.prepare(settings)
 
-    def __call__(self, message: Message) -> Verdict:
-        return self.function(message)
+    def __call__(self, shown: Message | Session) -> Verdict:
+        return self.function(cast(Message, shown))
+
+
+@overload
+def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
+    name: str,
+    *,
+    on: ProtocolEvent,
+    priority: int = DEFAULT_PRIORITY,
+    rule: str = "",
+    effects: Iterable[Effect | str] = (),
+    role: Role | str = Role.COSMETIC,
+    on_damage: OnDamage | str | None = None,
+    on_error: OnError | str = OnError.DEFER,
+) -> Callable[[ProtocolCall], Sink]: ...
+
+
+@overload
+def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
+    name: str,
+    *,
+    settings: type[S],
+    on: ProtocolEvent,
+    priority: int = DEFAULT_PRIORITY,
+    rule: str = "",
+    effects: Iterable[Effect | str] = (),
+    role: Role | str = Role.COSMETIC,
+    on_damage: OnDamage | str | None = None,
+    on_error: OnError | str = OnError.DEFER,
+) -> Callable[[Callable[[Session, S], Verdict]], Sink]: ...
 
 
 @overload
 def sink(
     name: str,
     *,
-    on: str = "arrival",
+    on: Event | str = Event.ARRIVAL,
     priority: int = DEFAULT_PRIORITY,
     rule: str = "",
     effects: Iterable[Effect | str] = (),
@@ -68,7 +133,7 @@ def sink(
     name: str,
     *,
     settings: type[S],
-    on: str = "arrival",
+    on: Event | str = Event.ARRIVAL,
     priority: int = DEFAULT_PRIORITY,
     rule: str = "",
     effects: Iterable[Effect | str] = (),
@@ -82,36 +147,46 @@ def sink(
     name: str,
     *,
     settings: type[S] | None = None,
-    on: str = "arrival",
+    on: Event | str = Event.ARRIVAL,
     priority: int = DEFAULT_PRIORITY,
     rule: str = "",
     effects: Iterable[Effect | str] = (),
     role: Role | str = Role.COSMETIC,
     on_damage: OnDamage | str | None = None,
     on_error: OnError | str = OnError.DEFER,
-) -> Callable[[SinkCall], Sink] | Callable[[Callable[[Message, S], Verdict]], Sink]:
+) -> (
+    Callable[[SinkCall], Sink]
+    | Callable[[Callable[[Message, S], Verdict]], Sink]
+    | Callable[[ProtocolCall], Sink]
+    | Callable[[Callable[[Session, S], Verdict]], Sink]
+):
     """Declare a sink: its name, event, priority, rule, and the effects it may have.
 
     An edit outside `effects` is undone and booked against the binding. `on_damage` defaults to `undo` for the role
     `cosmetic` and `hold` for `protective`. With `settings`, a dataclass or a `msgspec.Struct`, the function takes a
-    second argument of that type: the settings of its binding, checked when the binding is made.
+    second argument of that type: the settings of its binding, checked when the binding is made. `on` is any name in the
+    table of events (`sinks.events`); at an event that shows no message the function is called with a `Session`.
 
     Raises:
         ValueError: a value is not one of those named; the words say which are.
         TypeError: `settings` is neither a dataclass nor a `msgspec.Struct`.
     """
-    if on != "arrival":
-        raise ValueError(f"sink {name!r}: event {on!r} is not known; use on='arrival'")
+    try:
+        event = on if isinstance(on, Event) else event_named(on)
+    except ValueError as unknown:
+        raise ValueError(f"sink {name!r}: {unknown}") from None
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"sink {name!r}: priority {priority} is not in 0 … {MAX_PRIORITY}")
-    compile_rule(rule)
     declared = frozenset(Effect(effect) for effect in effects)
+    check_fit(name, event, declared, compile_rule(rule))
     wanted_role = Role(role)
     damage = None if on_damage is None else OnDamage(on_damage)
     error = OnError(on_error)
 
     def declare(function: SinkCall, prepare: Prepare | None = None) -> Sink:
-        return Sink(name, function, priority, rule, declared, wanted_role, damage, error, settings, prepare)
+        return Sink(
+            name, function, priority, rule, declared, wanted_role, damage, error, settings, prepare, event
+        )
 
     if settings is None:
         return declare

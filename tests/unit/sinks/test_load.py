@@ -133,7 +133,7 @@ def test_a_sink_is_still_its_function() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: sink("S", on="departure"), "event 'departure' is not known; use on='arrival'"),
+        (lambda: sink("S", on="departure"), "there is no event 'departure'; there are: connect,"),
         (lambda: sink("S", priority=-1), "priority -1 is not in 0 … 32767"),
         (lambda: sink("S", priority=32768), "priority 32768"),
         (lambda: sink("S", effects={"headers"}), "'headers' is not a valid Effect"),

@@ -1,0 +1,259 @@
+"""The events in a session before there is a message: who is asked, what they are shown, what their word is worth.
+
+Rules a change here must keep:
+1. The first refusal is the answer; nobody is asked behind it.
+2. A sink may say only what the table of events lets it: an edit, `Hold` or `Discard` is a fault of the sink, and
+   `on_error` decides. Where there is no message nothing can be held: `on_error = "hold"` defers.
+3. What went wrong inside a sink is for us; the client hears that its command could not be checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import cast
+
+import msgspec
+
+from lonedot.sinks.bindings import Binding, OnError, Setting
+from lonedot.sinks.dispatch import Answer, Decision, check_reply, words_kept
+from lonedot.sinks.events import Event
+from lonedot.sinks.verdicts import Defer, Next, Reject, Stop, Verdict
+from lonedot.terms.address import NULL_REVERSE_PATH
+from lonedot.terms.envelope import Envelope, Recipient
+
+__all__ = [
+    "Command",
+    "Judgement",
+    "Moment",
+    "Note",
+    "ProtocolCall",
+    "Question",
+    "Questions",
+    "Session",
+    "ask",
+    "call_of",
+    "questions",
+]
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What the client said."""
+
+    verb: bytes
+    """In upper case."""
+    argument: bytes
+    """As it came, without the spaces around it."""
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """A session at one event: what there is to show of it."""
+
+    event: Event
+    id: str
+    """The session's, as logs and transcripts have it."""
+    client: str
+    """The client's address."""
+    listener: str
+    trusted: bool
+    tls: str = ""
+    """`TLSv1.3 TLS_AES_256_GCM_SHA384`, or empty."""
+    helo: str = ""
+    """What the client called itself; empty before EHLO."""
+    command: Command | None = None
+    envelope: Envelope | None = None
+    recipient: Recipient | None = None
+
+
+class Session:
+    """What a sink is shown of a session. Read-only; what an event does not show raises `LookupError`."""
+
+    __slots__ = ("_moment", "client", "event", "helo", "id", "listener", "settings", "tls", "trusted")
+
+    def __init__(self, moment: Moment, settings: Mapping[str, Setting]) -> None:
+        self._moment = moment
+        self.event = moment.event
+        self.id = moment.id
+        """The session's, as logs and transcripts have it."""
+        self.client = moment.client
+        """The client's address."""
+        self.helo = moment.helo
+        """What the client called itself; empty before EHLO."""
+        self.listener = moment.listener
+        """Name of the listener."""
+        self.trusted = moment.trusted
+        """It may relay."""
+        self.tls = moment.tls
+        """`TLSv1.3 TLS_AES_256_GCM_SHA384`, or empty."""
+        self.settings = settings
+        """The binding's settings."""
+
+    @property
+    def command(self) -> Command:
+        """The command that is being answered. Not at `connect`."""
+        if self._moment.command is None:
+            raise self._unknown("command")
+        return self._moment.command
+
+    @property
+    def envelope(self) -> Envelope:
+        """At `mail` with the reverse-path alone, at `rcpt` with the recipients taken before, at `data` with all."""
+        if self._moment.envelope is None:
+            raise self._unknown("envelope")
+        return self._moment.envelope
+
+    @property
+    def recipient(self) -> Recipient:
+        """The recipient that is being decided. Only at `rcpt`."""
+        if self._moment.recipient is None:
+            raise self._unknown("recipient")
+        return self._moment.recipient
+
+    def _unknown(self, what: str) -> LookupError:
+        return LookupError(f"event {self.event.value!r} shows no {what}")
+
+
+ProtocolCall = Callable[[Session], Verdict]
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What to book against a binding."""
+
+    binding: str
+    is_fault: bool
+    """The sink failed; else it refused."""
+    words: str
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What the chain says: ACCEPT, REJECT or DEFER."""
+
+    decision: Decision = Decision.ACCEPT
+    words: str = ""
+    """For the client; empty when a sink failed."""
+    code: int = 0
+    """0: the usual one."""
+    enhanced: str = ""
+    notes: tuple[Note, ...] = ()
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A sink that is to be asked, and what it is to be shown."""
+
+    binding: Binding
+    session: Session
+
+
+Questions = Generator[Question, Answer, Judgement]
+
+_ACCEPTED = Judgement()
+_NOBODY = Envelope(NULL_REVERSE_PATH, ())
+
+
+def questions(moment: Moment, bindings: Sequence[Binding]) -> Questions:
+    """The chain without the calls: yields each question that is due and is sent its answer.
+
+    `bindings` are those of the moment's event.
+    """
+    notes: list[Note] = []
+    envelope = moment.envelope
+    if moment.recipient is not None and envelope is not None:
+        # A rule is asked of the recipient that is being decided, not of those before it.
+        envelope = msgspec.structs.replace(envelope, recipients=(moment.recipient,))
+    for binding in bindings:
+        rule = binding.rule
+        # `check_fit` has seen to it that a rule asks only of what is known at this event.
+        if rule is not None and not rule.matches(envelope or _NOBODY, moment.helo):
+            continue
+        answer = yield Question(binding, Session(moment, binding.settings))
+        judged = _judge(binding, answer)
+        notes += judged.notes
+        if judged.decision is not Decision.ACCEPT:
+            return msgspec.structs.replace(judged, notes=tuple(notes))
+        if isinstance(answer.returned, Stop) and not judged.notes:
+            break
+    return Judgement(notes=tuple(notes)) if notes else _ACCEPTED
+
+
+def ask(moment: Moment, bindings: Sequence[Binding]) -> Judgement:
+    """Drive the chain with every sink called right here (isolation `inline`)."""
+    chain = questions(moment, bindings)
+    try:
+        question = next(chain)
+        while True:
+            question = chain.send(_call_inline(question))
+    except StopIteration as end:
+        judgement: Judgement = end.value
+        return judgement
+
+
+def call_of(binding: Binding) -> ProtocolCall:
+    """What is called: a binding of an event that shows no message holds a function of a `Session`."""
+    return cast(ProtocolCall, binding.call)
+
+
+def _call_inline(question: Question) -> Answer:
+    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through."""
+    try:
+        return Answer(call_of(question.binding)(question.session))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a sink may also exit, or raise what only loops should see
+        return Answer(error=error)
+
+
+def _judge(binding: Binding, answer: Answer) -> Judgement:
+    """What an answer is worth by itself."""
+    error = answer.error
+    if error is None:
+        try:
+            return _weigh(binding, answer.returned)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # what a sink returns may be of any make
+            error = raised
+    return _failed(binding, error)
+
+
+def _weigh(binding: Binding, returned: object) -> Judgement:
+    """Raises TypeError or ValueError when this event does not let a sink say so, or a client could not be told."""
+    match returned:
+        case Reject(words) | Defer(words) if not isinstance(words, str):
+            raise TypeError(f"its words are {type(words).__name__}, not text")
+        case Reject(words, code, enhanced):
+            check_reply(code, enhanced, 5)
+            return _refusal(binding, Decision.REJECT, words, code, enhanced)
+        case Defer(words, code, enhanced):
+            check_reply(code, enhanced, 4)
+            return _refusal(binding, Decision.DEFER, words, code, enhanced)
+        case Next(edits) | Stop(edits):
+            if tuple(edits):
+                raise ValueError(
+                    f"returned edits at event {binding.event.value!r}, where there is no message yet"
+                )
+            return _ACCEPTED
+        case _:
+            what = type(returned).__name__
+            raise TypeError(
+                f"returned {what}; at event {binding.event.value!r} a sink returns Next, Stop, Reject or Defer"
+            )
+
+
+def _refusal(binding: Binding, decision: Decision, words: str, code: int, enhanced: str) -> Judgement:
+    kept = words_kept(words)
+    return Judgement(decision, kept, code, enhanced, (Note(binding.name, False, kept),))
+
+
+def _failed(binding: Binding, error: BaseException) -> Judgement:
+    """The sink raised, or said what it may not: the binding's `on_error`."""
+    try:
+        said = str(error)
+    except Exception:
+        said = "(it cannot be shown)"
+    notes = (Note(binding.name, True, words_kept(f"{type(error).__name__}: {said}")),)
+    match binding.on_error:
+        case OnError.SKIP:
+            return Judgement(notes=notes)
+        case OnError.REJECT:
+            return Judgement(Decision.REJECT, notes=notes)
+        case OnError.DEFER | OnError.HOLD:
+            return Judgement(Decision.DEFER, notes=notes)
