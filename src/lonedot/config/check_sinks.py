@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
 
 from lonedot.config import disk
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Sink
 from lonedot.sinks.bindings import OnDamage, OnError, Role
 
-__all__ = ["judge"]
+__all__ = ["is_installed", "judge", "judge_policy"]
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 def judge(drafts: Drafts) -> Iterator[Found]:
@@ -31,7 +36,7 @@ def judge(drafts: Drafts) -> Iterator[Found]:
             names.setdefault(folded, given.where)
             guids.setdefault(sink.guid, given.where)
         yield from _judge_code(given, sink)
-        yield from _judge_policy(given, sink)
+        yield from judge_policy(given, sink.role, sink.on_damage, sink.on_error)
 
 
 def _judge_code(given: Given[Sink], sink: Sink) -> Iterator[Found]:
@@ -45,7 +50,7 @@ def _judge_code(given: Given[Sink], sink: Sink) -> Iterator[Found]:
             yield given.fault("file", unfit.what, unfit.do)
     elif sink.import_path:
         package = sink.import_path.partition(":")[0].partition(".")[0]
-        if not _is_installed(package):
+        if not is_installed(package):
             yield given.fault(
                 "import",
                 f"there is no package {package}",
@@ -55,7 +60,8 @@ def _judge_code(given: Given[Sink], sink: Sink) -> Iterator[Found]:
         yield given.fault("", "has no code", 'write file = "sinks/stamp.py:function", or import')
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """The package can be found. Nothing of it runs."""
     # Of a top-level name this only looks for the file; nothing of the package runs.
     try:
         return importlib.util.find_spec(package) is not None
@@ -63,13 +69,16 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def _judge_policy(given: Given[Sink], sink: Sink) -> Iterator[Found]:
-    if sink.role is not Role.PROTECTIVE or not given.knows("role", "on_damage", "on_error"):
+def judge_policy(
+    given: Given[S], role: Role | None, on_damage: OnDamage | None, on_error: OnError | None
+) -> Iterator[Found]:
+    """Combinations by which a protective sink would let mail pass."""
+    if role is not Role.PROTECTIVE or not given.knows("role", "on_damage", "on_error"):
         return
-    if sink.on_damage in (OnDamage.UNDO, OnDamage.REPAIR):
-        what = f"{sink.on_damage.value} lets mail pass that a protective sink was about to change"
+    if on_damage in (OnDamage.UNDO, OnDamage.REPAIR):
+        what = f"{on_damage.value} lets mail pass that a protective sink was about to change"
         yield given.fault("on_damage", what, 'write on_damage = "hold" or "reject"')
-    if sink.on_error is OnError.SKIP:
+    if on_error is OnError.SKIP:
         yield given.fault(
             "on_error",
             "skip lets mail pass unscanned when the sink fails",
