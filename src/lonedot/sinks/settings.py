@@ -27,6 +27,11 @@ _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 class SettingsFault(ValueError):
     """The settings of a binding are not what its sink takes; the words name the key and the type."""
 
+    def __init__(self, words: str, key: str = "") -> None:
+        super().__init__(words)
+        self.key = key
+        """The key as it was given; empty when no single one is meant."""
+
 
 def check_settings_type(kind: object) -> None:
     """Raises TypeError when settings cannot become a `kind`: it must be a dataclass or a `msgspec.Struct`."""
@@ -51,14 +56,17 @@ def typed(kind: type[S], settings: Mapping[str, Setting]) -> S:
                 if near
                 else f"there are: {', '.join(names.values()) or 'none'}"
             )
-            raise SettingsFault(f"settings.{key}: there is no such setting; {do}")
+            raise SettingsFault(f"settings.{key}: there is no such setting; {do}", key)
         if name in given:
-            raise SettingsFault(f"settings.{key}: given twice, in different case")
+            raise SettingsFault(f"settings.{key}: given twice, in different case", key)
         given[name] = value
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsFault(_words(str(error))) from error
+        words, key = _words(str(error))
+        raise SettingsFault(
+            words, next((k for k in settings if k.casefold() == key.casefold()), "")
+        ) from error
     except Exception as error:  # a type of the author's may do anything when it is made
         raise SettingsFault(f"settings: {type(error).__name__}: {error}") from error
 
@@ -71,11 +79,11 @@ def _names(kind: type[object]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if field.init]
 
 
-def _words(said: str) -> str:
-    """What the conversion says, with the key in front."""
+def _words(said: str) -> tuple[str, str]:
+    """What the conversion says, with the key in front; and the key."""
     if found := _MISSING.fullmatch(said):
-        return f"settings.{found['key']}: is missing"
+        return f"settings.{found['key']}: is missing", found["key"]
     if found := _PLACE.fullmatch(said):
         what = found["what"].replace("`", "")
-        return f"settings.{found['key']}: {what[:1].lower()}{what[1:]}"
-    return f"settings: {said}"
+        return f"settings.{found['key']}: {what[:1].lower()}{what[1:]}", found["key"]
+    return f"settings: {said}", ""

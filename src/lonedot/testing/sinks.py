@@ -7,12 +7,13 @@ returned or raised, what was found, the octets that differ), so that nobody need
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
 import msgspec
 
-from lonedot.diagnosis.octets import visible, visible_lines
+from lonedot.diagnosis.octets import visible, visible_lines, visible_start
 from lonedot.message.edits import AnyEdit, Edit, Effect, format_field
 from lonedot.message.findings import Finding, Severity
 from lonedot.message.header import HeaderView
@@ -52,6 +53,8 @@ The first line.
 The last line.
 """
 _ID = "0000000000000"
+_SHOWN = 200
+"""Octets of an edit that a story shows."""
 
 
 class BindingOptions(TypedDict, total=False):
@@ -203,7 +206,7 @@ class Ran(msgspec.Struct, frozen=True):
         elif self.verdict is not None:
             words = getattr(self.verdict, "words", "")
             lines.append(f"returned  {type(self.verdict).__name__}{f': {words}' if words else ''}")
-            lines += (f"          {_shown(edit)}" for edit in self.edits)
+            lines += (f"          {_shown(edit, _SHOWN)}" for edit in self.edits)
         declared = ", ".join(sorted(effect.value for effect in binding.effects)) or "none"
         lines.append(f"declares  effects: {declared}; role: {binding.role.value}")
         assert self.entry is not None
@@ -282,13 +285,13 @@ def _unfolded(name: str, value: str) -> bytes:
     return HeaderView(format_field(name, value) + b"\r\n").get(name) or b""
 
 
-def _shown(edit: object) -> str:
-    """An edit on one line, octets escaped."""
+def _shown(edit: object, limit: int = sys.maxsize) -> str:
+    """An edit on one line, octets escaped; of its octets at most `limit`."""
     if not isinstance(edit, Edit):
         return repr(edit)
     parts = []
     for field, value in msgspec.structs.asdict(edit).items():
-        parts.append(f"{field}={visible(value) if isinstance(value, bytes) else repr(value)}")
+        parts.append(f"{field}={visible_start(value, limit) if isinstance(value, bytes) else repr(value)}")
     return f"{type(edit).__name__}({', '.join(parts)})"
 
 
