@@ -83,9 +83,7 @@ def test_a_dataclass_serves_as_well() -> None:
         (Server, {"host": "a", "port": 0}, "settings: port is not in 1 … 65535"),
     ],
 )
-def test_a_mistake_is_named_by_its_key(
-    kind: type[object], settings: dict[str, Setting], words: str
-) -> None:
+def test_a_mistake_is_named_by_its_key(kind: type[object], settings: dict[str, Setting], words: str) -> None:
     with pytest.raises(SettingsFault) as caught:
         typed(kind, settings)
     assert str(caught.value) == words
@@ -112,11 +110,12 @@ def test_a_binding_makes_its_settings_once() -> None:
 
     MADE.clear()
     binding = bind(counted, sink_class="tests:counted", settings={"largest": 3})
-    assert MADE == [Counted(3)]
+    (made,) = MADE
     binding.call(make_message())
     binding.call(make_message())
-    assert seen == [Counted(3)] * 2
-    assert len(MADE) == 1
+    assert seen == [made, made]
+    assert made.largest == 3
+    assert MADE == [made]
 
 
 def test_a_binding_whose_settings_do_not_fit_is_not_made() -> None:
