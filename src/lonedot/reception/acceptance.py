@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from lonedot.message.content import FileBody
+from lonedot.message.content import Content, FileBody
 from lonedot.message.door import DoorPolicy, Refusal, at_the_door
 from lonedot.message.edits import AnyEdit, lower
 from lonedot.message.fold import apply_changes, digests_of
@@ -38,7 +38,7 @@ from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import IdSource, MessageId
 from lonedot.terms.reply import Reply, reply
 
-__all__ = ["Acceptor", "Handover", "Observer", "Verdict"]
+__all__ = ["Acceptor", "Handover", "Observer", "Verdict", "on_the_wire"]
 
 DISK_FULL = reply(452, "4.3.1", "Not enough room on the disk; try again later")
 DISK_FAULT = reply(451, "4.3.0", "The message could not be stored; try again later")
@@ -93,7 +93,9 @@ class Acceptor:
         ids: IdSource,
         hostname: str,
         hop_limit: int,
+        apart: Apart | None = None,
     ) -> None:
+        """`apart` calls the sinks that do not run here; without it there may be none."""
         self.spool = spool
         self.clock = clock
         self.hostname = hostname
@@ -170,6 +172,9 @@ class Acceptor:
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
+        if self._has_apart:
+            self._dispatch_apart(id, now, envelope, facts, arrived, entries, content, done, key)
+            return
         if isinstance(arrived.content.body, FileBody):
             # A sink may read the whole body: not on the loop.
             loop = asyncio.get_running_loop()
@@ -180,6 +185,33 @@ class Acceptor:
             return
         dispatched = dispatch(id, envelope, facts, content, bindings, self.clock)
         self._sunk(id, now, envelope, facts, arrived, entries, dispatched, done, key)
+
+    def _dispatch_apart(
+        self,
+        id: MessageId,
+        now: float,
+        envelope: Envelope,
+        facts: Facts,
+        arrived: Arrived,
+        entries: tuple[Entry, ...],
+        content: Content,
+        done: Done,
+        key: bytes,
+    ) -> None:
+        """Some sinks run elsewhere: the message waits for those that it meets, and nobody else does."""
+        assert self._apart is not None
+        chain = steps(id, envelope, facts, content, self._bindings, self.clock)
+        in_thread = isinstance(arrived.content.body, FileBody)
+        step = None if in_thread else advance(chain)
+        if isinstance(step, Dispatched):
+            self._sunk(id, now, envelope, facts, arrived, entries, step, done, key)
+            return
+        task = asyncio.get_running_loop().create_task(dispatch_with(chain, step, self._apart, in_thread))
+        self._chains.add(task)
+        task.add_done_callback(self._chains.discard)
+        task.add_done_callback(
+            lambda t: self._dispatched(t, id, now, envelope, facts, arrived, entries, done, key)
+        )
 
     def _dispatched(
         self,
@@ -232,13 +264,13 @@ class Acceptor:
         named = words if words.startswith(dispatched.binding) else f"{dispatched.binding}: {words}"
         match dispatched.decision:
             case Decision.REJECT:
-                told = _on_the_wire(words) or b"Refused"
+                told = on_the_wire(words) or b"Refused"
                 answer = Reply(dispatched.code or 550, dispatched.enhanced or "5.7.1", (told,))
                 self._refuse(id, facts, envelope, answer, named, done)
             case Decision.DEFER:
                 answer = SINK_FAULT
                 if dispatched.code:  # a sink's own answer; that of one that failed is not for strangers
-                    told = _on_the_wire(words) or b"Try again later"
+                    told = on_the_wire(words) or b"Try again later"
                     answer = Reply(dispatched.code, dispatched.enhanced, (told,))
                 self._refuse(id, facts, envelope, answer, named, done)
             case Decision.ACCEPT:
@@ -341,7 +373,7 @@ class Acceptor:
         done(Verdict(DISK_FULL if isinstance(fault, SpoolFull) else DISK_FAULT, False))
 
 
-def _on_the_wire(words: str) -> bytes:
+def on_the_wire(words: str) -> bytes:
     """A sink's words as the text of a reply: one line of printable ASCII (RFC 5321 §4.2), not too long."""
     plain = "".join(sign if " " <= sign <= "~" else "?" for sign in " ".join(words.split()))
     return plain.encode("ascii")[:400]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import msgspec
@@ -34,7 +34,10 @@ from lonedot.protocol.events import (
 )
 from lonedot.protocol.server import ServerMachine
 from lonedot.reception.acceptance import DISK_FULL, Acceptor, Verdict
+from lonedot.reception.session_sinks import refusal_at
 from lonedot.reception.settings import ListenerSettings, matches_domain
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.events import Event as SinkEvent
 from lonedot.spool.interface import BodyWriter, Facts, SpoolFault, SpoolFull, TranscriptRef
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import BodyType, Envelope, Recipient, Ret
@@ -158,6 +161,8 @@ class Session(asyncio.Protocol):
         self.helo = ""
         self._verb = b""
         self.tls = ""
+        self.heard = b""
+        """The last command line."""
         self.messages = 0
         self._machine = ServerMachine(settings.options, self._hear)
         self._transport: asyncio.Transport | None = None
@@ -176,6 +181,10 @@ class Session(asyncio.Protocol):
         self._is_half_closed = False
         self._in_content = False
         self._facts: Facts | None = None
+        self._chains = host.acceptor.chains
+        """The sinks in force: taken anew at each greeting and each MAIL, so that a message meets one set of them."""
+        self._unwelcome: Reply | None = None
+        """What a sink said of the client's greeting: the answer to each MAIL."""
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._began_at = 0.0
@@ -196,6 +205,9 @@ class Session(asyncio.Protocol):
         self._transcript = host.transcript(self.id, self.client)
         self.tls = _tls_words(self._transport)
         refusal = host.opened(self)
+        sinks = self._chains.session
+        if refusal is None and sinks is not None:
+            refusal = self._refusal(sinks, SinkEvent.CONNECT)
         if refusal is not None:
             self._machine.fail(refusal)
             self._flush()
@@ -281,6 +293,7 @@ class Session(asyncio.Protocol):
             self._write(out)
 
     def _hear(self, line: bytes) -> None:
+        self.heard = line
         if self._transcript is not None:
             self._transcript.note("<", line)
 
@@ -320,14 +333,44 @@ class Session(asyncio.Protocol):
         self.helo = event.name.decode("utf-8", "backslashreplace")
         self._verb = event.verb
         self._facts = None
+        self._chains = self.host.acceptor.chains
+        sinks = self._chains.session
+        self._unwelcome = None if sinks is None else self._refusal(sinks, SinkEvent.HELO)
+
+    def _refusal(
+        self,
+        sinks: Mapping[SinkEvent, tuple[Binding, ...]],
+        event: SinkEvent,
+        transaction: _Transaction | None = None,
+        recipient: Recipient | None = None,
+    ) -> Reply | None:
+        """What the sinks of an event refuse with; None: nothing."""
+        bindings = sinks.get(event)
+        if bindings is None:
+            return None
+        envelope = None if transaction is None else transaction.envelope()
+        listener = self.host.settings.name
+        return refusal_at(event, bindings, self, listener, self._note_sink, envelope, recipient)
+
+    def _note_sink(self, what: str, words: str) -> None:
+        self.host.noted(self, what, words)
 
     def _on_mail(self, event: MailGiven) -> None:
         if event.tolerated:
             self.host.noted(self, "command.tolerated", f"MAIL: {event.tolerated}")
-        if not self.host.acceptor.spool.has_room(event.size):
+        acceptor = self.host.acceptor
+        if not acceptor.spool.has_room(event.size):
             self._respond(DISK_FULL_AT_MAIL)
             return
-        self._transaction = _Transaction(event, event.reverse_path)
+        transaction = _Transaction(event, event.reverse_path)
+        self._chains = acceptor.chains
+        sinks = self._chains.session
+        if sinks is not None:
+            refusal = self._unwelcome or self._refusal(sinks, SinkEvent.MAIL, transaction)
+            if refusal is not None:
+                self._respond(refusal)
+                return
+        self._transaction = transaction
         self._respond(OK)
 
     def _on_rcpt(self, event: RcptGiven) -> None:
@@ -353,12 +396,24 @@ class Session(asyncio.Protocol):
         elif not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
+        sinks = self._chains.session
+        if sinks is not None:
+            refusal = self._refusal(sinks, SinkEvent.RCPT, transaction, recipient)
+            if refusal is not None:
+                self._respond(refusal)
+                return
         transaction.recipients.setdefault(address, recipient)
         self._respond(RECIPIENT_OK)
 
     def _on_content_begun(self, event: ContentBegun) -> None:
         transaction = self._transaction
         assert transaction is not None
+        sinks = self._chains.session
+        if sinks is not None:
+            refusal = self._refusal(sinks, SinkEvent.DATA, transaction)
+            if refusal is not None:
+                self._respond(refusal)
+                return
         transaction.id = self.host.acceptor.new_id()
         transaction.intake = Intake(lambda: self._open_body(transaction))
         self._in_content = True
@@ -423,6 +478,7 @@ class Session(asyncio.Protocol):
             arrived,
             settings.door[self.trusted],
             self._on_verdict,
+            chains=self._chains,
         )
 
     def _finish(self, transaction: _Transaction, over_limit: bool) -> Arrived | Reply:
@@ -503,7 +559,9 @@ class Session(asyncio.Protocol):
         self._respond(NO_LOGINS)
 
     def _on_verify(self, event: VerifyGiven) -> None:
-        self._respond(NOT_VERIFIED)
+        sinks = self._chains.session
+        refusal = None if sinks is None else self._refusal(sinks, SinkEvent.VERB)
+        self._respond(refusal or NOT_VERIFIED)
 
     def _on_quit(self, event: QuitGiven) -> None:
         self._drop()

@@ -1,0 +1,85 @@
+"""What the sinks of a session's events say, as replies. Called only where there are bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from lonedot.reception.acceptance import on_the_wire
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.dispatch import Decision
+from lonedot.sinks.events import Event
+from lonedot.sinks.protocol import Command, Judgement, Moment, ask
+from lonedot.terms.envelope import Envelope, Recipient
+from lonedot.terms.ids import SessionId
+from lonedot.terms.reply import Reply, reply
+
+__all__ = ["Seen", "refusal_at"]
+
+REFUSED = reply(550, "5.7.1", "Refused")
+NOT_CHECKED = reply(451, "4.3.0", "The command could not be checked; try again later")
+
+
+class Seen(Protocol):
+    """A session, as far as a sink may see it."""
+
+    id: SessionId
+    client: str
+    helo: str
+    tls: str
+    trusted: bool
+    heard: bytes
+    """The line of the command that is being answered, without CRLF."""
+
+
+def refusal_at(
+    event: Event,
+    bindings: Sequence[Binding],
+    session: Seen,
+    listener: str,
+    note: Callable[[str, str], object],
+    envelope: Envelope | None = None,
+    recipient: Recipient | None = None,
+) -> Reply | None:
+    """Ask the sinks of an event; the reply that refuses, or None when all let it pass.
+
+    `note` is told `sink.refused` and `sink.failed`, each with the name of the binding and why.
+    """
+    moment = Moment(
+        event=event,
+        id=session.id,
+        client=session.client,
+        listener=listener,
+        trusted=session.trusted,
+        tls=session.tls,
+        helo=session.helo,
+        command=None if event is Event.CONNECT else _command(session.heard),
+        envelope=envelope,
+        recipient=recipient,
+    )
+    judgement = ask(moment, bindings)
+    for said in judgement.notes:
+        what = "sink.failed" if said.is_fault else "sink.refused"
+        note(what, f"{said.binding} at {event.value}: {said.words}")
+    if judgement.decision is Decision.ACCEPT:
+        return None
+    answer = _reply(judgement)
+    if event is Event.CONNECT:
+        # RFC 5321 §4.3.2: no other code may stand in place of the greeting.
+        return Reply(554 if answer.is_permanent else 421, answer.enhanced, answer.lines)
+    return answer
+
+
+def _reply(judgement: Judgement) -> Reply:
+    usual = REFUSED if judgement.decision is Decision.REJECT else NOT_CHECKED
+    if not judgement.code:
+        return usual
+    told = on_the_wire(judgement.words)
+    if not told:
+        told = b"Refused" if judgement.decision is Decision.REJECT else b"Try again later"
+    return Reply(judgement.code, judgement.enhanced, (told,))
+
+
+def _command(line: bytes) -> Command:
+    verb, _, argument = line.partition(b" ")
+    return Command(verb.upper(), argument.strip(b" \t"))
