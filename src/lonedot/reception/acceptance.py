@@ -106,6 +106,10 @@ class Acceptor:
         self._ids = ids
         self._hop_limit = hop_limit
 
+    def rebind(self, bindings: Sequence[Binding], revision: str) -> None:
+        """Take another set of bindings, in one step; a message that has begun keeps those it began with."""
+        self.chains = chains_of(bindings, revision)
+
     def new_id(self) -> MessageId:
         return MessageId(self._ids.next(self.clock.now()))
 
@@ -128,6 +132,10 @@ class Acceptor:
 
         On refusal the caller drops what the body writer holds.
         """
+        if chains is None:
+            chains = self.chains
+        if chains.revision:
+            facts = msgspec.structs.replace(facts, revision=chains.revision)
         now = self.clock.now()
         head = HeaderView(arrived.content.head)
         if head.count_hops() >= self._hop_limit:
@@ -166,8 +174,6 @@ class Acceptor:
                     revision=facts.revision,
                 ),
             )
-        if chains is None:
-            chains = self.chains
         bindings = chains.received if facts.source == "smtp" else chains.submitted
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)

@@ -109,6 +109,8 @@ class Chains(msgspec.Struct, frozen=True):
     """Those shown a message that came through a session: of `end-of-data`, then of `arrival`."""
     submitted: tuple[Binding, ...] = ()
     """Those shown any other message (Pickup): of `arrival`."""
+    revision: str = ""
+    """Of configuration and registry; the ledger of each message names it. Empty: that of the session."""
 
 
 def guid_for(name: str) -> str:
@@ -144,7 +146,7 @@ def check_fit(name: str, event: Event, effects: Iterable[Effect], rule: Rule | N
         )
 
 
-def chains_of(bindings: Iterable[Binding]) -> Chains:
+def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
     """Split bindings by event, each part in firing order."""
     asked: dict[Event, tuple[Binding, ...]] = {}
     received: list[Binding] = []
@@ -154,4 +156,4 @@ def chains_of(bindings: Iterable[Binding]) -> Chains:
         else:
             asked[binding.event] = (*asked.get(binding.event, ()), binding)
     submitted = tuple([binding for binding in received if binding.event is Event.ARRIVAL])
-    return Chains(asked or None, tuple(received), submitted)
+    return Chains(asked or None, tuple(received), submitted, revision)
