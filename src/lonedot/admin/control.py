@@ -15,13 +15,14 @@ import stat
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from lonedot import __version__
-from lonedot.admin import operations
+from lonedot.admin import operations, sinks_operations
 from lonedot.admin.operations import Desk, Operation, StreamOperation
 from lonedot.admin.values import AdminError, Changed, Piece, Problem
 from lonedot.admin.wire import MAX_REQUEST, Hello, Reply, Request, encode_line, socket_address
@@ -46,7 +47,7 @@ def _answering(operation: Operation[A, R]) -> _Answer:
     decoder = msgspec.json.Decoder(operation.arguments)
 
     async def answer(desk: Desk, arguments: msgspec.Raw, uid: int) -> msgspec.Raw:
-        result = await operation.run(desk, decoder.decode(arguments))
+        result = await operation.run(replace(desk, asker=uid), decoder.decode(arguments))
         if isinstance(result, Changed):
             for id in result.done:
                 event(f"queue.{operation.name}", id=id, uid=uid)
@@ -74,6 +75,9 @@ _ANSWERS: dict[str, _Answer] = {
     operations.RETRY.name: _answering(operations.RETRY),
     operations.DELETE.name: _answering(operations.DELETE),
     operations.STATUS.name: _answering(operations.STATUS),
+    sinks_operations.BINDINGS.name: _answering(sinks_operations.BINDINGS),
+    sinks_operations.APPLY.name: _answering(sinks_operations.APPLY),
+    sinks_operations.RELOAD.name: _answering(sinks_operations.RELOAD),
 }
 _STREAMS: dict[str, _Stream] = {
     operations.OCTETS.name: _streaming(operations.OCTETS),

@@ -19,6 +19,7 @@ import msgspec
 
 from lonedot.admin.ids import resolve, resolve_all
 from lonedot.admin.octets import in_thread, octets_of, queued_form
+from lonedot.admin.sinks import Keeper
 from lonedot.admin.values import (
     MAX_LISTED,
     AdminError,
@@ -100,6 +101,10 @@ class Desk:
     """When the relay started."""
     expire_seconds: Mapping[str, float] = field(default_factory=dict)
     """By name of the route, how long a message is tried."""
+    keeper: Keeper | None = None
+    """Who has the registry."""
+    asker: int = -1
+    """User who asks, as the kernel says; -1 when nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,167 @@
+"""Bindings as every skin sees them, and what the operations on them need of the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from lonedot.admin.values import AdminError
+from lonedot.message.edits import Effect
+from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role, Setting
+from lonedot.sinks.events import Event
+from lonedot.sinks.registry import Change, Origin, Registry, Row, Source, Status, rows_in_order
+from lonedot.sinks.registry_text import nearest
+
+__all__ = [
+    "ApplyArguments",
+    "Bindings",
+    "Keeper",
+    "ListedBinding",
+    "Taken",
+    "find",
+    "listed",
+]
+
+
+class ListedBinding(msgspec.Struct, frozen=True, kw_only=True):
+    """One binding. Of an enabled one the values are those it fires with; of a disabled one those that are written."""
+
+    guid: str
+    name: str
+    sink: str
+    event: Event
+    source: int
+    status: Status
+    priority: int
+    rule: str = ""
+    effects: tuple[Effect, ...] | None = None
+    """None: what the code says, which is not loaded."""
+    role: Role | None = None
+    on_damage: OnDamage | None = None
+    on_error: OnError | None = None
+    maximum_faults: int | None = None
+    group: str = ""
+    source_properties: dict[str, Setting] = {}
+    sink_properties: dict[str, Setting] = {}
+    origin: Origin = Origin.REGISTRY
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.status is Status.ENABLED
+
+
+class Bindings(msgspec.Struct, frozen=True, kw_only=True):
+    """All bindings in firing order over all events."""
+
+    running: bool
+    """True: what a running relay fires; False: what the file says."""
+    registry: str
+    """Path of the registry; empty when there is none."""
+    revision: str
+    """Of configuration and registry, as messages carry it."""
+    registry_revision: str
+    sources: tuple[Source, ...]
+    bindings: tuple[ListedBinding, ...]
+
+
+class ApplyArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of them are made, or none."""
+
+    changes: tuple[Change, ...]
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """A change, or a reload, that is in force."""
+
+    done: tuple[str, ...] = ()
+    """One line for each binding touched."""
+    before: str
+    """Revision of the registry before."""
+    after: str
+    running: bool
+    """True: a running relay has taken it."""
+
+
+class Keeper(Protocol):
+    """Has the registry. All raise AdminError; what fails leaves file and relay as they were."""
+
+    async def bindings(self) -> Bindings: ...
+
+    async def apply(self, changes: Sequence[Change], uid: int) -> Taken:
+        """Change the file, and take it. `uid`: who asks."""
+        ...
+
+    async def reload(self, uid: int) -> Taken:
+        """Take the file and the code of the sinks as they are now."""
+        ...
+
+
+def listed(
+    registry: Registry, others: Sequence[Row], bindings: Iterable[Binding]
+) -> tuple[ListedBinding, ...]:
+    """The rows in firing order.
+
+    Args:
+        registry: the rows of the registry.
+        others: rows of the configuration.
+        bindings: what was made of the enabled ones.
+    """
+    made = {binding.guid: binding for binding in bindings}
+    priorities = {guid: binding.priority for guid, binding in made.items()}
+    return tuple(
+        _listed(row, priority, made.get(row.guid))
+        for row, priority in rows_in_order((*others, *registry.rows), priorities)
+    )
+
+
+def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
+    effects, role, on_damage, on_error, rule = (
+        row.effects,
+        row.role,
+        row.on_damage,
+        row.on_error,
+        row.rule or "",
+    )
+    if binding is not None:
+        effects = tuple(sorted(binding.effects, key=lambda effect: effect.value))
+        role, on_damage, on_error = binding.role, binding.on_damage, binding.on_error
+        rule = str(binding.rule) if binding.rule is not None else ""
+    return ListedBinding(
+        guid=row.guid,
+        name=row.name,
+        sink=row.sink,
+        event=row.event,
+        source=row.source,
+        status=row.status,
+        priority=priority,
+        rule=rule,
+        effects=effects,
+        role=role,
+        on_damage=on_damage,
+        on_error=on_error,
+        maximum_faults=row.maximum_faults,
+        group=row.group,
+        source_properties=row.source_properties,
+        sink_properties=row.sink_properties,
+        origin=row.origin,
+    )
+
+
+def find(bindings: Sequence[ListedBinding], name: str) -> ListedBinding:
+    """The binding of that display name or GUID.
+
+    Raises:
+        AdminError: there is none, or several have the name.
+    """
+    plain = name.strip("{} ").upper()
+    found = [one for one in bindings if one.name == name or one.guid.strip("{}") == plain]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        guids = ", ".join(one.guid for one in found)
+        raise AdminError(f"{len(found)} bindings are named {name!r}", "", f"name one by its GUID: {guids}")
+    near = nearest(name, [one.name for one in bindings])
+    do = f"did you mean {near!r}?" if near else "run lonedot sinks list for the names"
+    raise AdminError(f"there is no binding {name!r}", "", do)

@@ -1,0 +1,237 @@
+"""Who has the bindings: makes snapshots of configuration and registry, and changes the registry.
+
+Rules:
+1. A snapshot is built whole (file judged, code of every enabled binding loaded) before anything is written or taken.
+2. The relay takes a snapshot in one assignment; nothing else is told. A message keeps the one it began with.
+3. Code is loaded once and kept; a reload loads it anew. Files and code are read in a thread, one change at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from lonedot.admin.sinks import Bindings, Taken, listed
+from lonedot.admin.values import AdminError
+from lonedot.app.settings import bindings_from
+from lonedot.config.code import SinkFile
+from lonedot.config.faults import Severity
+from lonedot.config.model import Config
+from lonedot.config.registry import (
+    ExaminedRegistry,
+    examine_registry,
+    examine_registry_octets,
+    rows_of_config,
+    sink_code,
+)
+from lonedot.config.values import Unfit
+from lonedot.observability import log
+from lonedot.sinks.bindings import Binding, firing_order
+from lonedot.sinks.load import SinkNotLoaded, bind, load_file, load_import
+from lonedot.sinks.registry import Bag, Change, Registry, Row
+from lonedot.sinks.registry_file import RegistryFault, RegistryFile
+from lonedot.sinks.registry_text import CannotChange, apply_changes
+from lonedot.sinks.sink import Sink
+
+__all__ = ["RegistryKeeper", "Snapshot"]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What is in force: immutable, known by its revision."""
+
+    registry: Registry
+    bindings: tuple[Binding, ...]
+    """Enabled ones of configuration and registry, in firing order."""
+    revision: str
+    """Of both."""
+
+
+class RegistryKeeper:
+    """Has the registry of one relay, or a registry file alone. Satisfies `admin.sinks.Keeper`.
+
+    Args:
+        config: whose `[[sink]]` tables fire beside the registry; None for a registry file alone.
+        path: of the registry; None when the configuration names none.
+        given: bindings in place of those of the configuration.
+        take: is handed each snapshot that comes into force; None when no relay runs here.
+    """
+
+    def __init__(
+        self,
+        config: Config | None,
+        path: Path | None,
+        *,
+        given: Sequence[Binding] | None = None,
+        take: Callable[[Snapshot], None] | None = None,
+    ) -> None:
+        self.path = path
+        self.take = take
+        self._config = config
+        self._given = given
+        self._config_bindings: tuple[Binding, ...] | None = None
+        self._code: dict[str, Sink] = {}
+        self._current: Snapshot | None = None
+        self._changing = asyncio.Lock()
+
+    # -- snapshots -----------------------------------------------------------------------------------
+
+    def load(self) -> Snapshot:
+        """The snapshot of what the files say now; blocks.
+
+        Raises:
+            AdminError: the registry has a fault, or code does not load.
+        """
+        self._current = self._build(self._examine(None))
+        return self._current
+
+    def _examine(self, octets: bytes | None) -> ExaminedRegistry:
+        sinks = self._config.sinks if self._config is not None else ()
+        if self.path is None:
+            return ExaminedRegistry(Registry(), (), {})
+        if octets is None:
+            return examine_registry(self.path, sinks)
+        return examine_registry_octets(octets, self.path, sinks)
+
+    def _build(self, found: ExaminedRegistry) -> Snapshot:
+        if found.registry is None:
+            fault = next(fault for fault in found.faults if fault.severity is Severity.FAULT)
+            where = f"{fault.file}:{fault.line}" if fault.line else fault.file
+            what = f"{fault.where}: {fault.what}" if fault.where else f"the registry {fault.what}"
+            raise AdminError(what, where, fault.do)
+        made = [self._bind(row, found) for row in found.registry.rows if row.is_enabled and row.source == 1]
+        bindings = firing_order([*self._bindings_of_config(), *made])
+        revision = self._config.revision if self._config is not None else ""
+        if self.path is not None:
+            revision = f"{revision}+{found.registry.revision}"
+        return Snapshot(found.registry, bindings, revision)
+
+    def _bindings_of_config(self) -> tuple[Binding, ...]:
+        if self._config_bindings is None:
+            if self._given is not None:
+                self._config_bindings = tuple(self._given)
+            elif self._config is None:
+                self._config_bindings = ()
+            else:
+                try:
+                    self._config_bindings = bindings_from(self._config.sinks)
+                except (SinkNotLoaded, ValueError, OSError) as error:
+                    raise AdminError(str(error), str(self._config.file)) from error
+        return self._config_bindings
+
+    def _bind(self, row: Row, found: ExaminedRegistry) -> Binding:
+        assert self.path is not None
+        try:
+            named = sink_code(row.sink, self.path.absolute().parent)
+            bound = bind(
+                self._sink(named),
+                sink_class=str(named),
+                name=row.name,
+                guid=row.guid,
+                priority=row.priority,
+                rule=row.rule,
+                effects=row.effects,
+                role=row.role,
+                on_damage=row.on_damage,
+                on_error=row.on_error,
+                settings=row.sink_properties,
+                event=row.event,
+            )
+        except (SinkNotLoaded, ValueError, Unfit) as error:
+            where = f"{self.path}:{found.lines.get(row.guid, 0)}: binding {row.name!r}"
+            raise AdminError(str(error), where, "mend it, or disable the binding") from error
+        return msgspec.structs.replace(bound, settings=Bag(row.sink_properties))
+
+    def _sink(self, named: SinkFile | str) -> Sink:
+        key = str(named)
+        if key not in self._code:
+            if isinstance(named, SinkFile):
+                self._code[key] = load_file(named.path, named.function)
+            else:
+                self._code[key] = load_import(named)
+        return self._code[key]
+
+    def row_as_binding(self, row: Row) -> Binding:
+        """A row of the registry with its code, also of one that is disabled.
+
+        Raises:
+            AdminError: its code does not load.
+        """
+        return self._bind(row, ExaminedRegistry(None, (), {}))
+
+    # -- what admin asks -----------------------------------------------------------------------------
+
+    async def bindings(self) -> Bindings:
+        if self._current is None:
+            await asyncio.to_thread(self.load)
+        snapshot = self._current
+        assert snapshot is not None
+        others = rows_of_config(self._config.sinks) if self._config is not None else ()
+        return Bindings(
+            running=self.take is not None,
+            registry=str(self.path) if self.path is not None else "",
+            revision=snapshot.revision,
+            registry_revision=snapshot.registry.revision,
+            sources=snapshot.registry.sources,
+            bindings=listed(snapshot.registry, others, snapshot.bindings),
+        )
+
+    async def apply(self, changes: Sequence[Change], uid: int) -> Taken:
+        async with self._changing:
+            taken, snapshot = await asyncio.to_thread(self._change, tuple(changes), uid)
+            self._put_in_force(snapshot, uid)
+        return taken
+
+    async def reload(self, uid: int) -> Taken:
+        async with self._changing:
+            before = self._current.registry.revision if self._current is not None else ""
+            kept = self._code, self._config_bindings
+            self._code, self._config_bindings = {}, None
+            try:
+                snapshot = await asyncio.to_thread(self._build_from_file)
+            except BaseException:
+                self._code, self._config_bindings = kept
+                raise
+            self._put_in_force(snapshot, uid)
+        return Taken(before=before, after=snapshot.registry.revision, running=self.take is not None)
+
+    def _build_from_file(self) -> Snapshot:
+        return self._build(self._examine(None))
+
+    def _change(self, changes: tuple[Change, ...], uid: int) -> tuple[Taken, Snapshot]:
+        """Judge, load, write; in a thread."""
+        if self.path is None:
+            raise AdminError(
+                "the configuration names no registry",
+                str(self._config.file) if self._config is not None else "",
+                'write registry = "sinks.toml" in [server] and start the relay again',
+            )
+        file = RegistryFile(self.path)
+        try:
+            with file.locked():
+                octets = file.read()
+                old = self._examine(octets).registry
+                before = old.revision if old is not None else ""
+                edited = apply_changes(octets.decode("utf-8"), changes)
+                written = edited.text.encode("utf-8")
+                snapshot = self._build(self._examine(written))
+                after = snapshot.registry.revision
+                if written != octets:
+                    file.replace(written, edited.done, before, after, os.geteuid() if uid < 0 else uid)
+        except CannotChange as error:
+            raise AdminError(error.what, str(self.path), error.do) from error
+        except RegistryFault as error:
+            raise AdminError(error.what, error.where, error.do) from error
+        except UnicodeDecodeError as error:
+            raise AdminError("the registry is not UTF-8", str(self.path), "save it as UTF-8") from error
+        taken = Taken(done=edited.done, before=before, after=after, running=self.take is not None)
+        return taken, snapshot
+
+    def _put_in_force(self, snapshot: Snapshot, uid: int) -> None:
+        self._current = snapshot
+        if self.take is not None:
+            self.take(snapshot)
+            log.event("sinks.taken", revision=snapshot.revision, uid=uid)
