@@ -17,7 +17,8 @@ from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
 from lonedot.admin.values import AdminError
 from lonedot.app.observer import RelayObserver, Watcher
-from lonedot.app.settings import bindings_from, listener_from, route_from
+from lonedot.app.registry import RegistryKeeper, Snapshot
+from lonedot.app.settings import listener_from, route_from
 from lonedot.config.model import Config
 from lonedot.delivery.attempt import Courier
 from lonedot.delivery.notify import Notifier
@@ -27,13 +28,13 @@ from lonedot.evidence.events import EventKind, EventLog
 from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
+from lonedot.observability.levels import LogLevel
 from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Lane, Scheduler
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
-from lonedot.sinks.load import SinkNotLoaded
 from lonedot.spool.disk import Disk
 from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
@@ -106,7 +107,7 @@ class Relay:
         """
         self.config = config
         self.clock: Clock = clock or SystemClock()
-        self._given_bindings = bindings
+        self._keeper = RegistryKeeper(config, config.server.registry, given=bindings)
         self._disk = disk
         self._watchers: list[Watcher] = []
         self._listeners: list[Listener] = []
@@ -139,13 +140,16 @@ class Relay:
         config = self.config
         paths = config.server.paths
         try:
-            bindings = self._given_bindings
-            if bindings is None:
-                bindings = bindings_from(config.sinks)
+            snapshot = self._keeper.load()
+            bindings = snapshot.bindings
             routes = RouteTable([route_from(route, config) for route in config.routes])
             listeners = [listener_from(listener, config) for listener in config.listeners]
-        except (SinkNotLoaded, ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError) as error:
             raise AppFault(f"{config.file}: {error}") from error
+        except AdminError as error:
+            problem = error.problem
+            do = f"; {problem.do}" if problem.do else ""
+            raise AppFault(f"{problem.where}: {problem.what}{do}") from error
         try:
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.transcripts = TranscriptStore(paths.evidence / "transcripts", self.clock)
@@ -202,6 +206,8 @@ class Relay:
             config.server.hostname,
             config.server.hop_limit,
         )
+        self._keeper.take = functools.partial(self._take, acceptor)
+        self._take(acceptor, snapshot)
         budget = MemoryBudget(config.server.memory)
         has_route = functools.partial(_has_route, routes)
         self._listeners = [
@@ -241,6 +247,7 @@ class Relay:
             hooks=_Hooks(self.scheduler),
             since=self.clock.now(),
             expire_seconds={route.name: route.schedule.expire_seconds for route in routes},
+            keeper=self._keeper,
         )
         self._control = ControlServer(desk, paths.control)
         await self._control.start()
@@ -267,6 +274,17 @@ class Relay:
             log.event("listening", listener=listener.settings.name, host=host, port=port)
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
+
+    def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
+        """A snapshot of the bindings comes into force, in one step."""
+        acceptor.rebind(snapshot.bindings, snapshot.revision)
+
+    async def reload_sinks(self) -> None:
+        """Take the registry and the code of the sinks as they are now; a fault is told to the log and changes nothing."""
+        try:
+            await self._keeper.reload(os.geteuid())
+        except AdminError as error:
+            log.event("sinks.not-taken", LogLevel.ERROR, words=str(error))
 
     def _store_noted(self, words: str) -> None:
         self.events.append(EventKind.SPOOL_FAULT, "", words)
