@@ -115,7 +115,7 @@ def test_a_binding_makes_its_settings_once() -> None:
     binding.call(make_message())
     assert seen == [made, made]
     assert made.largest == 3
-    assert MADE == [made]
+    assert len(MADE) == 1
 
 
 def test_a_binding_whose_settings_do_not_fit_is_not_made() -> None:
@@ -131,5 +131,5 @@ def test_a_sink_with_settings_can_be_called_with_the_message_alone() -> None:
 
 @pytest.mark.parametrize("kind", [int, dict, Limits(), "Limits"])
 def test_settings_must_be_a_type_with_fields(kind: object) -> None:
-    with pytest.raises(TypeError, match="neither a dataclass nor a msgspec.Struct"):
+    with pytest.raises(TypeError, match="neither a dataclass nor a"):
         sink("x", settings=kind)  # type: ignore[call-overload]  # what is tested
