@@ -28,6 +28,7 @@ Generator = Callable[[Path], str]
 GENERATORS: dict[str, str] = {
     "config": "lonedot.config.reference:tables",
     "decisions": "tools.check_docs:list_decisions",
+    "events": "lonedot.sinks.reference:tables",
 }
 
 

@@ -121,6 +121,9 @@ class RelayObserver:
         level = LogLevel.DEBUG if what in _DETAILS else LogLevel.INFO
         if what == "session.fault":
             level = LogLevel.ERROR
+        if what == "sink.failed":
+            self._events.append(EventKind.SINK_FAILED, session.id, words, client=session.client)
+            return
         if logs(level):
             event(what, level, session=session.id, client=session.client, helo=session.helo, words=words)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 
 from lonedot.config.values import Unfit, path, show, text
+from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.rules import RuleError, compile_rule
 
 __all__ = [
     "SinkFile",
+    "event",
     "import_path",
     "plain_settings",
     "rule",
@@ -68,6 +70,16 @@ def rule(value: object, folder: Path) -> str:
             'write "RCPT TO=*@example.com", "MAIL FROM=*" or "EHLO=*example.com"; separate several by ;',
         ) from None
     return words
+
+
+def event(value: object, folder: Path) -> Event:
+    """The name of an event, ours or that of an older system."""
+    words = text(value, folder)
+    try:
+        return event_named(words)
+    except ValueError:
+        names = ", ".join(known.value for known in EVENTS)
+        raise Unfit(f"{show(value)} is not an event", f"use one of: {names}") from None
 
 
 def plain_settings(value: object, _: Path) -> dict[str, Scalar]:

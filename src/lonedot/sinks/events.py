@@ -115,7 +115,7 @@ EVENTS: dict[Event, EventFacts] = {
     ),
     Event.VERB: EventFacts(
         _P,
-        "VRFY or EXPN, before it is answered; of other verbs only those with an event of their own",
+        "VRFY or EXPN, before it is answered",
         _COMMAND,
         _SPEAK,
         _NONE,
