@@ -157,6 +157,7 @@ def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
                 on_damage=entry.on_damage,
                 on_error=entry.on_error,
                 settings=entry.settings,
+                event=entry.event,
             )
         )
     return firing_order(made)

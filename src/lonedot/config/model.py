@@ -23,6 +23,7 @@ from lonedot.delivery.routing import TlsPolicy
 from lonedot.message.edits import Effect
 from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.sinks.bindings import OnDamage, OnError, Role
+from lonedot.sinks.events import Event
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
 
@@ -445,6 +446,15 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         ),
     ] = ""
     enabled: Annotated[bool, Key(v.boolean, "With false it stays in the file and never runs.", "true")] = True
+    event: Annotated[
+        Event | None,
+        Key(
+            code.event,
+            "When it is called: a name in the table of [events](events.md), ours or an old one.",
+            '"arrival"',
+            "what the sink's own code says, else `arrival`",
+        ),
+    ] = None
     priority: Annotated[
         int | None,
         Key(
