@@ -28,7 +28,8 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 def command(config_file: Path) -> int:
     """Run the relay.
 
-    SIGTERM or Ctrl-C stops it: sessions and attempts may finish, nothing that was accepted is lost.
+    SIGTERM or Ctrl-C stops it: sessions and attempts may finish, nothing that was accepted is lost. SIGHUP takes the
+    registry of bindings as it is now, as `lonedot sinks reload` does.
     """
     found = examine(config_file)
     if found.config is None:
@@ -73,6 +74,14 @@ async def _serve(config: Config) -> None:
         raise Problem(str(fault)) from fault
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload_sinks() -> None:
+        task = loop.create_task(relay.reload_sinks())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload_sinks)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     await stop.wait()

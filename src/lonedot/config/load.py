@@ -20,6 +20,7 @@ from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
 from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink
 from lonedot.config.positions import Positions
+from lonedot.config.registry import examine_registry
 from lonedot.config.tables import MAX_FILE, TableReader, keys_of, parse, read_file
 from lonedot.sinks.bindings import guid_for
 from lonedot.terms.address import Address
@@ -108,7 +109,7 @@ class _Reading(TableReader):
         for found in check.judge(drafts):
             self.say(found.path, found.severity, found.where, found.what, found.do)
         self.faults.sort(key=lambda fault: (fault.line == 0, fault.line, fault.column, fault.severity.value))
-        faults = tuple(self.faults)
+        faults = (*self.faults, *_faults_of_registry(drafts))
         if any(fault.severity is Severity.FAULT for fault in faults):
             return Examined(None, faults)
         return Examined(self._config(drafts), faults)
@@ -200,6 +201,14 @@ class _Reading(TableReader):
         if given.value.guid:
             return given
         return given.with_value(msgspec.structs.replace(given.value, guid=guid_for(given.value.name)))
+
+
+def _faults_of_registry(drafts: Drafts) -> tuple[Fault, ...]:
+    """What is wrong with the registry that the configuration names, by its own lines."""
+    server = drafts.server.value
+    if server is None or server.registry is None or not drafts.server.knows("registry"):
+        return ()
+    return examine_registry(server.registry, _values(drafts.sinks)).faults
 
 
 def _fresh_name(wanted: str, taken: Collection[str]) -> str:
