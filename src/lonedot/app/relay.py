@@ -35,6 +35,7 @@ from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
+from lonedot.sinks.process import Hosts
 from lonedot.spool.disk import Disk
 from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
@@ -115,6 +116,7 @@ class Relay:
         self._control: ControlServer | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
+        self.hosts = Hosts()
         self.spool: Spool
         self.transcripts: TranscriptStore
         self.events: EventLog
@@ -205,7 +207,9 @@ class Relay:
             ids,
             config.server.hostname,
             config.server.hop_limit,
+            self.hosts,
         )
+        self.hosts.use(bindings)
         self._keeper.take = functools.partial(self._take, acceptor)
         self._take(acceptor, snapshot)
         budget = MemoryBudget(config.server.memory)
@@ -342,6 +346,7 @@ class Relay:
         if self._pickup is not None:
             await self._pickup.stop()
         await self._drain_sessions(ends_at)
+        await self.hosts.close()
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))
         await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
         if self._control is not None:

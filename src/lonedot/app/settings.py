@@ -15,7 +15,8 @@ from lonedot.protocol.client import Login
 from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptions
 from lonedot.queue.retry import RetrySchedule
 from lonedot.reception.settings import ListenerSettings
-from lonedot.sinks.bindings import Binding, firing_order
+from lonedot.sinks.bindings import Binding, Isolation, firing_order
+from lonedot.sinks.child import declare
 from lonedot.sinks.load import bind, load_file, load_import
 
 __all__ = ["bindings_from", "listener_from", "route_from"]
@@ -138,12 +139,13 @@ def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
     for entry in sinks:
         if not entry.enabled:
             continue
-        if entry.file is not None:
+        sink_class = str(entry.file) if entry.file is not None else entry.import_path
+        if entry.isolation is Isolation.PROCESS:
+            found = declare(sink_class, entry.settings, memory_octets=entry.memory, user=entry.user)
+        elif entry.file is not None:
             found = load_file(entry.file.path, entry.file.function)
-            sink_class = str(entry.file)
         else:
             found = load_import(entry.import_path)
-            sink_class = entry.import_path
         made.append(
             bind(
                 found,
@@ -158,6 +160,10 @@ def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
                 on_error=entry.on_error,
                 settings=entry.settings,
                 event=entry.event,
+                isolation=entry.isolation,
+                deadline_seconds=entry.deadline.total_seconds(),
+                memory_octets=entry.memory,
+                user=entry.user,
             )
         )
     return firing_order(made)

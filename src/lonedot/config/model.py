@@ -22,7 +22,7 @@ from lonedot.config.key import Key
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.message.edits import Effect
 from lonedot.observability.levels import LogKind, LogLevel
-from lonedot.sinks.bindings import OnDamage, OnError, Role
+from lonedot.sinks.bindings import Isolation, OnDamage, OnError, Role
 from lonedot.sinks.events import Event
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
@@ -514,6 +514,42 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
             "what the sink's own code says, else `defer`",
         ),
     ] = None
+    isolation: Annotated[
+        Isolation,
+        Key(
+            v.one_of(Isolation),
+            "Where its code runs: in the relay (`inline`), or in a process of its own (`process`). Code that you would "
+            "not trust with the whole queue belongs in a process.",
+            '"process"',
+        ),
+    ] = Isolation.INLINE
+    deadline: Annotated[
+        timedelta,
+        Key(
+            v.duration(0.1, 300),
+            "How long one call may take. A process is killed then and `on_error` says what becomes of the message; of "
+            "an inline sink it is only noted. Senders wait for the reply meanwhile.",
+            '"10s"',
+        ),
+    ] = timedelta(seconds=10)
+    memory: Annotated[
+        int,
+        Key(
+            v.size(64 * _MIB, 64 * _GIB),
+            "Address space of its process in octets. Too small, and it cannot load its libraries.",
+            '"512 MiB"',
+        ),
+    ] = 512 * _MIB
+    user: Annotated[
+        str,
+        Key(
+            v.label,
+            "The user as whom its process runs, when the relay runs as root. Otherwise the process may do all that the "
+            "relay may.",
+            '"nobody"',
+            "that of the relay",
+        ),
+    ] = ""
     guid: Annotated[
         str,
         Key(v.guid, "Its identity in the ledger through changes of name.", '"…"', "derived from the name"),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from lonedot.message.content import Content, FileBody
+from lonedot.message.content import FileBody
 from lonedot.message.door import DoorPolicy, Refusal, at_the_door
 from lonedot.message.edits import AnyEdit, lower
 from lonedot.message.fold import apply_changes, digests_of
@@ -20,7 +20,7 @@ from lonedot.message.intake import Arrived
 from lonedot.message.ledger import Action, Entry
 from lonedot.message.trace import TraceFacts
 from lonedot.sinks.bindings import Binding, Chains, chains_of
-from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
+from lonedot.sinks.dispatch import Apart, Decision, Dispatched, Steps, advance, dispatch, dispatch_with, steps
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
@@ -95,7 +95,7 @@ class Acceptor:
         hop_limit: int,
         apart: Apart | None = None,
     ) -> None:
-        """`apart` calls the sinks that do not run here; without it there may be none."""
+        """`apart` calls the sinks that do not run here; without it they fail."""
         self.spool = spool
         self.clock = clock
         self.hostname = hostname
@@ -105,6 +105,9 @@ class Acceptor:
         self._observer = observer
         self._ids = ids
         self._hop_limit = hop_limit
+        self._apart = apart
+        self._waiting: set[asyncio.Task[Dispatched]] = set()
+        """Kept here, or a task could be collected while it waits."""
 
     def rebind(self, bindings: Sequence[Binding], revision: str) -> None:
         """Take another set of bindings, in one step; a message that has begun keeps those it began with."""
@@ -178,8 +181,9 @@ class Acceptor:
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
-        if self._has_apart:
-            self._dispatch_apart(id, now, envelope, facts, arrived, entries, content, done, key)
+        if chains.has_apart and self._apart is not None:
+            chain = steps(id, envelope, facts, content, bindings, self.clock)
+            self._dispatch_apart(chain, self._apart, id, now, envelope, facts, arrived, entries, done, key)
             return
         if isinstance(arrived.content.body, FileBody):
             # A sink may read the whole body: not on the loop.
@@ -194,27 +198,26 @@ class Acceptor:
 
     def _dispatch_apart(
         self,
+        chain: Steps,
+        apart: Apart,
         id: MessageId,
         now: float,
         envelope: Envelope,
         facts: Facts,
         arrived: Arrived,
         entries: tuple[Entry, ...],
-        content: Content,
         done: Done,
         key: bytes,
     ) -> None:
         """Some sinks run elsewhere: the message waits for those that it meets, and nobody else does."""
-        assert self._apart is not None
-        chain = steps(id, envelope, facts, content, self._bindings, self.clock)
         in_thread = isinstance(arrived.content.body, FileBody)
         step = None if in_thread else advance(chain)
         if isinstance(step, Dispatched):
             self._sunk(id, now, envelope, facts, arrived, entries, step, done, key)
             return
-        task = asyncio.get_running_loop().create_task(dispatch_with(chain, step, self._apart, in_thread))
-        self._chains.add(task)
-        task.add_done_callback(self._chains.discard)
+        task = asyncio.get_running_loop().create_task(dispatch_with(chain, step, apart, in_thread))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
         task.add_done_callback(
             lambda t: self._dispatched(t, id, now, envelope, facts, arrived, entries, done, key)
         )

@@ -109,6 +109,8 @@ class Chains(msgspec.Struct, frozen=True):
     """Those shown a message that came through a session: of `end-of-data`, then of `arrival`."""
     submitted: tuple[Binding, ...] = ()
     """Those shown any other message (Pickup): of `arrival`."""
+    has_apart: bool = False
+    """Some of those that are shown a message run in processes of their own."""
     revision: str = ""
     """Of configuration and registry; the ledger of each message names it. Empty: that of the session."""
 
@@ -156,4 +158,5 @@ def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
         else:
             asked[binding.event] = (*asked.get(binding.event, ()), binding)
     submitted = tuple([binding for binding in received if binding.event is Event.ARRIVAL])
-    return Chains(asked or None, tuple(received), submitted, revision)
+    has_apart = any(binding.isolation is not Isolation.INLINE for binding in received)
+    return Chains(asked or None, tuple(received), submitted, has_apart, revision)

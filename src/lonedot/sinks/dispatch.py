@@ -10,10 +10,11 @@ Rules a change here must keep:
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 
 import msgspec
 
@@ -26,7 +27,7 @@ from lonedot.message.guard import inspect
 from lonedot.message.intent import reduce
 from lonedot.message.ledger import Action, Change, Entry, Transform
 from lonedot.message.transforms.crlf import repair_line_ends
-from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
+from lonedot.sinks.bindings import Binding, Isolation, OnDamage, OnError, Role
 from lonedot.sinks.events import Event
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
@@ -108,7 +109,13 @@ class Answer(msgspec.Struct, frozen=True):
     took_seconds: float = 0.0
 
 
+class Failure(Exception):
+    """Why a call has no result, in words that need no name of a type before them."""
+
+
 Steps = Generator[Call, Answer, Dispatched]
+Apart = Callable[[Call], Awaitable[Answer]]
+"""Calls a sink that does not run here. What goes wrong is an answer too; it raises only when it is cancelled."""
 
 
 def steps(
@@ -132,7 +139,7 @@ def steps(
             continue
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
-        answer = yield Call(binding, Message(id, envelope, facts, content, binding.settings))
+        answer = yield Call(binding, Message(id, envelope, facts, content, binding.settings, binding.guid))
         verdict, taken = _taken(binding, answer, content, envelope)
         entries.append(_entry(binding, facts, verdict, taken, content, clock.now(), answer.took_seconds))
         content, envelope = taken.content, taken.envelope
@@ -170,6 +177,37 @@ def dispatch(
     except StopIteration as end:
         dispatched: Dispatched = end.value
         return dispatched
+
+
+def advance(chain: Steps, answer: Answer | None = None) -> Call | Dispatched:
+    """Go on until the chain has ended or a sink is due that does not run here. The first step has no answer."""
+    try:
+        call = next(chain) if answer is None else chain.send(answer)
+        while call.binding.isolation is Isolation.INLINE:
+            call = chain.send(call_inline(call))
+    except StopIteration as end:
+        dispatched: Dispatched = end.value
+        return dispatched
+    return call
+
+
+async def dispatch_with(
+    chain: Steps, step: Call | Dispatched | None, apart: Apart, in_thread: bool
+) -> Dispatched:
+    """Drive the chain to its end, on from `step` (None: from the start); `apart` calls the sinks that run elsewhere.
+
+    `in_thread`: inline sinks and the guard work in a thread, because the body is large.
+    """
+    loop = asyncio.get_running_loop()
+    answer: Answer | None = None
+    while True:
+        if isinstance(step, Dispatched):
+            return step
+        if step is not None:
+            answer = await apart(step)
+        step = (
+            await loop.run_in_executor(None, advance, chain, answer) if in_thread else advance(chain, answer)
+        )
 
 
 def call_inline(call: Call) -> Answer:
@@ -402,6 +440,10 @@ def _entry(
 ) -> Entry:
     attempted = taken.attempted
     faulty = _faulty(taken.findings)
+    words = taken.words
+    if took > binding.deadline_seconds and verdict is not None:
+        late = f"took {took:.3g} s; its deadline is {binding.deadline_seconds:g} s"
+        words = f"{words}; {late}" if words else late
     return Entry(
         binding=binding.name,
         binding_id=binding.guid,
@@ -414,7 +456,7 @@ def _entry(
         verdict="error" if verdict is None else type(verdict).__name__.lower(),
         changes=taken.changes,
         findings=taken.findings,
-        words=taken.words,
+        words=words,
         attempted=None if attempted is None else digests_of(attempted),
         tail_before=_tail(before) if faulty else b"",
         tail_attempted=_tail(attempted) if faulty and attempted is not None else b"",

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
 from lonedot.message.edits import AnyEdit
 
-__all__ = ["Defer", "Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
+__all__ = ["EDITS_LIMIT", "Defer", "Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
+
+EDITS_LIMIT = 10_000
+"""Edits in a verdict that comes from another process."""
+
+_Edits = Annotated[Sequence[AnyEdit], msgspec.Meta(max_length=EDITS_LIMIT)]
 
 
-class Next(msgspec.Struct, frozen=True):
+class Next(msgspec.Struct, frozen=True, tag="next"):
     """Go on to the next sink, with these edits."""
 
-    edits: Sequence[AnyEdit] = ()
+    edits: _Edits = ()
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Call no further sink for this event; the message itself goes on."""
 
-    edits: Sequence[AnyEdit] = ()
+    edits: _Edits = ()
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
     """Keep the message until a person releases it. `words` say why, for that person."""
 
     words: str
-    edits: Sequence[AnyEdit] = ()
+    edits: _Edits = ()
 
 
-class Reject(msgspec.Struct, frozen=True):
+class Reject(msgspec.Struct, frozen=True, tag="reject"):
     """Refuse it for good; `words` go to the client, behind code and enhanced status code."""
 
     words: str
@@ -39,7 +45,7 @@ class Reject(msgspec.Struct, frozen=True):
     enhanced: str = "5.7.1"
 
 
-class Defer(msgspec.Struct, frozen=True):
+class Defer(msgspec.Struct, frozen=True, tag="defer"):
     """Refuse it for now: a client that queues comes again. `words` go to the client."""
 
     words: str
@@ -48,7 +54,7 @@ class Defer(msgspec.Struct, frozen=True):
     enhanced: str = "4.7.1"
 
 
-class Discard(msgspec.Struct, frozen=True):
+class Discard(msgspec.Struct, frozen=True, tag="discard"):
     """Accept it and send it to nobody; recorded, with `words`, in its history."""
 
     words: str

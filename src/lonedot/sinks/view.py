@@ -15,7 +15,7 @@ __all__ = ["Message"]
 class Message:
     """A message at one event: envelope, header, and the body on demand."""
 
-    __slots__ = ("_content", "_headers", "envelope", "facts", "id", "settings")
+    __slots__ = ("_content", "_headers", "binding_id", "envelope", "facts", "id", "settings")
 
     def __init__(
         self,
@@ -24,14 +24,26 @@ class Message:
         facts: Facts,
         content: Content,
         settings: Mapping[str, str | int | float | bool],
+        binding_id: str = "",
     ) -> None:
         self.id = id
         self.envelope = envelope
         self.facts = facts
         self.settings = settings
         """The binding's settings."""
+        self.binding_id = binding_id
+        """GUID of the binding that is called."""
         self._content = content
         self._headers: HeaderView | None = None
+
+    @property
+    def key(self) -> str:
+        """The same whenever this message is shown to this binding again under the same revision of the configuration.
+
+        For a sink with effects outside the message: what was done under this key need not be done twice. A client
+        that sends a message again sends a new one, with another key.
+        """
+        return f"{self.id} {self.binding_id} {self.facts.revision}"
 
     @property
     def headers(self) -> HeaderView:
@@ -52,3 +64,8 @@ class Message:
     def octets(self) -> bytes:
         """The whole message in memory, CRLF line ends."""
         return self._content.octets()
+
+    @property
+    def content(self) -> Content:
+        """Head and body as they stand; for the relay's own use."""
+        return self._content

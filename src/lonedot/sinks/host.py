@@ -1,0 +1,237 @@
+"""The program of a sink's process: it loads one sink and answers calls until its line to the relay is closed.
+
+It is started by `child`, with the descriptor of the line, the limits, and the class of the sink as arguments. Limits
+are set before any code of the sink runs. What the sink prints goes to the relay's log.
+
+Rules: one call at a time, one answer for each; every fault of the sink is an answer; nothing of one call is left for
+the next (the descriptor of a body is closed when the sink has returned).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+
+import msgspec
+
+from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody, SplicedBody
+from lonedot.sinks import wire
+from lonedot.sinks.bindings import Setting, SinkCall
+from lonedot.sinks.load import SinkNotLoaded, load_class
+from lonedot.sinks.settings import SettingsFault
+from lonedot.sinks.sink import Sink
+from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.view import Message
+
+__all__ = ["main"]
+
+PR_SET_PDEATHSIG = 1
+DESCRIPTORS = 256
+NICENESS = 5
+TRACEBACK_LIMIT = 2000
+"""Signs."""
+WORDS_LIMIT = 1000
+
+
+class DescriptorBody(msgspec.Struct, frozen=True):
+    """A body behind a descriptor. It can be read until the sink returns.
+
+    Raises (when read):
+        OSError: it is read after that.
+        ValueError: it is shorter than was said.
+    """
+
+    descriptor: int
+    size: int
+
+    def chunks(self, limit: int = CHUNK_SIZE) -> Iterator[bytes]:
+        place = 0
+        while place < self.size:
+            chunk = os.pread(self.descriptor, min(limit, self.size - place), place)
+            if not chunk:
+                raise ValueError(f"the body ends at octet {place}; {self.size} were stored")
+            place += len(chunk)
+            yield chunk
+
+    def octets(self) -> bytes:
+        return b"".join(self.chunks())
+
+
+class _Line:
+    """The line to the relay. When it is closed, the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
+
+    def receive(self) -> tuple[memoryview, int]:
+        """The next frame, and the descriptor that came with it, or -1."""
+        descriptor = -1
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        received = bytearray()
+        size = -1
+        while size < 0 or len(received) < size:
+            chunk, descriptors, _, _ = socket.recv_fds(self._socket, 256 * 1024, 1, flags)
+            if not chunk:
+                os._exit(0)
+            if descriptors:
+                descriptor = descriptors[0]
+            received += chunk
+            if size < 0 and len(received) >= wire.FRAME_HEAD.size:
+                size = wire.FRAME_HEAD.unpack_from(received)[0] + wire.FRAME_HEAD.size
+        return memoryview(received)[wire.FRAME_HEAD.size :], descriptor
+
+    def send(self, octets: bytearray) -> None:
+        try:
+            self._socket.sendall(octets)
+        except OSError:
+            os._exit(0)
+
+
+def main(arguments: list[str]) -> None:
+    """`DESCRIPTOR MEMORY PARENT CLASS`: the line, octets of address space, process id of the relay, the sink."""
+    descriptor, memory, parent = (int(argument) for argument in arguments[:3])
+    _confine(memory, parent)
+    line = _Line(descriptor)
+    try:
+        sink = load_class(arguments[3])
+    except SinkNotLoaded as error:
+        line.send(wire.frame(wire.NotLoaded(_plain(str(error), WORDS_LIMIT))))
+        return
+    line.send(
+        wire.frame(
+            wire.Declared(
+                sink.name,
+                sink.priority,
+                sink.rule,
+                sink.effects,
+                sink.role,
+                sink.on_damage,
+                sink.on_error,
+                sink.event,
+            )
+        )
+    )
+    gc.collect()
+    gc.freeze()
+    prepared = _Prepared(sink)
+    while True:
+        octets, body = line.receive()
+        match wire.decode_to_sink(octets):
+            case wire.SettingsFrame(settings):
+                line.send(wire.frame(_fit(sink, settings)))
+            case wire.CallFrame() as call:
+                answer, is_spent = _answered(prepared, call, body)
+                if body >= 0:
+                    os.close(body)
+                line.send(answer)
+                if is_spent:
+                    return
+
+
+class _Prepared:
+    """The function of the sink for the settings of its binding, made once for each."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._settings: dict[str, Setting] | None = None
+        self._function = sink.function
+
+    def function(self, settings: dict[str, Setting]) -> SinkCall:
+        if settings != self._settings:
+            self._function = self._sink.call_with(settings)
+            self._settings = settings
+        return self._function
+
+
+def _fit(sink: Sink, settings: dict[str, Setting]) -> wire.Fit:
+    try:
+        sink.call_with(settings)
+    except SettingsFault as fault:
+        return wire.Fit(_plain(str(fault), WORDS_LIMIT), fault.key)
+    return wire.Fit()
+
+
+def _confine(memory: int, parent: int) -> None:
+    # Signals that a terminal or a service manager sends to all: the relay says when it is over.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o077)
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before that took hold
+        os._exit(0)
+
+
+def _answered(prepared: _Prepared, call: wire.CallFrame, descriptor: int) -> tuple[bytearray, bool]:
+    """The frame of the answer, and whether the process must end behind it."""
+    try:
+        content = Content(call.head, _body(call, descriptor), call.head_measure, call.body_measure)
+        message = Message(call.id, call.envelope, call.facts, content, call.settings, call.binding_id)
+        returned: object = prepared.function(call.settings)(message)
+        answer = wire.frame(wire.Said(call.number, _sendable(returned)))
+        if len(answer) > wire.ANSWER_LIMIT:
+            raise ValueError(f"an answer of {len(answer)} octets; at most {wire.ANSWER_LIMIT}")
+        if getattr(returned, "edits", None):
+            wire.decode_from_sink(memoryview(answer)[wire.FRAME_HEAD.size :])
+    except BaseException as error:  # whatever it is, the relay is to hear it
+        is_spent = isinstance(error, MemoryError)
+        return wire.frame(wire.Raised(call.number, _words(error), _traceback(error), is_spent)), is_spent
+    return answer, False
+
+
+def _body(call: wire.CallFrame, descriptor: int) -> Body:
+    if call.body is not None:
+        return MemoryBody(call.body)
+    base = DescriptorBody(descriptor, call.base_size)
+    return base if call.pieces is None else SplicedBody(base, call.pieces, call.body_size)
+
+
+def _sendable(returned: object) -> Verdict:
+    """The verdict with words that can be written down (a lone surrogate cannot).
+
+    Raises:
+        TypeError: it is not a verdict.
+    """
+    match returned:
+        case Next() | Stop():
+            return returned
+        case Hold(words) | Reject(words) | Defer(words) | Discard(words):
+            if not isinstance(words, str):
+                raise TypeError(f"its words are {type(words).__name__}, not text")
+            return msgspec.structs.replace(returned, words=_plain(words, WORDS_LIMIT))
+    raise TypeError(
+        f"returned {type(returned).__name__}; a sink returns Next, Stop, Hold, Reject, Defer or Discard"
+    )
+
+
+def _words(error: BaseException) -> str:
+    try:
+        said = str(error)
+    except Exception:
+        said = "(it cannot be shown)"
+    return _plain(f"{type(error).__name__}: {said}", WORDS_LIMIT)
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return _plain("".join(traceback.format_exception(error)), -TRACEBACK_LIMIT)
+    except Exception:
+        return ""
+
+
+def _plain(text: str, limit: int) -> str:
+    """The first `limit` signs, or the last ones when it is negative, all such as can be written down."""
+    cut = text[:limit] if limit > 0 else text[limit:]
+    return cut.encode("utf-8", "backslashreplace").decode()

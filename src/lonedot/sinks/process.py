@@ -1,0 +1,500 @@
+"""Sinks in processes of their own: calls wait in turn, a deadline kills, what was killed is started again.
+
+Rules a change here must keep:
+1. Every call gets one answer: what the sink said, or a `Failure` that says why it said nothing. A call is cancelled
+   only when the relay stops.
+2. A process has one call at a time. When it says anything that is not the answer to it, it is killed.
+3. The time of a call counts from when the process is given it: who waits behind a sink that hangs is not to blame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import fcntl
+import os
+from collections.abc import Iterable
+
+import msgspec
+
+from lonedot.message.content import Body, FileBody, MemoryBody, SplicedBody
+from lonedot.observability import log
+from lonedot.observability.levels import LogLevel
+from lonedot.sinks import wire
+from lonedot.sinks.bindings import Binding, Isolation
+from lonedot.sinks.child import LOAD_SECONDS, Child
+from lonedot.sinks.dispatch import Answer, Call, Failure
+
+__all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "Hosts", "ProcessDied", "ProcessHost", "SinkRaised"]
+
+BACK_OFF_SECONDS = 0.1
+"""Before the second start of a process that has not answered anything; doubles each time."""
+BACK_OFF_LIMIT_SECONDS = 30.0
+WAITING_LIMIT = 1000
+"""Calls that wait for one process."""
+WAITING_SECONDS = 120.0
+RECEIVE_OCTETS = 256 * 1024
+COPIED_OCTETS = 1024 * 1024
+"""A body in memory of at most this many is copied at once; a larger one in a thread."""
+END_SECONDS = 5.0
+
+
+class HostDown(Failure):
+    """The sink was not asked: its process is not there, or too many wait for it."""
+
+
+class DeadlineExceeded(Failure):
+    """The sink did not answer in its time; its process was killed."""
+
+
+class ProcessDied(Failure):
+    """The process ended during the call."""
+
+
+class BadAnswer(Failure):
+    """The process said what no sink can say, and was killed."""
+
+
+class SinkRaised(Failure):
+    """The sink raised, or returned no verdict."""
+
+
+class _Waiting(msgspec.Struct):
+    call: Call
+    answer: asyncio.Future[Answer]
+    since: float
+
+
+class ProcessHost:
+    """The process of one binding. Needs the running loop."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self._loop = asyncio.get_running_loop()
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._current: _Waiting | None = None
+        self._child: Child | None = None
+        self._is_loaded = False
+        self._is_closed = False
+        self._number = 0
+        self._asked_at = 0.0
+        self._received = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+        self._fault: Failure | None = None
+        """Why the process is being killed."""
+        self._has_answered = False
+        """The process, since its start."""
+        self._failures = 0
+        """Starts in a row after which nothing was answered."""
+        self._down_until = 0.0
+        self._down_words = ""
+        self._wants_renewal = False
+        self._is_ending = False
+        self.ended = asyncio.Event()
+        """There is no process."""
+        self.ended.set()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 when there is none."""
+        return self._child.pid if self._child is not None else 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self._current is None and not self._waiting
+
+    def warm(self) -> None:
+        """Start the process unless it is there."""
+        if self._child is None and not self._is_closed and self._loop.time() >= self._down_until:
+            self._start()
+
+    def call(self, call: Call) -> asyncio.Future[Answer]:
+        """Have the sink called when its turn comes."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        now = self._loop.time()
+        if self._is_closed:
+            answer.cancel()
+        elif self._child is None and now < self._down_until:
+            answer.set_result(Answer(error=HostDown(f"its process is down: {self._down_words}")))
+        elif len(self._waiting) >= WAITING_LIMIT:
+            answer.set_result(Answer(error=HostDown(f"{WAITING_LIMIT} calls wait for it")))
+        else:
+            self._waiting.append(_Waiting(call, answer, now))
+            if self._child is None:
+                self._start()
+            else:
+                self._go_on()
+        return answer
+
+    def renew(self) -> None:
+        """A new process, with the code as it is now, as soon as no call is under way."""
+        self._wants_renewal = True
+        self._go_on()
+
+    def close(self) -> None:
+        """End the process; nobody who waits is answered any more."""
+        self._is_closed = True
+        if self._current is not None:
+            self._waiting.append(self._current)
+            self._current = None
+        while self._waiting:
+            self._waiting.popleft().answer.cancel()
+        self._stop_timer()
+        if self._child is not None:
+            self._child.cut()
+            self._child.kill()
+
+    # -- the process -------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        binding = self.binding
+        self._is_loaded = self._has_answered = self._wants_renewal = self._is_ending = False
+        self._fault = None
+        self._received.clear()
+        try:
+            self._child = Child(
+                binding.name,
+                binding.sink_class,
+                binding.memory_octets,
+                binding.user,
+                self._readable,
+                self._ended,
+            )
+        except OSError as error:
+            self._is_down(f"it cannot be started: {error}")
+            return
+        self.ended.clear()
+        self._timer = self._loop.call_later(LOAD_SECONDS, self._not_loaded_in_time)
+
+    def _not_loaded_in_time(self) -> None:
+        self._kill(HostDown(f"its process has not loaded it after {LOAD_SECONDS:g} s"))
+
+    def _kill(self, fault: Failure) -> None:
+        """End the process for a fault. The call under way is answered at once."""
+        self._fault = fault
+        self._stop_timer()
+        assert self._child is not None
+        self._child.cut()
+        self._child.kill()
+        self._answer(Answer(error=fault, took_seconds=self._took()))
+
+    def _ended(self) -> None:
+        """The process is gone, with its group."""
+        child = self._child
+        assert child is not None
+        self._is_ending = True
+        while self._fault is None and self._receive():
+            pass  # the last it said
+        child.cut()
+        self._child = None
+        self._stop_timer()
+        self.ended.set()
+        if self._is_closed:
+            return
+        words = str(self._fault) if self._fault is not None else f"its process ended: {child.how_it_ended}"
+        self._answer(Answer(error=ProcessDied(words), took_seconds=self._took()))
+        if self._wants_renewal and self._fault is None:
+            self._start()
+            return
+        log.event("sink.ended", LogLevel.WARNING, binding=self.binding.name, pid=child.pid, words=words)
+        if self._has_answered:
+            self._failures = 0
+        if self._is_loaded and not self._failures:
+            # One message that kills it is not to cost the others anything.
+            self._failures = 0 if self._has_answered else 1
+            self._start()
+        else:
+            self._is_down(words)
+
+    def _is_down(self, words: str) -> None:
+        """The process did not even load, or fell at its first call: not at once again."""
+        seconds = min(BACK_OFF_SECONDS * 2**self._failures, BACK_OFF_LIMIT_SECONDS)
+        self._failures = min(self._failures + 1, 20)
+        self._down_until = self._loop.time() + seconds
+        self._down_words = words
+        log.event("sink.down", LogLevel.WARNING, binding=self.binding.name, seconds=seconds, words=words)
+        while self._waiting:
+            answer = self._waiting.popleft().answer
+            if not answer.done():
+                answer.set_result(Answer(error=HostDown(f"its process is down: {words}")))
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """The next call, when the process is free for it."""
+        child = self._child
+        if child is None or not self._is_loaded or self._current is not None:
+            return
+        if self._is_ending or self._fault is not None:
+            return
+        if self._wants_renewal:
+            self._is_ending = True
+            child.kill()
+            return
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if waiting.answer.done():
+                continue
+            if self._loop.time() - waiting.since > WAITING_SECONDS:
+                words = f"its turn had not come after {WAITING_SECONDS:g} s"
+                waiting.answer.set_result(Answer(error=HostDown(words)))
+                continue
+            self._current = waiting
+            self._number += 1
+            body = waiting.call.message.content.body
+            if _is_long_to_copy(body):
+                future = self._loop.run_in_executor(None, _in_memory_file, body)
+                future.add_done_callback(lambda f, number=self._number: self._copied(f, number))  # type: ignore[misc]
+            else:
+                self._ask(-1)
+            return
+
+    def _copied(self, future: asyncio.Future[int], number: int) -> None:
+        """A body that is made while it is read lies in memory now."""
+        if future.cancelled():
+            return
+        error = future.exception()
+        if number != self._number or self._current is None or self._child is None or self._fault is not None:
+            if error is None:
+                os.close(future.result())
+        elif error is not None:
+            self._answer(Answer(error=error))
+            self._go_on()
+        else:
+            self._ask(future.result())
+
+    def _ask(self, descriptor: int) -> None:
+        """Send the call under way; `descriptor`: of its body, when that had to be copied."""
+        current, child = self._current, self._child
+        assert current is not None and child is not None
+        message = current.call.message
+        content = message.content
+        body: Body = content.body
+        octets: bytes | None = None
+        pieces: tuple[wire.Piece, ...] | None = None
+        base_size = body.size
+        try:
+            if descriptor < 0:
+                if isinstance(body, SplicedBody):
+                    pieces = body.pieces
+                    base_size = body.base.size
+                    body = body.base
+                if isinstance(body, FileBody):
+                    descriptor = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                elif pieces is None and body.size <= wire.BODY_IN_FRAME:
+                    octets = body.octets()
+                else:
+                    descriptor = _in_memory_file(body)
+            frame = wire.frame(
+                wire.CallFrame(
+                    self._number,
+                    message.id,
+                    message.envelope,
+                    message.facts,
+                    dict(message.settings),
+                    message.binding_id,
+                    content.head,
+                    content.head_measure,
+                    content.body_measure,
+                    octets,
+                    base_size,
+                    pieces,
+                    content.body.size,
+                )
+            )
+        except (OSError, ValueError, TypeError, OverflowError) as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            self._answer(Answer(error=error))
+            self._loop.call_soon(self._go_on)
+            return
+        self._asked_at = self._loop.time()
+        self._timer = self._loop.call_later(self.binding.deadline_seconds, self._is_late)
+        child.send(frame, descriptor)
+
+    def _is_late(self) -> None:
+        self._kill(DeadlineExceeded(f"no answer within {self.binding.deadline_seconds:g} s"))
+
+    def _took(self) -> float:
+        return self._loop.time() - self._asked_at if self._current is not None and self._asked_at else 0.0
+
+    def _answer(self, answer: Answer) -> None:
+        current, self._current = self._current, None
+        self._asked_at = 0.0
+        if current is not None and not current.answer.done():
+            current.answer.set_result(answer)
+
+    # -- what it says --------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        self._receive()
+
+    def _receive(self) -> bool:
+        """Take what is there; True when there may be more."""
+        child = self._child
+        if child is None or self._fault is not None or self._is_closed:
+            return False
+        try:
+            octets = child.line.recv(RECEIVE_OCTETS)
+        except BlockingIOError:
+            return False
+        except OSError:
+            octets = b""
+        if not octets:
+            # Closed: it ends, or is made to. How it ended is known when it has.
+            self._is_ending = True
+            self._loop.remove_reader(child.line)
+            child.kill()
+            return False
+        received = self._received
+        received += octets
+        head = wire.FRAME_HEAD.size
+        if len(received) < head:
+            return True
+        size = wire.FRAME_HEAD.unpack_from(received)[0]
+        if size > wire.ANSWER_LIMIT:
+            self._kill(
+                BadAnswer(f"its process announced {size} octets; an answer has at most {wire.ANSWER_LIMIT}")
+            )
+        elif len(received) > head + size:
+            self._kill(BadAnswer("its process said more than one answer"))
+        elif len(received) == head + size:
+            frame = bytes(memoryview(received)[head:])
+            received.clear()
+            try:
+                said = wire.decode_from_sink(frame)
+            except (ValueError, RecursionError) as error:
+                self._kill(BadAnswer(f"its process gave an answer that is none: {error}"))
+            else:
+                self._take(said)
+        return True
+
+    def _take(self, said: wire.FromSink) -> None:
+        child = self._child
+        assert child is not None
+        # Who answers before the question is out has not read it.
+        expected = self._number if self._asked_at and child.has_sent else -1
+        match said:
+            case wire.Declared() if not self._is_loaded:
+                self._stop_timer()
+                self._is_loaded = True
+            case wire.NotLoaded(words) if not self._is_loaded:
+                self._kill(HostDown(words))
+                return
+            case wire.Said(number, verdict) if number == expected:
+                self._stop_timer()
+                self._has_answered = True
+                self._answer(Answer(verdict, took_seconds=self._took()))
+            case wire.Raised(number, words, traceback, is_spent) if number == expected:
+                self._stop_timer()
+                self._has_answered = True
+                log.event(
+                    "sink.raised",
+                    LogLevel.WARNING,
+                    id=self._current.call.message.id if self._current is not None else "",
+                    binding=self.binding.name,
+                    words=words,
+                    traceback=traceback,
+                )
+                self._answer(Answer(error=SinkRaised(words), took_seconds=self._took()))
+                if is_spent:
+                    self._kill(BadAnswer(words))
+                    return
+            case _:
+                self._kill(BadAnswer("its process said what it was not asked"))
+                return
+        self._go_on()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _is_long_to_copy(body: Body) -> bool:
+    """It has to be copied, and is too large for that to be done on the loop."""
+    base = body.base if isinstance(body, SplicedBody) else body
+    if isinstance(base, FileBody):
+        return False
+    return body.size > (COPIED_OCTETS if isinstance(body, MemoryBody) else wire.BODY_IN_FRAME)
+
+
+def _in_memory_file(body: Body) -> int:
+    """A descriptor of a copy in memory that nobody can write to.
+
+    Raises:
+        OSError, ValueError: the body cannot be read.
+    """
+    descriptor = os.memfd_create("body", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        for chunk in body.chunks():
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """What makes two bindings share a process."""
+
+    guid: str
+    sink_class: str
+    memory_octets: int
+    user: str
+
+
+class Hosts:
+    """The processes of all bindings that ask for one. Calling it calls the sink."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[_Identity, ProcessHost] = {}
+        self._leaving: list[ProcessHost] = []
+        self._is_closed = False
+
+    def __call__(self, call: Call) -> asyncio.Future[Answer]:
+        return self.host(call.binding).call(call)
+
+    def host(self, binding: Binding) -> ProcessHost:
+        identity = _Identity(binding.guid, binding.sink_class, binding.memory_octets, binding.user)
+        host = self._hosts.get(identity)
+        if host is None:
+            host = self._hosts[identity] = ProcessHost(binding)
+            if self._is_closed:
+                host.close()
+        host.binding = binding
+        return host
+
+    def use(self, bindings: Iterable[Binding], *, renew: bool = False) -> None:
+        """Start the processes of these, and end those of others that are idle.
+
+        `renew`: with their code as it is now.
+        """
+        used = [self.host(binding) for binding in bindings if binding.isolation is Isolation.PROCESS]
+        for host in used:
+            if renew and host.pid:
+                host.renew()
+            else:
+                host.warm()
+        for identity, host in list(self._hosts.items()):
+            if host.is_idle and host not in used:
+                host.close()
+                self._leaving = [left for left in self._leaving if not left.ended.is_set()]
+                self._leaving.append(self._hosts.pop(identity))
+
+    async def close(self) -> None:
+        """End all, and wait for their end; calls that wait are cancelled."""
+        self._is_closed = True
+        hosts = [*self._hosts.values(), *self._leaving]
+        for host in hosts:
+            host.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                for host in hosts:
+                    await host.ended.wait()
+        except TimeoutError:
+            pass  # the kernel does not give it back from a disk that does not answer
