@@ -282,6 +282,7 @@ class Relay:
     def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
         """A snapshot of the bindings comes into force, in one step."""
         acceptor.rebind(snapshot.bindings, snapshot.revision)
+        self.hosts.use(snapshot.bindings)
 
     async def reload_sinks(self) -> None:
         """Take the registry and the code of the sinks as they are now; a fault is told to the log and changes nothing."""

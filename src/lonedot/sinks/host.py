@@ -23,8 +23,9 @@ import msgspec
 
 from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody, SplicedBody
 from lonedot.sinks import wire
-from lonedot.sinks.bindings import Setting, SinkCall
+from lonedot.sinks.bindings import Setting
 from lonedot.sinks.load import SinkNotLoaded, load_class
+from lonedot.sinks.registry import Bag
 from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
@@ -137,18 +138,19 @@ def main(arguments: list[str]) -> None:
 
 
 class _Prepared:
-    """The function of the sink for the settings of its binding, made once for each."""
+    """The function of the sink and its settings, made anew when a call brings others."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._settings: dict[str, Setting] | None = None
-        self._function = sink.function
+        self._given: dict[str, Setting] | None = None
+        self.settings: dict[str, Setting] = {}
+        self.function = sink.function
 
-    def function(self, settings: dict[str, Setting]) -> SinkCall:
-        if settings != self._settings:
-            self._function = self._sink.call_with(settings)
-            self._settings = settings
-        return self._function
+    def take(self, call: wire.CallFrame) -> None:
+        if call.settings != self._given:
+            self.function = self._sink.call_with(call.settings)
+            self.settings = Bag(call.settings) if call.folds_case else call.settings
+            self._given = call.settings
 
 
 def _fit(sink: Sink, settings: dict[str, Setting]) -> wire.Fit:
@@ -178,8 +180,9 @@ def _answered(prepared: _Prepared, call: wire.CallFrame, descriptor: int) -> tup
     """The frame of the answer, and whether the process must end behind it."""
     try:
         content = Content(call.head, _body(call, descriptor), call.head_measure, call.body_measure)
-        message = Message(call.id, call.envelope, call.facts, content, call.settings, call.binding_id)
-        returned: object = prepared.function(call.settings)(message)
+        prepared.take(call)
+        message = Message(call.id, call.envelope, call.facts, content, prepared.settings, call.binding_id)
+        returned: object = prepared.function(message)
         answer = wire.frame(wire.Said(call.number, _sendable(returned)))
         if len(answer) > wire.ANSWER_LIMIT:
             raise ValueError(f"an answer of {len(answer)} octets; at most {wire.ANSWER_LIMIT}")

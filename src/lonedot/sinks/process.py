@@ -24,6 +24,7 @@ from lonedot.sinks import wire
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.child import LOAD_SECONDS, Child
 from lonedot.sinks.dispatch import Answer, Call, Failure
+from lonedot.sinks.registry import Bag
 
 __all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "Hosts", "ProcessDied", "ProcessHost", "SinkRaised"]
 
@@ -78,6 +79,7 @@ class ProcessHost:
         self._is_closed = False
         self._number = 0
         self._asked_at = 0.0
+        self._deadline_seconds = 0.0
         self._received = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._fault: Failure | None = None
@@ -227,7 +229,7 @@ class ProcessHost:
             return
         if self._is_ending or self._fault is not None:
             return
-        if self._wants_renewal:
+        if self._wants_renewal and (self._has_answered or not self._waiting):
             self._is_ending = True
             child.kill()
             return
@@ -300,6 +302,7 @@ class ProcessHost:
                     base_size,
                     pieces,
                     content.body.size,
+                    isinstance(message.settings, Bag),
                 )
             )
         except (OSError, ValueError, TypeError, OverflowError) as error:
@@ -309,11 +312,12 @@ class ProcessHost:
             self._loop.call_soon(self._go_on)
             return
         self._asked_at = self._loop.time()
-        self._timer = self._loop.call_later(self.binding.deadline_seconds, self._is_late)
+        self._deadline_seconds = current.call.binding.deadline_seconds
+        self._timer = self._loop.call_later(self._deadline_seconds, self._is_late)
         child.send(frame, descriptor)
 
     def _is_late(self) -> None:
-        self._kill(DeadlineExceeded(f"no answer within {self.binding.deadline_seconds:g} s"))
+        self._kill(DeadlineExceeded(f"no answer within {self._deadline_seconds:g} s"))
 
     def _took(self) -> float:
         return self._loop.time() - self._asked_at if self._current is not None and self._asked_at else 0.0
@@ -466,19 +470,21 @@ class Hosts:
             host = self._hosts[identity] = ProcessHost(binding)
             if self._is_closed:
                 host.close()
-        host.binding = binding
         return host
 
-    def use(self, bindings: Iterable[Binding], *, renew: bool = False) -> None:
-        """Start the processes of these, and end those of others that are idle.
+    def use(self, bindings: Iterable[Binding]) -> None:
+        """These are in force: start their processes, and end those of others that are idle.
 
-        `renew`: with their code as it is now.
+        A binding that was made anew gets a new process, for its code may have changed.
         """
-        used = [self.host(binding) for binding in bindings if binding.isolation is Isolation.PROCESS]
-        for host in used:
-            if renew and host.pid:
-                host.renew()
-            else:
+        used: list[ProcessHost] = []
+        for binding in bindings:
+            if binding.isolation is Isolation.PROCESS:
+                host = self.host(binding)
+                used.append(host)
+                if host.binding is not binding:
+                    host.binding = binding
+                    host.renew()
                 host.warm()
         for identity, host in list(self._hosts.items()):
             if host.is_idle and host not in used:

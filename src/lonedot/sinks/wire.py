@@ -78,6 +78,8 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     """Octets behind the descriptor."""
     pieces: tuple[Piece, ...] | None = None
     body_size: int = 0
+    folds_case: bool = False
+    """Names of settings are compared without case: they come from a property bag."""
 
 
 class Declared(msgspec.Struct, frozen=True, array_like=True, tag="declared"):
