@@ -209,9 +209,8 @@ class Relay:
             config.server.hop_limit,
             self.hosts,
         )
-        self.hosts.use(bindings)
         self._keeper.take = functools.partial(self._take, acceptor)
-        self._take(acceptor, snapshot)
+        self._take(acceptor, snapshot, False)
         budget = MemoryBudget(config.server.memory)
         has_route = functools.partial(_has_route, routes)
         self._listeners = [
@@ -279,9 +278,10 @@ class Relay:
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
 
-    def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
-        """A snapshot of the bindings comes into force, in one step."""
+    def _take(self, acceptor: Acceptor, snapshot: Snapshot, renew: bool) -> None:
+        """A snapshot of the bindings comes into force, in one step; `renew`: processes with their code as it is now."""
         acceptor.rebind(snapshot.bindings, snapshot.revision)
+        self.hosts.use(snapshot.bindings, renew=renew)
         self.hosts.use(snapshot.bindings)
 
     async def reload_sinks(self) -> None:
