@@ -12,8 +12,9 @@ from lonedot.config import disk
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Sink
 from lonedot.sinks.bindings import OnDamage, OnError, Role
+from lonedot.sinks.load import offered_as
 
-__all__ = ["is_installed", "judge", "judge_policy"]
+__all__ = ["judge", "judge_policy", "not_installed"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -49,24 +50,25 @@ def _judge_code(given: Given[Sink], sink: Sink) -> Iterator[Found]:
         if unfit is not None:
             yield given.fault("file", unfit.what, unfit.do)
     elif sink.import_path:
-        package = sink.import_path.partition(":")[0].partition(".")[0]
-        if not is_installed(package):
-            yield given.fault(
-                "import",
-                f"there is no package {package}",
-                "install it where lonedot is installed, or mend the name",
-            )
+        missing = not_installed(sink.import_path)
+        if missing:
+            yield given.fault("import", missing, "install it where lonedot is installed, or mend the name")
     else:
         yield given.fault("", "has no code", 'write file = "sinks/stamp.py:function", or import')
 
 
-def is_installed(package: str) -> bool:
-    """The package can be found. Nothing of it runs."""
+def not_installed(import_path: str) -> str:
+    """What is not there of an import path, in words; empty when it is. Nothing of the package runs."""
+    module, colon, _ = import_path.partition(":")
+    if not colon:
+        return "" if offered_as(import_path) else f"no installed package offers a sink {import_path}"
+    package = module.partition(".")[0]
     # Of a top-level name this only looks for the file; nothing of the package runs.
     try:
-        return importlib.util.find_spec(package) is not None
+        found = importlib.util.find_spec(package) is not None
     except (ImportError, ValueError, OSError):
-        return False
+        found = False
+    return "" if found else f"there is no package {package}"
 
 
 def judge_policy(

@@ -34,6 +34,8 @@ class SinkFile(msgspec.Struct, frozen=True):
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OFFERED = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+"""The name of an entry point, as far as it is taken: a dot would make it look like a module, or an old class."""
 
 
 def sink_file(value: object, folder: Path) -> SinkFile:
@@ -50,12 +52,16 @@ def sink_file(value: object, folder: Path) -> SinkFile:
 
 
 def import_path(value: object, folder: Path) -> str:
-    """`package.module:attribute`."""
+    """`package.module:attribute`, or the name under which a package offers a sink."""
     words = text(value, folder).strip()
     module, colon, attribute = words.partition(":")
     parts = [*module.split("."), *attribute.split(".")]
-    if not colon or not all(_NAME.fullmatch(part) for part in parts):
-        raise Unfit(f"{show(value)} is not an import path", 'write it as "package.module:function"')
+    is_path = bool(colon) and all(_NAME.fullmatch(part) for part in parts)
+    if not is_path and not _OFFERED.fullmatch(words):
+        raise Unfit(
+            f"{show(value)} is not an import path",
+            'write it as "package.module:function", or as the name under which a package offers it',
+        )
     return words
 
 

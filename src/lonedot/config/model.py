@@ -441,7 +441,8 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         str,
         Key(
             code.import_path,
-            "Module and attribute of an installed package. Either this or `file`.",
+            "Module and attribute of an installed package, or the name under which a package offers a sink (its entry "
+            "point in the group `lonedot.sinks`). Either this or `file`.",
             '"lonedot.sinks.builtin.x_recipient:x_recipient"',
         ),
     ] = ""

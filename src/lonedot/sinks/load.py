@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,10 @@ from lonedot.sinks.rules import compile_rule
 from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
 
-__all__ = ["SinkNotLoaded", "bind", "load_class", "load_file", "load_import"]
+__all__ = ["GROUP", "SinkNotLoaded", "bind", "load_class", "load_file", "load_import", "offered_as"]
+
+GROUP = "lonedot.sinks"
+"""Entry point group in which a package offers sinks."""
 
 
 class SinkNotLoaded(Exception):
@@ -48,13 +52,25 @@ def load_class(sink_class: str) -> Sink:
     return load_import(sink_class)
 
 
+def offered_as(name: str) -> tuple[str, ...]:
+    """Import paths of the sinks that installed packages offer under that name. None of their code is run."""
+    return tuple(sorted({point.value for point in metadata.entry_points(group=GROUP, name=name)}))
+
+
 def load_import(path: str) -> Sink:
-    """The sink at `package.module:attribute`.
+    """The sink at `package.module:attribute`, or that which an installed package offers under a name without a dot.
 
     Raises:
-        SinkNotLoaded: no such module or attribute, or it is not a sink.
+        SinkNotLoaded: no such module or attribute, no such name, or it is not a sink.
     """
     module_name, colon, attribute = path.partition(":")
+    if not colon and "." not in path:
+        offered = offered_as(path)
+        if not offered:
+            raise SinkNotLoaded(f"no installed package offers a sink {path!r} (entry point group {GROUP!r})")
+        if len(offered) > 1:
+            raise SinkNotLoaded(f"several packages offer a sink {path!r}: write one of {', '.join(offered)}")
+        return load_import(f"{offered[0]}:" if ":" not in offered[0] else offered[0])
     if not colon or not attribute:
         raise SinkNotLoaded(f"{path!r} names no attribute: write `package.module:attribute`")
     try:

@@ -336,6 +336,7 @@ def test_the_file_of_a_sink_is_read_and_never_run(say: Say, tmp_path: Path) -> N
 
 def test_a_package_that_is_not_installed(say: Say) -> None:
     assert "there is no package" in told(say(sink('import = "no_such_package_here.x:y"\n')))[0]
+    assert "no installed package offers a sink acme-x" in told(say(sink('import = "acme-x"\n')))[0]
     assert say(sink('import = "json.tool:main"\n')).faults == ()
 
 

@@ -18,7 +18,7 @@ from lonedot.sinks.bindings import (
     firing_order,
     guid_for,
 )
-from lonedot.sinks.load import SinkNotLoaded, bind, load_file, load_import
+from lonedot.sinks.load import SinkNotLoaded, bind, load_file, load_import, offered_as
 from lonedot.sinks.sink import Sink, sink
 from lonedot.sinks.verdicts import Next
 from lonedot.sinks.view import Message
@@ -222,3 +222,41 @@ def test_a_guid_is_the_same_for_the_same_name() -> None:
     assert guid_for("x") == guid_for("x") != guid_for("y")
     assert re.fullmatch(r"\{[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}\}", guid_for("x"))
     assert binding(nothing, "x").guid == guid_for("x")
+
+
+# --- sinks that packages offer -------------------------------------------------------------------
+
+
+@pytest.fixture
+def offering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs a package that offers sinks, as its metadata would say it."""
+
+    def install(entry_points: str) -> None:
+        info = tmp_path / "acme_mail-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-mail\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[lonedot.sinks]\n{entry_points}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return install
+
+
+def test_a_sink_that_a_package_offers(offering: Callable[[str], None]) -> None:
+    offering(f"acme-stamp = {X_RECIPIENT}")
+    assert offered_as("acme-stamp") == (X_RECIPIENT,)
+    assert load_import("acme-stamp") is load_import(X_RECIPIENT)
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "words"),
+    [
+        ("other = a.b:c", "no installed package offers a sink 'acme-stamp'"),
+        ("acme-stamp = no_such_package_here:x", "cannot import 'no_such_package_here'"),
+        ("acme-stamp = acme-stamp", "'acme-stamp:' names no attribute"),
+        ("acme-stamp = os:path", "'os:path' is not a sink"),
+    ],
+)
+def test_an_offer_that_leads_nowhere(offering: Callable[[str], None], entry_points: str, words: str) -> None:
+    offering(entry_points)
+    with pytest.raises(SinkNotLoaded, match=re.escape(words)):
+        load_import("acme-stamp")
