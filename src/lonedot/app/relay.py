@@ -210,7 +210,7 @@ class Relay:
             self.hosts,
         )
         self._keeper.take = functools.partial(self._take, acceptor)
-        self._take(acceptor, snapshot, False)
+        self._take(acceptor, snapshot)
         budget = MemoryBudget(config.server.memory)
         has_route = functools.partial(_has_route, routes)
         self._listeners = [
@@ -278,14 +278,14 @@ class Relay:
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
 
-    def _take(self, acceptor: Acceptor, snapshot: Snapshot, renew: bool) -> None:
-        """A snapshot of the bindings comes into force, in one step; `renew`: processes with their code as it is now."""
+    def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
+        """A snapshot of the bindings comes into force, in one step."""
         acceptor.rebind(snapshot.bindings, snapshot.revision)
-        self.hosts.use(snapshot.bindings, renew=renew)
+        self.hosts.use(snapshot.bindings)
         self.hosts.use(snapshot.bindings)
 
     async def reload_sinks(self) -> None:
-        """Take the registry and the code of the sinks as they are now; a fault is told to the log and changes nothing."""
+        """Take the registry and the code of the sinks as they are now; a fault goes to the log and changes nothing."""
         try:
             await self._keeper.reload(os.geteuid())
         except AdminError as error:
