@@ -9,7 +9,7 @@ import msgspec
 
 from lonedot.admin.values import AdminError
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import Binding, Isolation, OnDamage, OnError, Role, Setting
 from lonedot.sinks.events import Event
 from lonedot.sinks.registry import Change, Origin, Registry, Row, Source, Status, rows_in_order
 from lonedot.sinks.registry_text import nearest
@@ -41,6 +41,10 @@ class ListedBinding(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None = None
     on_damage: OnDamage | None = None
     on_error: OnError | None = None
+    isolation: Isolation = Isolation.INLINE
+    deadline_seconds: float
+    memory_octets: int
+    user: str = ""
     maximum_faults: int | None = None
     group: str = ""
     source_properties: dict[str, Setting] = {}
@@ -141,6 +145,10 @@ def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
         role=role,
         on_damage=on_damage,
         on_error=on_error,
+        isolation=row.isolation,
+        deadline_seconds=row.deadline_seconds,
+        memory_octets=row.memory_octets,
+        user=row.user,
         maximum_faults=row.maximum_faults,
         group=row.group,
         source_properties=row.source_properties,

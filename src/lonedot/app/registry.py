@@ -30,7 +30,8 @@ from lonedot.config.registry import (
 )
 from lonedot.config.values import Unfit
 from lonedot.observability import log
-from lonedot.sinks.bindings import Binding, firing_order
+from lonedot.sinks.bindings import Binding, Isolation, firing_order
+from lonedot.sinks.child import declare
 from lonedot.sinks.load import SinkNotLoaded, bind, load_file, load_import
 from lonedot.sinks.registry import Bag, Change, Registry, Row
 from lonedot.sinks.registry_file import RegistryFault, RegistryFile
@@ -74,6 +75,7 @@ class RegistryKeeper:
         self._given = given
         self._config_bindings: tuple[Binding, ...] | None = None
         self._code: dict[str, Sink] = {}
+        self._bound: dict[bytes, Binding] = {}
         self._current: Snapshot | None = None
         self._changing = asyncio.Lock()
 
@@ -124,10 +126,15 @@ class RegistryKeeper:
 
     def _bind(self, row: Row, found: ExaminedRegistry) -> Binding:
         assert self.path is not None
+        # A row that stays as it was stays the same binding: a process of its own goes on.
+        key = msgspec.json.encode(row)
+        bound = self._bound.get(key)
+        if bound is not None:
+            return bound
         try:
             named = sink_code(row.sink, self.path.absolute().parent)
             bound = bind(
-                self._sink(named),
+                self._sink(named, row),
                 sink_class=str(named),
                 name=row.name,
                 guid=row.guid,
@@ -139,13 +146,20 @@ class RegistryKeeper:
                 on_error=row.on_error,
                 settings=row.sink_properties,
                 event=row.event,
+                isolation=row.isolation,
+                deadline_seconds=row.deadline_seconds,
+                memory_octets=row.memory_octets,
+                user=row.user,
             )
         except (SinkNotLoaded, ValueError, Unfit) as error:
             where = f"{self.path}:{found.lines.get(row.guid, 0)}: binding {row.name!r}"
             raise AdminError(str(error), where, "mend it, or disable the binding") from error
-        return msgspec.structs.replace(bound, settings=Bag(row.sink_properties))
+        bound = self._bound[key] = msgspec.structs.replace(bound, settings=Bag(row.sink_properties))
+        return bound
 
-    def _sink(self, named: SinkFile | str) -> Sink:
+    def _sink(self, named: SinkFile | str, row: Row) -> Sink:
+        if row.isolation is Isolation.PROCESS:
+            return declare(str(named), row.sink_properties, memory_octets=row.memory_octets, user=row.user)
         key = str(named)
         if key not in self._code:
             if isinstance(named, SinkFile):
@@ -188,12 +202,12 @@ class RegistryKeeper:
     async def reload(self, uid: int) -> Taken:
         async with self._changing:
             before = self._current.registry.revision if self._current is not None else ""
-            kept = self._code, self._config_bindings
-            self._code, self._config_bindings = {}, None
+            kept = self._code, self._bound, self._config_bindings
+            self._code, self._bound, self._config_bindings = {}, {}, None
             try:
                 snapshot = await asyncio.to_thread(self._build_from_file)
             except BaseException:
-                self._code, self._config_bindings = kept
+                self._code, self._bound, self._config_bindings = kept
                 raise
             self._put_in_force(snapshot, uid)
         return Taken(before=before, after=snapshot.registry.revision, running=self.take is not None)

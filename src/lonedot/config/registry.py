@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -24,7 +25,7 @@ from lonedot.config.positions import Positions
 from lonedot.config.tables import TableReader, parse, read_file
 from lonedot.config.values import Unfit, show, text
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import MAX_PRIORITY, OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import MAX_PRIORITY, Isolation, OnDamage, OnError, Role, Setting
 from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.registry import (
     Bag,
@@ -51,6 +52,7 @@ T = TypeVar("T")
 
 MAX_PROPERTIES = 1000
 _MAX_NUMBER = 999_999
+_MIB = 1024 * 1024
 
 
 def event(value: object, folder: Path) -> Event:
@@ -169,6 +171,31 @@ class BindingTable(msgspec.Struct, frozen=True, kw_only=True):
             "what the sink's own code says, else `defer`",
         ),
     ] = None
+    isolation: Annotated[
+        Isolation,
+        Key(
+            v.one_of(Isolation),
+            "Where its code runs: in the relay (`inline`), or in a process of its own (`process`).",
+            '"process"',
+        ),
+    ] = Isolation.INLINE
+    deadline: Annotated[
+        timedelta,
+        Key(
+            v.duration(0.1, 300),
+            "How long one call may take; a process is killed then, of an inline sink it is only noted.",
+            '"10s"',
+        ),
+    ] = timedelta(seconds=10)
+    memory: Annotated[
+        int, Key(v.size(64 * _MIB, 64 * 1024 * _MIB), "Address space of its process in octets.", '"512 MiB"')
+    ] = 512 * _MIB
+    user: Annotated[
+        str,
+        Key(
+            v.label, "As whom its process runs, when the relay runs as root.", '"nobody"', "that of the relay"
+        ),
+    ] = ""
     maximum_faults: Annotated[
         int | None,
         Key(
@@ -295,6 +322,10 @@ class _Reading(TableReader):
             role=table.role,
             on_damage=table.on_damage,
             on_error=table.on_error,
+            isolation=table.isolation,
+            deadline_seconds=table.deadline.total_seconds(),
+            memory_octets=table.memory,
+            user=table.user,
             maximum_faults=table.maximum_faults,
             group=table.group,
             source_properties=dict(bag),
@@ -354,7 +385,7 @@ def _judge(
     folder: Path,
 ) -> Iterator[Found]:
     """What rows say together, and what the disk says about them."""
-    names = {(1, _event_of(sink), sink.name.casefold()): f"[[sink]] {sink.name}" for sink in sinks}
+    names = {(1, sink.event, sink.name.casefold()): f"[[sink]] {sink.name}" for sink in sinks}
     guids = {sink.guid: f"[[sink]] {sink.name} of the configuration" for sink in sinks}
     for one, row in zip(given, rows, strict=True):
         key = (row.source, row.event, row.name.casefold())
@@ -397,16 +428,9 @@ def _judge_code(given: Given[BindingTable], row: Row, folder: Path) -> Iterator[
         if fault is not None:
             yield given.fault("sink", fault.what, fault.do)
         return
-    package = named.partition(":")[0].partition(".")[0]
-    if not check_sinks.is_installed(package):
-        what = f"there is no package {package}"
-        yield given.fault("sink", what, "install it where lonedot is installed, or mend the name")
-
-
-def _event_of(sink: Sink) -> Event:
-    """The event of a `[[sink]]`."""
-    found = getattr(sink, "event", None)
-    return found if isinstance(found, Event) else Event.ARRIVAL
+    missing = check_sinks.not_installed(named)
+    if missing:
+        yield given.fault("sink", missing, "install it where lonedot is installed, or mend the name")
 
 
 def rows_of_config(sinks: Sequence[Sink]) -> tuple[Row, ...]:
@@ -416,7 +440,7 @@ def rows_of_config(sinks: Sequence[Sink]) -> tuple[Row, ...]:
             guid=sink.guid,
             name=sink.name,
             sink=sink.import_path or str(sink.file),
-            event=_event_of(sink),
+            event=sink.event,
             status=Status.ENABLED if sink.enabled else Status.DISABLED,
             priority=sink.priority,
             rule=sink.rule,
@@ -424,6 +448,10 @@ def rows_of_config(sinks: Sequence[Sink]) -> tuple[Row, ...]:
             role=sink.role,
             on_damage=sink.on_damage,
             on_error=sink.on_error,
+            isolation=sink.isolation,
+            deadline_seconds=sink.deadline.total_seconds(),
+            memory_octets=sink.memory,
+            user=sink.user,
             sink_properties=dict(sink.settings),
             origin=Origin.CONFIG,
         )

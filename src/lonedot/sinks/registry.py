@@ -15,7 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import DEFAULT_PRIORITY, OnDamage, OnError, Role, Setting, guid_for
+from lonedot.sinks.bindings import (
+    DEADLINE_SECONDS,
+    DEFAULT_PRIORITY,
+    MEMORY_OCTETS,
+    Isolation,
+    OnDamage,
+    OnError,
+    Role,
+    Setting,
+    guid_for,
+)
 from lonedot.sinks.events import Event
 
 __all__ = [
@@ -103,6 +113,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None = None
     on_damage: OnDamage | None = None
     on_error: OnError | None = None
+    isolation: Isolation = Isolation.INLINE
+    deadline_seconds: float = DEADLINE_SECONDS
+    memory_octets: int = MEMORY_OCTETS
+    user: str = ""
     maximum_faults: int | None = None
     group: str = ""
     source_properties: dict[str, Setting] = {}

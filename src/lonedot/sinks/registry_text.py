@@ -51,6 +51,10 @@ _NEW_KEYS = (
     "role",
     "on_damage",
     "on_error",
+    "isolation",
+    "deadline",
+    "memory",
+    "user",
     "maximum_faults",
     "group",
 )

@@ -1,0 +1,1 @@
+"""Registries to look at."""
