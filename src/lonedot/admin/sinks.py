@@ -113,6 +113,11 @@ def listed(
         bindings: what was made of the enabled ones.
     """
     made = {binding.guid: binding for binding in bindings}
+    # A `[[sink]]` may leave its event to its code.
+    others = [
+        msgspec.structs.replace(row, event=made[row.guid].event) if row.guid in made else row
+        for row in others
+    ]
     priorities = {guid: binding.priority for guid, binding in made.items()}
     return tuple(
         _listed(row, priority, made.get(row.guid))

@@ -385,7 +385,9 @@ def _judge(
     folder: Path,
 ) -> Iterator[Found]:
     """What rows say together, and what the disk says about them."""
-    names = {(1, sink.event, sink.name.casefold()): f"[[sink]] {sink.name}" for sink in sinks}
+    names = {
+        (1, sink.event or Event.ARRIVAL, sink.name.casefold()): f"[[sink]] {sink.name}" for sink in sinks
+    }
     guids = {sink.guid: f"[[sink]] {sink.name} of the configuration" for sink in sinks}
     for one, row in zip(given, rows, strict=True):
         key = (row.source, row.event, row.name.casefold())
@@ -440,7 +442,7 @@ def rows_of_config(sinks: Sequence[Sink]) -> tuple[Row, ...]:
             guid=sink.guid,
             name=sink.name,
             sink=sink.import_path or str(sink.file),
-            event=sink.event,
+            event=sink.event or Event.ARRIVAL,
             status=Status.ENABLED if sink.enabled else Status.DISABLED,
             priority=sink.priority,
             rule=sink.rule,
