@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lonedot.testing.fixtures import Arrival, Refused, RelayThread, RunningRelay, StartRelay, relay_with
-    from lonedot.testing.sinks import Ran, bound, make_envelope, make_message, run_sink
+    from lonedot.testing.sinks import Ran, bound, make_envelope, make_message, make_session, run_sink
 
 __all__ = [
     "Arrival",
@@ -23,6 +23,7 @@ __all__ = [
     "bound",
     "make_envelope",
     "make_message",
+    "make_session",
     "relay_with",
     "run_sink",
 ]
@@ -37,6 +38,7 @@ _HOMES = {
     "bound": "lonedot.testing.sinks",
     "make_envelope": "lonedot.testing.sinks",
     "make_message": "lonedot.testing.sinks",
+    "make_session": "lonedot.testing.sinks",
     "relay_with": "lonedot.testing.fixtures",
     "run_sink": "lonedot.testing.sinks",
 }

@@ -21,7 +21,9 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Entry
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role, Setting
 from lonedot.sinks.dispatch import Answer, Decision, Dispatched, call_inline, steps
+from lonedot.sinks.events import EVENTS, Event, Reads, event_named
 from lonedot.sinks.load import bind
+from lonedot.sinks.protocol import Command, Moment, Session
 from lonedot.sinks.sink import Sink
 from lonedot.sinks.verdicts import Hold, Next, Stop, Verdict
 from lonedot.sinks.view import Message
@@ -68,6 +70,7 @@ class BindingOptions(TypedDict, total=False):
     on_damage: OnDamage | str
     on_error: OnError | str
     settings: Mapping[str, Setting]
+    event: Event | str
 
 
 def octets_of(content: str | bytes) -> bytes:
@@ -103,6 +106,54 @@ def make_message(
     )
     envelope = make_envelope(recipients, sender)
     return Message(_ID, envelope, facts, content_from(octets_of(content)), dict(settings or {}))
+
+
+def make_session(
+    event: Event | str = Event.RCPT,
+    *,
+    client: str = "192.0.2.1",
+    helo: str = "client.example.com",
+    sender: str = "sender@example.com",
+    recipient: str = "recipient@example.org",
+    before: Sequence[str] = (),
+    command: tuple[str, str] | None = None,
+    trusted: bool = False,
+    tls: str = "",
+    settings: Mapping[str, Setting] | None = None,
+) -> Session:
+    """A session as a sink is shown it at that event, and no more of it than the event shows.
+
+    `before` are recipients that were taken before `recipient`; `command` is verb and argument, when they matter.
+
+    Raises:
+        ValueError: no such event, or one that shows a message (see `make_message`).
+    """
+    chosen = event if isinstance(event, Event) else event_named(event)
+    if EVENTS[chosen].shows_message:
+        raise ValueError(f"event {chosen.value!r} shows a message: use make_message()")
+    reads = EVENTS[chosen].reads
+    usual = {
+        Event.HELO: ("EHLO", helo),
+        Event.VERB: ("NOOP", ""),
+        Event.MAIL: ("MAIL", f"FROM:<{sender}>"),
+        Event.RCPT: ("RCPT", f"TO:<{recipient}>"),
+        Event.DATA: ("DATA", ""),
+    }
+    verb, argument = command or usual.get(chosen, ("", ""))
+    known = {Event.RCPT: before, Event.DATA: (*before, recipient)}.get(chosen, ())
+    moment = Moment(
+        event=chosen,
+        id=_ID,
+        client=client,
+        listener="in",
+        trusted=trusted,
+        tls=tls,
+        helo="" if chosen is Event.CONNECT else helo,
+        command=Command(verb.upper().encode(), argument.encode()) if Reads.COMMAND in reads else None,
+        envelope=make_envelope(known, sender) if Reads.ENVELOPE in reads else None,
+        recipient=Recipient(Address(recipient.encode())) if chosen is Event.RCPT else None,
+    )
+    return Session(moment, dict(settings or {}))
 
 
 def bound(sink: Sink | Binding, **options: Unpack[BindingOptions]) -> Binding:
@@ -245,8 +296,13 @@ def run_sink(
     raises does not come out here, as it does not in a relay: it is in `error`, and the assertions show it.
 
     Raises:
-        ValueError: options that the configuration would not take.
+        ValueError: options that the configuration would not take; a sink that is shown no message.
     """
+    event = sink.event
+    if not EVENTS[event].shows_message:
+        raise ValueError(
+            f"sink {sink.name!r} is called at {event.value!r} with a session: call it with make_session()"
+        )
     given = message if isinstance(message, Message) else make_message(message)
     if not isinstance(sink, Binding) and "settings" not in options:
         options["settings"] = given.settings

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lonedot import Discard, Edit, Hold, Message, Next, Reject, Sink, Stop, Verdict, sink
+from lonedot import Discard, Edit, Hold, Message, Next, Reject, Session, Sink, Stop, Verdict, sink
 from lonedot.message.ledger import Action
 from lonedot.sinks.dispatch import Decision
-from lonedot.testing import Ran, bound, make_envelope, make_message, run_sink
+from lonedot.sinks.events import EVENTS, Event, Reads
+from lonedot.testing import Ran, bound, make_envelope, make_message, make_session, run_sink
 
 LETTER = "Subject: an order\nTo: sales@example.com\n\nten crates\n"
 
@@ -236,3 +237,50 @@ def test_a_story_shows_long_edits_in_part() -> None:
     large = sink("large", effects={"body"})(lambda m: Next([Edit.replace_body(body * 1000)]))
     story = run_sink(large, LETTER).story().splitlines()
     assert all(len(line) < 600 for line in story)
+
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+@sink("strangers", on="rcpt")
+def strangers(session: Session) -> Verdict:
+    if len(session.envelope.recipients) >= 2 and not session.trusted:
+        return Reject(f"too many for {session.client}: {session.recipient.address.text}")
+    return Next()
+
+
+def test_a_sink_of_a_session_is_called_with_one() -> None:
+    assert strangers(make_session()) == Next()
+    many = make_session("rcpt", recipient="c@d.example", before=["a@b.example", "b@b.example"])
+    assert strangers(many) == Reject("too many for 192.0.2.1: c@d.example")
+    with pytest.raises(ValueError, match="called at 'rcpt' with a session"):
+        run_sink(strangers, LETTER)
+
+
+@pytest.mark.parametrize("event", [event for event, facts in EVENTS.items() if not facts.shows_message])
+def test_a_session_shows_what_the_event_shows(event: Event) -> None:
+    session = make_session(event, settings={"a": 1})
+    reads = EVENTS[event].reads
+    shown: list[tuple[bool, Callable[[], object]]] = [
+        (Reads.COMMAND in reads, lambda: session.command),
+        (Reads.ENVELOPE in reads, lambda: session.envelope),
+        (event is Event.RCPT, lambda: session.recipient),
+    ]
+    for is_shown, look in shown:
+        if is_shown:
+            assert look()
+        else:
+            with pytest.raises(LookupError):
+                look()
+    assert session.settings == {"a": 1}
+    assert bool(session.helo) is (event is not Event.CONNECT)
+
+
+def test_a_session_of_an_event_by_its_old_name() -> None:
+    session = make_session("OnMailCommand", sender="")
+    assert (session.command.verb, session.command.argument) == (b"MAIL", b"FROM:<>")
+    assert session.envelope.recipients == ()
+    assert make_session("verb", command=("vrfy", "ann")).command.verb == b"VRFY"
+    for wrong in ("arrival", "nothing"):
+        with pytest.raises(ValueError, match=r"make_message|there is no event"):
+            make_session(wrong)
