@@ -121,7 +121,7 @@ def new(name: str, folder: Path, as_json: bool) -> int:
     _write(test_file, TEST.format(**names))
     # A JSON text is a TOML text too.
     entry = ENTRY.format(name=name, file=msgspec.json.encode(str(sink_file)).decode())
-    commands = (f"pytest {shlex.quote(str(test_file))}", "lonedot check", "lonedot serve")
+    commands = (f"pytest {shlex.quote(str(test_file))}", "lonedot check --load", "lonedot serve")
     if as_json:
         print_json(Made(name, str(sink_file), str(test_file), entry, commands))
         return 0
