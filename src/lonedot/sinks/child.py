@@ -198,18 +198,15 @@ class Child:
 def _start(
     sink_class: str, memory_octets: int, user: str, output: int
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    group: int | None = None
-    groups: list[int] | None = None
     if user:
         if os.geteuid():
             raise OSError(f"only a relay that runs as root can run it as {user!r}")
         try:
-            group = pwd.getpwnam(user).pw_gid
+            pwd.getpwnam(user)
         except KeyError:
             raise OSError(f"there is no user {user!r}") from None
-        groups = os.getgrouplist(user, group)
     ours, theirs = socket.socketpair()
-    arguments = [str(theirs.fileno()), str(memory_octets), str(os.getpid()), sink_class]
+    arguments = [str(theirs.fileno()), str(memory_octets), str(os.getpid()), user, sink_class]
     try:
         with theirs:
             process = subprocess.Popen(  # noqa: S603  # our own program
@@ -227,9 +224,6 @@ def _start(
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
-                user=user or None,
-                group=group,
-                extra_groups=groups,
             )
     except BaseException:
         ours.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -97,12 +98,13 @@ class _Line:
 
 
 def main(arguments: list[str]) -> None:
-    """`DESCRIPTOR MEMORY PARENT CLASS`: the line, octets of address space, process id of the relay, the sink."""
+    """`DESCRIPTOR MEMORY PARENT USER CLASS`: the line, octets of address space, process id of the relay, whom to run as
+    (empty: no change), the sink."""
     descriptor, memory, parent = (int(argument) for argument in arguments[:3])
-    _confine(memory, parent)
+    _confine(memory, parent, arguments[3])
     line = _Line(descriptor)
     try:
-        sink = load_class(arguments[3])
+        sink = load_class(arguments[4])
     except SinkNotLoaded as error:
         line.send(wire.frame(wire.NotLoaded(_plain(str(error), WORDS_LIMIT))))
         return
@@ -142,15 +144,16 @@ class _Prepared:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._given: dict[str, Setting] | None = None
+        self._given: tuple[dict[str, Setting], bool] | None = None
         self.settings: dict[str, Setting] = {}
         self.function = sink.function
 
     def take(self, call: wire.CallFrame) -> None:
-        if call.settings != self._given:
+        given = call.settings, call.folds_case
+        if given != self._given:
             self.function = self._sink.call_with(call.settings)
             self.settings = Bag(call.settings) if call.folds_case else call.settings
-            self._given = call.settings
+            self._given = given
 
 
 def _fit(sink: Sink, settings: dict[str, Setting]) -> wire.Fit:
@@ -161,7 +164,7 @@ def _fit(sink: Sink, settings: dict[str, Setting]) -> wire.Fit:
     return wire.Fit()
 
 
-def _confine(memory: int, parent: int) -> None:
+def _confine(memory: int, parent: int, user: str) -> None:
     # Signals that a terminal or a service manager sends to all: the relay says when it is over.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -170,7 +173,13 @@ def _confine(memory: int, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    if sys.platform == "linux":
+    if user:
+        # Here and not before: another user may not be able to read the interpreter's own files.
+        account = pwd.getpwnam(user)
+        os.initgroups(user, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    if sys.platform == "linux":  # behind the change of user, which would undo it
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before that took hold
         os._exit(0)
