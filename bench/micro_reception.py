@@ -3,7 +3,8 @@
 The real session and acceptor in memory: commands and text in, the door, the ledger, the claim handed to a scheduler
 whose courier delivers at once, the settlement, the reply out. No socket, no disk: the spool keeps nothing but promises.
 One client sends one message of 10 KiB after the other, each command in a segment of its own, as `bench.micro_server`
-does for the machine. Prints the best of five runs in microseconds a message, with the scheduler and without.
+does for the machine. Prints the best of five runs in microseconds a message: with the scheduler, with a sink, with
+sinks that do nothing at MAIL, RCPT and DATA, and without any of it; and what one no-op sink of the session costs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from lonedot.reception.acceptance import Acceptor, Handover
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings
+from lonedot.sinks.bindings import Binding
 from lonedot.sinks.load import bind, load_import
+from lonedot.sinks.protocol import Session as Shown
+from lonedot.sinks.sink import sink
+from lonedot.sinks.verdicts import Next
 from lonedot.spool.interface import (
     Acceptance,
     Attempt,
@@ -47,6 +52,20 @@ from lonedot.terms.reply import Reply
 RUNS = 5
 DELIVERED = Outcome(Result.DELIVERED, Stage.CONTENT, "taken", status="2.0.0")
 SINK = "lonedot.sinks.builtin.x_recipient:x_recipient"
+
+
+def passes(session: Shown) -> Next:
+    """A sink of the session that does nothing."""
+    return Next()
+
+
+NO_SINKS: tuple[Binding, ...] = ()
+ONE_SINK = (bind(load_import(SINK), sink_class=SINK),)
+SESSION_SINKS = (
+    bind(sink("mail", on="mail")(passes), sink_class="bench:passes"),
+    bind(sink("rcpt", on="rcpt")(passes), sink_class="bench:passes"),
+    bind(sink("data", on="data")(passes), sink_class="bench:passes"),
+)
 
 
 class Promises:
@@ -149,7 +168,7 @@ class Wire(asyncio.Transport):
         raise AssertionError("the session was ended")
 
 
-def build(has_scheduler: bool, has_sink: bool) -> Session:
+def build(has_scheduler: bool, bindings: Sequence[Binding]) -> Session:
     """A session with all that it needs."""
     clock, silence, ids = SystemClock(), Silence(), IdSource()
     spool = cast(Spool, Promises())
@@ -157,7 +176,6 @@ def build(has_scheduler: bool, has_sink: bool) -> Session:
     if has_scheduler:
         lanes = [Lane("*", 100, RetrySchedule())]
         desk = Scheduler(spool, silence, silence, silence, lanes, lambda address: "*", clock, "bench")
-    bindings = [bind(load_import(SINK), sink_class=SINK)] if has_sink else []
     acceptor = Acceptor(spool, desk, bindings, silence, clock, ids, "relay.example.com", 30)
     settings = ListenerSettings(
         name="bench",
@@ -180,9 +198,9 @@ def build(has_scheduler: bool, has_sink: bool) -> Session:
     return Session(listener, SessionId(ids.next(clock.now())))
 
 
-async def send(content: bytes, messages: int, has_scheduler: bool, has_sink: bool) -> float:
+async def send(content: bytes, messages: int, has_scheduler: bool, bindings: Sequence[Binding]) -> float:
     """Seconds for so many messages."""
-    session, wire = build(has_scheduler, has_sink), Wire()
+    session, wire = build(has_scheduler, bindings), Wire()
     session.connection_made(wire)
     session.data_received(b"EHLO bench.example\r\n")
     segments = (b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<c@d.example>\r\n", b"DATA\r\n", content + b".\r\n")
@@ -204,17 +222,22 @@ def main() -> int:
     messages = numbers[0] if numbers else 10_000
     if "--profile" in arguments:
         profile = cProfile.Profile()
-        profile.runcall(asyncio.run, send(scan(), messages, has_scheduler=True, has_sink=False))
+        profile.runcall(asyncio.run, send(scan(), messages, has_scheduler=True, bindings=NO_SINKS))
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
         return 0
-    for name, content, has_scheduler, has_sink in (
-        ("base64, reception alone", scan(), False, False),
-        ("base64, with the scheduler", scan(), True, False),
-        ("base64, with a sink", scan(), False, True),
-        ("prose, reception alone", prose(), False, False),
+    found: dict[str, float] = {}
+    for name, content, has_scheduler, bindings in (
+        ("base64, reception alone", scan(), False, NO_SINKS),
+        ("base64, with the scheduler", scan(), True, NO_SINKS),
+        ("base64, with a sink", scan(), False, ONE_SINK),
+        ("base64, with sinks at MAIL, RCPT and DATA", scan(), False, SESSION_SINKS),
+        ("prose, reception alone", prose(), False, NO_SINKS),
     ):
-        best = min(asyncio.run(send(content, messages, has_scheduler, has_sink)) for _ in range(RUNS))
-        print(f"{name}: {best / messages * 1e6:.1f} us a message, {messages / best:,.0f} messages a second")
+        best = min(asyncio.run(send(content, messages, has_scheduler, bindings)) for _ in range(RUNS))
+        found[name] = best / messages * 1e6
+        print(f"{name}: {found[name]:.1f} us a message, {messages / best:,.0f} messages a second")
+    difference = found["base64, with sinks at MAIL, RCPT and DATA"] - found["base64, reception alone"]
+    print(f"one no-op sink of the session: {difference / len(SESSION_SINKS):.2f} us")
     return 0
 
 
