@@ -66,7 +66,8 @@ def test_the_value_is_a_setting() -> None:
 
 
 def test_a_field_that_came_with_the_message_stays() -> None:
-    run_sink({function}, make_message("{field}: mine\\n\\nhello\\n")).assert_untouched()
+    message = make_message("{field}: mine\\n\\nhello\\n")
+    run_sink({function}, message).assert_untouched()
 
 
 def test_it_works_in_a_relay(lonedot_relay: StartRelay) -> None:
