@@ -1,4 +1,4 @@
-"""Every damage vector as a sink inside a running relay: what `on_damage` says, for all of its four words.
+"""Every damage vector as a sink of a running relay: what `on_damage` says, for its four words, in each isolation.
 
 The sink hands back the octets of the vector as the whole message. With `repair` the vector's default outcome leaves; a
 message that cannot be repaired is held as it was before the sink, and the sink is named.
@@ -17,7 +17,7 @@ from lonedot import Edit, Message, Next, sink
 from lonedot.app import Relay
 from lonedot.message.fold import fold
 from lonedot.message.ledger import Action
-from lonedot.sinks.bindings import Binding, Role
+from lonedot.sinks.bindings import Binding, Isolation, Role
 from lonedot.sinks.load import bind
 from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
@@ -41,9 +41,17 @@ def plug_in(message: Message) -> Next:
     return Next([Edit.replace_message(VECTORS[name].octets)])
 
 
-def binding(on_damage: str) -> Binding:
+def binding(on_damage: str, isolation: Isolation) -> Binding:
     role = Role.PROTECTIVE.value if on_damage in ("hold", "reject") else Role.COSMETIC.value
-    return bind(plug_in, sink_class="tests:plug_in", on_damage=on_damage, role=role)
+    sink_class = f"{Path(__file__)}:plug_in"
+    return bind(
+        plug_in,
+        sink_class=sink_class,
+        on_damage=on_damage,
+        role=role,
+        isolation=isolation,
+        deadline_seconds=60.0,
+    )
 
 
 def send_all(port: int) -> dict[str, str]:
@@ -70,11 +78,11 @@ class Seen:
         self.faults: list[str] = []
 
 
-async def run(folder: Path, on_damage: str) -> Seen:
+async def run(folder: Path, on_damage: str, isolation: Isolation) -> Seen:
     seen = Seen()
     with StrictSink() as receiver:
         toml = CONFIG.format(server="", listener="", route="", port=receiver.port)
-        async with running_relay(folder, toml, bindings=[binding(on_damage)]) as relay:
+        async with running_relay(folder, toml, bindings=[binding(on_damage, isolation)]) as relay:
             seen.answers = await asyncio.to_thread(send_all, relay.addresses["in"][1])
             await _settled(relay)
             for vector, answer in seen.answers.items():
@@ -100,10 +108,17 @@ async def _settled(relay: Relay) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture(scope="module", params=["undo", "repair", "hold", "reject"])
+POLICIES = ["undo", "repair", "hold", "reject"]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(policy, isolation) for isolation in Isolation for policy in POLICIES],
+    ids=lambda param: f"{param[1].value}-{param[0]}",
+)
 def policy_seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Seen]:
-    policy: str = request.param
-    return policy, asyncio.run(run(tmp_path_factory.mktemp(policy), policy))
+    policy, isolation = request.param
+    return policy, asyncio.run(run(tmp_path_factory.mktemp(policy), policy, isolation))
 
 
 def body(content: bytes) -> bytes:
