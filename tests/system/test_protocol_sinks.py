@@ -1,0 +1,229 @@
+"""Sinks in the session of a running relay: through real sockets, from the configuration, and in what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lonedot import Defer, Edit, Message, Next, Reject, Session, Stop, Verdict, sink
+from lonedot.app import AppFault
+from lonedot.config.faults import ConfigFaults
+from lonedot.evidence.events import EventKind
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.load import bind
+from lonedot.sinks.sink import Sink
+from lonedot.spool.interface import Filter, MessageState
+from lonedot.testing.relay import running_relay
+from tests.peers.strict_sink import StrictSink
+from tests.system.talk import MESSAGE, connected, eventually, finished, first_config, id_of, submit
+
+NOBODY = first_config(1)
+
+
+def bound(declared: Sink) -> Binding:
+    return bind(declared, sink_class="tests:bound")
+
+
+@sink("Full", on="rcpt", rule="RCPT TO=full@*")
+def full(session: Session) -> Verdict:
+    return Defer(f"{session.recipient.address.text} is full", code=452, enhanced="4.2.2")
+
+
+@sink("Names", on="helo")
+def names(session: Session) -> Verdict:
+    return Reject("say who you are") if session.helo == "localhost" else Next()
+
+
+@sink("Size", on="mail")
+def size(session: Session) -> Verdict:
+    return Reject("too large", code=552, enhanced="5.3.4") if b"SIZE=" in session.command.argument else Next()
+
+
+@sink("Stamp", on="end-of-data", effects={"header"})
+def stamp(message: Message) -> Verdict:
+    return Next([Edit.add_field("X-Stamp", message.facts.helo)])
+
+
+@sink("Fails", on="data")
+def fails(session: Session) -> Verdict:
+    raise RuntimeError("no database")
+
+
+async def test_refusals_and_what_is_accepted_beside_them(tmp_path: Path) -> None:
+    with StrictSink() as receiver:
+        bindings = [bound(one) for one in (full, names, size, stamp)]
+        async with running_relay(tmp_path, first_config(receiver.port), bindings=bindings) as relay:
+            async with connected(relay) as client:
+                assert (await client.say("EHLO localhost")).startswith("250")
+                assert await client.say("MAIL FROM:<c@office.example>") == "550 5.7.1 say who you are"
+                assert (await client.say("EHLO copier")).startswith("250")
+                assert await client.say("MAIL FROM:<c@office.example> SIZE=9") == "552 5.3.4 too large"
+                replies = await client.envelope("full@dest.example", "anna@dest.example")
+                assert replies == [
+                    "250 2.1.0 Ok",
+                    "452 4.2.2 full@dest.example is full",
+                    "250 2.1.5 Ok",
+                ]
+                id = id_of(await client.content())
+            stored = await finished(relay, id)
+        assert [r.recipient.address.text for r in stored.recipients] == ["anna@dest.example"]
+        assert [(entry.binding, entry.event) for entry in stored.ledger[1:]] == [("Stamp", "end-of-data")]
+        assert b"X-Stamp: copier\r\n" in receiver.arrivals[0].content
+
+
+async def test_a_pipelined_group_is_answered_in_order(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, NOBODY, bindings=[bound(full)]) as relay, connected(relay) as client:
+        client.write(
+            b"MAIL FROM:<c@office.example>\r\nRCPT TO:<full@dest.example>\r\nRCPT TO:<b@dest.example>\r\n"
+            b"RSET\r\nRCPT TO:<full@dest.example>\r\nMAIL FROM:<c@office.example>\r\n"
+            b"RCPT TO:<full@dest.example>\r\nRCPT TO:<b@dest.example>\r\nDATA\r\n"
+        )
+        codes = [(await client.reply())[:3] for _ in range(9)]
+        assert codes == ["250", "452", "250", "250", "503", "250", "452", "250", "354"]
+        client.write(b"a: b\r\n\r\n.\r\n")
+        assert (await client.reply()).startswith("250 ")
+
+
+async def test_bdat(tmp_path: Path) -> None:
+    @sink("Late", on="data", rule="MAIL FROM=late@*")
+    def late(session: Session) -> Verdict:
+        return Defer("not now")
+
+    async with running_relay(tmp_path, NOBODY, bindings=[bound(late), bound(stamp)]) as relay:
+        async with connected(relay) as client:
+            for sender, answer in (("late@office.example", "451 4.7.1 not now"), ("c@office.example", "250")):
+                await client.envelope(sender=sender)
+                client.write(b"BDAT %d LAST\r\n" % len(MESSAGE) + MESSAGE)
+                assert (await client.reply()).startswith(answer)
+                assert (await client.say("RSET")).startswith("250")
+        assert len(relay.spool.listing(Filter(states=tuple(MessageState)))) == 1
+
+
+async def test_connect(tmp_path: Path) -> None:
+    @sink("Doorman", on="connect")
+    def doorman(session: Session) -> Verdict:
+        return Reject(f"not you, {session.client}, at {session.listener}")
+
+    async with (
+        running_relay(tmp_path, NOBODY, bindings=[bound(doorman)]) as relay,
+        connected(relay, ehlo=False) as client,
+    ):
+        assert await client.ended() == b"554 5.7.1 not you, 127.0.0.1, at in\r\n"
+
+
+async def test_stop_skips_the_others_of_its_event_only(tmp_path: Path) -> None:
+    @sink("Friends", on="mail", priority=1, rule="MAIL FROM=*@office.example")
+    def friends(session: Session) -> Verdict:
+        return Stop()
+
+    @sink("Nobody", on="mail", priority=2)
+    def nobody(session: Session) -> Verdict:
+        return Reject("no")
+
+    async with (
+        running_relay(tmp_path, NOBODY, bindings=[bound(nobody), bound(friends), bound(full)]) as relay,
+        connected(relay) as client,
+    ):
+        assert (await client.say("MAIL FROM:<x@else.example>")).startswith("550")
+        assert (await client.say("MAIL FROM:<x@office.example>")).startswith("250")
+        assert (await client.say("RCPT TO:<full@dest.example>")).startswith("452")
+
+
+async def test_a_sink_that_fails_is_in_the_event_log_and_not_in_the_reply(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, NOBODY, bindings=[bound(fails)]) as relay:
+        async with connected(relay) as client:
+            await client.envelope()
+            answer = await client.say("DATA")
+            assert answer == "451 4.3.0 The command could not be checked; try again later"
+            assert (await client.say("NOOP")).startswith("250")
+        (told,) = [event for event in relay.events.read() if event.kind is EventKind.SINK_FAILED]
+        assert told.words == "Fails at data: RuntimeError: no database"
+        assert told.fields["client"] == "127.0.0.1"
+
+
+async def test_pickup_meets_arrival_alone(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    @sink("End", on="end-of-data")
+    def end(message: Message) -> Verdict:
+        seen.append("end-of-data")
+        return Next()
+
+    @sink("Arrival", on="arrival")
+    def arrival(message: Message) -> Verdict:
+        seen.append(f"arrival {message.facts.source}")
+        return Next()
+
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, more="[pickup]\npoll_seconds = 0.05\n")
+        async with running_relay(tmp_path, toml, bindings=[bound(arrival), bound(end)]) as relay:
+            await finished(relay, await submit(relay))
+            assert seen == ["end-of-data", "arrival smtp"]
+            seen.clear()
+            folder = relay.config.pickup.folder
+            (folder / "new.tmp").write_bytes(
+                b"x-sender: c@a.example\r\nx-receiver: d@b.example\r\n" + MESSAGE
+            )
+            (folder / "new.tmp").rename(folder / "new.eml")
+            await eventually(lambda: seen)
+            assert seen == ["arrival pickup"]
+
+
+# -- from the configuration ------------------------------------------------------------------------------
+
+FILE = """
+from lonedot import Next, Reject, Session, Verdict, sink
+
+@sink("Gate", on="OnRcptCommand")
+def gate(session: Session) -> Verdict:
+    word = str(session.settings["word"]).encode()
+    return Reject("closed") if word in session.command.argument else Next()
+"""
+TABLE = '\n[[sink]]\nname = "Gate"\nfile = "gate.py"\nsettings = { word = "gate@" }\n'
+
+
+def configured(folder: Path, more: str = "") -> str:
+    (folder / "gate.py").write_text(FILE)
+    return first_config(1, more=TABLE + more)
+
+
+async def test_the_event_is_what_the_code_says(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, configured(tmp_path)) as relay, connected(relay) as client:
+        assert await client.envelope("gate@dest.example", "b@dest.example") == [
+            "250 2.1.0 Ok",
+            "550 5.7.1 closed",
+            "250 2.1.5 Ok",
+        ]
+
+
+async def test_the_configuration_may_say_another(tmp_path: Path) -> None:
+    toml = configured(tmp_path, 'event = "OnMailCommand"\n')
+    async with running_relay(tmp_path, toml) as relay, connected(relay) as client:
+        assert await client.say("MAIL FROM:<gate@office.example>") == "550 5.7.1 closed"
+        assert (await client.envelope("gate@dest.example"))[1] == "250 2.1.5 Ok"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('event = "arrival"\n', "takes a session"),
+        ('effects = ["header"]\n', "there is no message to edit yet"),
+        ('event = "mail"\nrule = "RCPT TO=*"\n', "RCPT TO is not known yet"),
+        ('isolation = "process"\n', "sinks of the session run inline"),
+    ],
+)
+async def test_what_does_not_fit_keeps_the_relay_from_starting(tmp_path: Path, more: str, words: str) -> None:
+    with pytest.raises(AppFault, match=words):
+        async with running_relay(tmp_path, configured(tmp_path, more)):
+            raise AssertionError("it started")
+
+
+async def test_an_unknown_event_is_a_fault_by_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFaults) as raised:
+        async with running_relay(tmp_path, configured(tmp_path, 'event = "departure"\n')):
+            raise AssertionError("it started")
+    (fault,) = raised.value.faults
+    assert fault.line > 0
+    assert fault.what == '"departure" is not an event'
+    assert fault.do.startswith("use one of: connect, helo,")
