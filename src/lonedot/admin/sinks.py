@@ -35,7 +35,10 @@ class ListedBinding(msgspec.Struct, frozen=True, kw_only=True):
     source: int
     status: Status
     priority: int
+    priority_is_written: bool
+    """False: the code says it, or nobody does and it is the default."""
     rule: str = ""
+    rule_is_written: bool
     effects: tuple[Effect, ...] | None = None
     """None: what the code says, which is not loaded."""
     role: Role | None = None
@@ -68,6 +71,8 @@ class Bindings(msgspec.Struct, frozen=True, kw_only=True):
     registry_revision: str
     sources: tuple[Source, ...]
     bindings: tuple[ListedBinding, ...]
+    unloaded: str = ""
+    """Why the code is not loaded, so that values which it would say are not known; empty when it is."""
 
 
 class ApplyArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,7 +150,9 @@ def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
         source=row.source,
         status=row.status,
         priority=priority,
+        priority_is_written=row.priority is not None,
         rule=rule,
+        rule_is_written=row.rule is not None,
         effects=effects,
         role=role,
         on_damage=on_damage,

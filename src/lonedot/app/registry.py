@@ -168,21 +168,30 @@ class RegistryKeeper:
                 self._code[key] = load_import(named)
         return self._code[key]
 
-    def row_as_binding(self, row: Row) -> Binding:
-        """A row of the registry with its code, also of one that is disabled.
+    def binding_of(self, guid: str) -> Binding:
+        """The binding of that GUID with its code, also one that is disabled.
 
         Raises:
-            AdminError: its code does not load.
+            AdminError: there is none, or its code does not load.
         """
-        return self._bind(row, ExaminedRegistry(None, (), {}))
+        found = self._examine(None)
+        for row in found.registry.rows if found.registry is not None else ():
+            if row.guid == guid:
+                return self._bind(row, found)
+        for binding in self._bindings_of_config():
+            if binding.guid == guid:
+                return binding
+        raise AdminError(
+            f"the binding {guid} is disabled in the configuration", "", "enable it there to try it"
+        )
 
     # -- what admin asks -----------------------------------------------------------------------------
 
     async def bindings(self) -> Bindings:
-        if self._current is None:
-            await asyncio.to_thread(self.load)
-        snapshot = self._current
-        assert snapshot is not None
+        if self._current is not None:
+            snapshot, unloaded = self._current, ""
+        else:
+            snapshot, unloaded = await asyncio.to_thread(self._for_listing)
         others = rows_of_config(self._config.sinks) if self._config is not None else ()
         return Bindings(
             running=self.take is not None,
@@ -191,7 +200,21 @@ class RegistryKeeper:
             registry_revision=snapshot.registry.revision,
             sources=snapshot.registry.sources,
             bindings=listed(snapshot.registry, others, snapshot.bindings),
+            unloaded=unloaded,
         )
+
+    def _for_listing(self) -> tuple[Snapshot, str]:
+        """What the files say; code that does not load keeps nobody from looking."""
+        found = self._examine(None)
+        unloaded = "a registry file alone is listed without running its code"
+        if self._config is not None or found.registry is None:
+            try:
+                return self._build(found), ""
+            except AdminError as error:
+                unloaded = str(error)
+                if found.registry is None:
+                    raise
+        return Snapshot(found.registry, (), found.registry.revision), unloaded
 
     async def apply(self, changes: Sequence[Change], uid: int) -> Taken:
         async with self._changing:

@@ -53,7 +53,7 @@ def place(config_file: Path, spool_folder: Path | None) -> Place:
     if spool_folder is not None:
         return Place(SpoolPaths(spool_folder))
     try:
-        config = load(config_file)
+        config = load(config_file, with_registry=False)
     except ConfigFaults as error:
         first = next(fault for fault in error.faults if fault.severity is Severity.FAULT)
         if not config_file.exists():

@@ -40,27 +40,35 @@ class Examined(NamedTuple):
     faults: tuple[Fault, ...]
 
 
-def load(path: Path) -> Config:
+def load(path: Path, *, with_registry: bool = True) -> Config:
     """The configuration in a file.
+
+    `with_registry`: the registry that it names must be without a fault too; a command that mends it needs no such.
 
     Raises:
         ConfigFaults: it cannot be used. Warnings alone do not raise; `examine` returns them.
     """
-    found = examine(path)
+    found = examine(path, with_registry=with_registry)
     if found.config is None:
         raise ConfigFaults(found.faults)
     return found.config
 
 
-def examine(path: Path) -> Examined:
+def examine(path: Path, *, with_registry: bool = True) -> Examined:
     """Reads and judges a file, and the files that it names."""
     octets = read_file(path)
     if isinstance(octets, Fault):
         return Examined(None, (octets,))
-    return examine_octets(octets, path)
+    return examine_octets(octets, path, with_registry=with_registry)
 
 
-def examine_octets(octets: bytes, path: Path, machine_name: Callable[[], str] | None = None) -> Examined:
+def examine_octets(
+    octets: bytes,
+    path: Path,
+    machine_name: Callable[[], str] | None = None,
+    *,
+    with_registry: bool = True,
+) -> Examined:
     """As `examine`, from the octets of a file; `path` is named in faults and gives the folder.
 
     `machine_name` is asked when no hostname is given; by default the system is.
@@ -69,7 +77,7 @@ def examine_octets(octets: bytes, path: Path, machine_name: Callable[[], str] | 
     if isinstance(parsed, Fault):
         return Examined(None, (parsed,))
     text, tables = parsed
-    reading = _Reading(path, Positions(text), machine_name or _machine_name)
+    reading = _Reading(path, Positions(text), machine_name or _machine_name, with_registry)
     return reading.examine(tables)
 
 
@@ -87,9 +95,12 @@ def _plain(value: object) -> str:
 class _Reading(TableReader):
     """One configuration being read."""
 
-    def __init__(self, path: Path, positions: Positions, machine_name: Callable[[], str]) -> None:
+    def __init__(
+        self, path: Path, positions: Positions, machine_name: Callable[[], str], with_registry: bool
+    ) -> None:
         super().__init__(path, positions)
         self.machine_name = machine_name
+        self.with_registry = with_registry
 
     def examine(self, tables: Mapping[str, object]) -> Examined:
         for name in tables:
@@ -109,7 +120,7 @@ class _Reading(TableReader):
         for found in check.judge(drafts):
             self.say(found.path, found.severity, found.where, found.what, found.do)
         self.faults.sort(key=lambda fault: (fault.line == 0, fault.line, fault.column, fault.severity.value))
-        faults = (*self.faults, *_faults_of_registry(drafts))
+        faults = (*self.faults, *(_faults_of_registry(drafts) if self.with_registry else ()))
         if any(fault.severity is Severity.FAULT for fault in faults):
             return Examined(None, faults)
         return Examined(self._config(drafts), faults)

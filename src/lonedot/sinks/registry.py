@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -44,7 +44,6 @@ __all__ = [
     "UnsetKey",
     "Written",
     "derived_guid",
-    "differences",
     "revision_of",
     "rows_in_order",
     "source_guid",
@@ -178,30 +177,6 @@ def rows_in_order(
         rows, key=lambda row: (row.source, _RANK[row.event], priority(row), row.name.casefold(), row.guid)
     )
     return tuple((row, priority(row)) for row in ordered)
-
-
-def differences(
-    before: Registry, after: Registry
-) -> Iterator[tuple[Row | None, Row | None, tuple[str, ...]]]:
-    """What differs: (row, None, ()) is gone, (None, row, ()) is new, else both rows and the names of what differs.
-
-    Rows are the same by GUID, or by name, event and source.
-    """
-    left = {row.guid: row for row in before.rows}
-    by_name = {(row.name, row.event, row.source): row for row in before.rows}
-    matched: set[str] = set()
-    for row in after.rows:
-        old = left.get(row.guid) or by_name.get((row.name, row.event, row.source))
-        if old is None or old.guid in matched:
-            yield None, row, ()
-            continue
-        matched.add(old.guid)
-        keys = tuple(key for key in Row.__struct_fields__ if getattr(old, key) != getattr(row, key))
-        if keys:
-            yield old, row, keys
-    for row in before.rows:
-        if row.guid not in matched:
-            yield row, None, ()
 
 
 # --- what a tool may change -----------------------------------------------------------------------

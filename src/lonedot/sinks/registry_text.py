@@ -121,7 +121,9 @@ def _apply(text: str, change: Change) -> tuple[str, list[str]]:
             found = _select(tables, which)
             for number in found:
                 text = _with(text, tables, number, key, value)
-            return text, [f"set {key} of {_shown(tables[number])} to {_toml(value)}" for number in found]
+            # A property of a sink may be a password: what it was set to is not for audit and log.
+            to = "" if key.startswith("sink_properties") else f" to {_toml(value)}"
+            return text, [f"set {key} of {_shown(tables[number])}{to}" for number in found]
         case UnsetKey(which, key):
             found = _select(tables, which)
             for number in found:

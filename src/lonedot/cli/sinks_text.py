@@ -1,0 +1,125 @@
+"""Bindings as text: the list, one of them, differences, and what a test of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from lonedot.admin.sinks import Bindings, ListedBinding
+from lonedot.message.edits import Effect
+from lonedot.sinks.registry import Origin
+
+__all__ = ["differing_lines", "effects_in_words", "list_lines", "show_lines"]
+
+_HEADINGS = ("PRIORITY", "NAME", "STATUS", "EFFECTS", "ROLE", "RULE", "SINK")
+
+
+def effects_in_words(effects: Sequence[Effect] | None) -> str:
+    """`header, body`; `-` for none, `?` where the code would say."""
+    if effects is None:
+        return "?"
+    return ",".join(effect.value for effect in effects) or "-"
+
+
+def list_lines(listing: Bindings) -> Iterator[str]:
+    """Every event that has bindings, in the order of a message's life, each in firing order."""
+    if not listing.bindings:
+        yield "no bindings"
+    several = len(listing.sources) > 1
+    names = {source.number: source.name for source in listing.sources}
+    rows = [_row(binding) for binding in listing.bindings]
+    widths = [max(len(row[n]) for row in (_HEADINGS, *rows)) for n in range(len(_HEADINGS) - 1)]
+    at: tuple[int, str] | None = None
+    for binding, row in zip(listing.bindings, rows, strict=True):
+        here = (binding.source, binding.event.value)
+        if here != at:
+            if at is not None:
+                yield ""
+            yield f"{names.get(here[0], here[0])}: {here[1]}" if several else here[1]
+            yield _columns(_HEADINGS, widths)
+            at = here
+        yield _columns(row, widths)
+    where = "in force" if listing.running else "as the files say; no relay runs"
+    if listing.registry:
+        yield ""
+        yield f"{listing.registry}, revision {listing.registry_revision}, {where}"
+
+
+def _columns(row: Sequence[str], widths: Sequence[int]) -> str:
+    fixed = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+    return "  ".join(["", *fixed, row[-1]]).rstrip()
+
+
+def _row(binding: ListedBinding) -> tuple[str, ...]:
+    status = binding.status.value
+    if binding.origin is Origin.CONFIG:
+        status += " (config)"
+    return (
+        str(binding.priority).rjust(len(_HEADINGS[0])),
+        binding.name,
+        status,
+        effects_in_words(binding.effects),
+        binding.role.value if binding.role is not None else "?",
+        binding.rule or "-",
+        binding.sink,
+    )
+
+
+def show_lines(binding: ListedBinding) -> Iterator[str]:
+    """All of one binding."""
+    seconds = f"{binding.deadline_seconds:g}s"
+    pairs = [
+        ("name", binding.name),
+        ("guid", binding.guid),
+        ("sink", binding.sink),
+        ("event", binding.event.value),
+        ("source", str(binding.source)),
+        ("status", binding.status.value),
+        ("priority", str(binding.priority)),
+        ("rule", binding.rule or "every message"),
+        ("effects", effects_in_words(binding.effects)),
+        ("role", binding.role.value if binding.role is not None else "?"),
+        ("on_damage", binding.on_damage.value if binding.on_damage is not None else "?"),
+        ("on_error", binding.on_error.value if binding.on_error is not None else "?"),
+        ("isolation", binding.isolation.value),
+        ("deadline", seconds),
+        ("maximum_faults", str(binding.maximum_faults) if binding.maximum_faults is not None else "none"),
+        ("group", binding.group or "none"),
+        ("stands in", binding.origin.value),
+    ]
+    for key, text in pairs:
+        yield f"{key:<15} {text}"
+    for title, bag in (
+        ("source_properties", binding.source_properties),
+        ("sink_properties", binding.sink_properties),
+    ):
+        for name, value in bag.items():
+            yield f"{title}.{name} = {msgspec.json.encode(value).decode()}"
+    unknown = {binding.role, binding.on_damage, binding.on_error, binding.effects}
+    if None in unknown:
+        yield "? is what the code says, which is not loaded while the binding is disabled"
+
+
+def differing_lines(before: Sequence[ListedBinding], after: Sequence[ListedBinding]) -> Iterator[str]:
+    """`-` what is gone, `+` what is new, `~` what differs, in the order of the second list; what is gone comes last."""
+    left = {binding.guid: binding for binding in before}
+    by_name = {(binding.name, binding.event, binding.source): binding for binding in before}
+    matched: set[str] = set()
+    for new in after:
+        old = left.get(new.guid) or by_name.get((new.name, new.event, new.source))
+        if old is None or old.guid in matched:
+            yield f"+ {new.name} {new.guid}: {new.sink}, {new.status.value}, priority {new.priority}"
+            continue
+        matched.add(old.guid)
+        for key in ListedBinding.__struct_fields__:
+            was, now = getattr(old, key), getattr(new, key)
+            if was != now and key != "origin":
+                yield f"~ {new.name}: {key}: {_value(was)} -> {_value(now)}"
+    for gone in before:
+        if gone.guid not in matched:
+            yield f"- {gone.name} {gone.guid}: {gone.sink}, {gone.status.value}, priority {gone.priority}"
+
+
+def _value(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,187 @@
+"""`lonedot sinks order` and `lonedot sinks test`: who would fire, and what would come of one message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from lonedot.admin.sinks import Keeper, ListedBinding
+from lonedot.admin.values import AdminError
+from lonedot.cli.output import Problem, json_option, print_json
+from lonedot.cli.registry_access import config_of, registry_options, with_keeper
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.events import EVENTS, Event, event_named
+from lonedot.sinks.rules import compile_rule
+from lonedot.terms.address import Address
+from lonedot.terms.envelope import Envelope, Recipient
+
+__all__ = ["order", "test"]
+
+MAX_FILE = 256 * 1024 * 1024
+
+
+def _envelope(sender: str, recipients: Sequence[str]) -> Envelope:
+    return Envelope(
+        Address(sender.encode()), tuple(Recipient(Address(recipient.encode())) for recipient in recipients)
+    )
+
+
+@click.command("order")
+@click.option("--event", default="", help="Of one event only.")
+@click.option("--to", "recipients", multiple=True, metavar="ADDRESS", help="For a message to this recipient.")
+@click.option("--from", "sender", default="", metavar="ADDRESS", help="For a message from this sender.")
+@click.option("--helo", default="", metavar="NAME", help="For a client of this name.")
+@registry_options
+@json_option
+def order(
+    event: str,
+    recipients: tuple[str, ...],
+    sender: str,
+    helo: str,
+    config_file: Path,
+    registry_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Who fires before whom: for every message, or for one with these addresses."""
+    wanted = _event(event)
+
+    async def ask(keeper: Keeper) -> tuple[ListedBinding, ...]:
+        return (await keeper.bindings()).bindings
+
+    listed = with_keeper(config_file, registry_file, ask)
+    firing = [
+        binding
+        for binding in listed
+        if binding.is_enabled and binding.source == 1 and (wanted is None or binding.event is wanted)
+    ]
+    is_asked = bool(recipients or sender or helo)
+    envelope = _envelope(sender, recipients)
+    called = [binding for binding in firing if not is_asked or _matches(binding, envelope, helo)]
+    if as_json:
+        left = [binding.name for binding in firing if binding not in called]
+        print_json({"order": called, "not_called": left})
+        return 0
+    for line in _order_lines(firing, called):
+        click.echo(line)
+    return 0
+
+
+def _event(name: str) -> Event | None:
+    if not name:
+        return None
+    try:
+        return event_named(name)
+    except ValueError as error:
+        raise Problem(str(error), where="--event") from None
+
+
+def _matches(binding: ListedBinding, envelope: Envelope, helo: str) -> bool:
+    rule = compile_rule(binding.rule)
+    return rule is None or rule.matches(envelope, helo)
+
+
+def _order_lines(firing: Sequence[ListedBinding], called: Sequence[ListedBinding]) -> Iterator[str]:
+    if not firing:
+        yield "no binding fires"
+    for event in Event:
+        of_event = [binding for binding in firing if binding.event is event]
+        if not of_event:
+            continue
+        yield event.value
+        number = 0
+        for binding in of_event:
+            if binding in called:
+                number += 1
+                why = f"  {binding.rule}" if binding.rule else ""
+                yield f"  {number:>3}  {binding.priority:>5}  {binding.name}{why}"
+            else:
+                yield f"    -  {binding.priority:>5}  {binding.name}  not called: {binding.rule}"
+
+
+@click.command("test")
+@click.argument("words", metavar="NAME|GUID FILE", nargs=-1)
+@click.option("--all", "all_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--to", "recipients", multiple=True, metavar="ADDRESS", default=("recipient@example.org",))
+@click.option("--from", "sender", metavar="ADDRESS", default="sender@example.com", show_default=True)
+@click.option("--helo", metavar="NAME", default="client.example.com", show_default=True)
+@registry_options
+@json_option
+def test(
+    words: tuple[str, ...],
+    all_file: Path | None,
+    recipients: tuple[str, ...],
+    sender: str,
+    helo: str,
+    config_file: Path,
+    registry_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Show the message in FILE to one binding, also a disabled one, or with --all FILE to all that are enabled.
+
+    Edits and findings are printed; nothing is kept and nothing is sent. The files are asked, not a running relay.
+    Exits 1 when a sink failed or did harm.
+    """
+    if all_file is not None and not words:
+        name, file = "", all_file
+    elif all_file is None and len(words) == 2:
+        name, file = words[0], Path(words[1])
+    else:
+        raise Problem("what is to be tested", do="write NAME FILE, or --all FILE", code=2)
+    from lonedot.admin.sinks import find
+    from lonedot.app.registry import RegistryKeeper
+    from lonedot.app.rehearsal import rehearse
+
+    octets = _read(file)
+    if registry_file is not None:
+        keeper = RegistryKeeper(None, registry_file)
+    else:
+        config = config_of(config_file)
+        keeper = RegistryKeeper(config, config.server.registry)
+    try:
+        if name:
+            listed = asyncio.run(keeper.bindings()).bindings
+            binding = keeper.binding_of(find(listed, name).guid)
+            bindings: tuple[Binding, ...] = (binding,)
+            if not EVENTS[binding.event].shows_message:
+                raise Problem(
+                    f"{name!r} fires at {binding.event.value}, where there is no message yet",
+                    do="send one with lonedot inject",
+                )
+            revision = "test"
+        else:
+            snapshot = keeper.load()
+            bindings, revision = snapshot.bindings, snapshot.revision
+    except AdminError as error:
+        raise Problem(error.problem.what, where=error.problem.where, do=error.problem.do) from error
+    done = asyncio.run(rehearse(octets, _envelope(sender, recipients), helo, bindings, revision))
+    if as_json:
+        print_json(done)
+    else:
+        if done.mended:
+            click.echo("line ends mended before the first sink, as at the door")
+        for step in done.steps:
+            click.echo(f"{step.binding} ({step.event}): {step.action}, {step.took_seconds * 1000:.1f} ms")
+            for words_ in (*step.changes, *step.findings, *((step.words,) if step.words else ())):
+                click.echo(f"    {words_}")
+        for left in done.not_called:
+            click.echo(f"{left}: not called")
+        why = f": {done.words}" if done.words else ""
+        click.echo(f"{done.decision}{why}; {done.size_before} octets before, {done.size_after} after")
+    return 1 if any(step.is_fault for step in done.steps) else 0
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            octets = opened.read(MAX_FILE + 1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Problem(
+            f"the message cannot be read: {reason}", where=str(file), do="name another file"
+        ) from None
+    if len(octets) > MAX_FILE:
+        raise Problem(f"the message has more than {MAX_FILE} octets", where=str(file))
+    return octets
