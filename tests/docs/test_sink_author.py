@@ -9,9 +9,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import lonedot
 import lonedot.testing
+from lonedot import Effect, Sink
 from lonedot.config.load import examine
+from lonedot.sinks.dispatch import Decision
+from lonedot.sinks.load import GROUP, load_file
+from lonedot.testing import make_message, run_sink
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "sink-author.md").read_text(encoding="utf-8")
@@ -41,10 +47,33 @@ def test_the_example_and_its_test(tmp_path: Path) -> None:
     assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
-def test_the_configuration_is_one(tmp_path: Path) -> None:
-    entry, offered = blocks("toml")
+@pytest.fixture
+def department(tmp_path: Path) -> Sink:
     (tmp_path / "sinks").mkdir()
     (tmp_path / "sinks" / "department.py").write_text(blocks("python")[0], encoding="utf-8")
+    return load_file(tmp_path / "sinks" / "department.py")
+
+
+@pytest.mark.parametrize(
+    ("recipients", "largest", "decision", "lead"),
+    [
+        (["sales@example.com"], 1000, Decision.ACCEPT, b"X-Department: sales\r\n"),
+        (["sales@example.com", "it@example.com"], 1000, Decision.ACCEPT, b""),
+        (["sales@example.org"], 1, Decision.ACCEPT, b""),
+        (["sales@example.com"], 10, Decision.HOLD, b""),
+    ],
+)
+def test_the_example_runs(
+    department: Sink, recipients: list[str], largest: int, decision: Decision, lead: bytes
+) -> None:
+    message = make_message("Subject: an order\n\nten crates\n", recipients=recipients)
+    ran = run_sink(department, message, settings={"largest": largest})
+    assert ran.decision is decision
+    assert ran.octets == lead + message.octets()
+
+
+def test_the_configuration_takes_it(department: Sink, tmp_path: Path) -> None:
+    entry, offered = blocks("toml")
     config = tmp_path / "lonedot.toml"
     config.write_text(
         '[server]\nhostname = "relay.example.com"\n\n[[listener]]\naddress = "127.0.0.1:0"\n\n'
@@ -53,12 +82,15 @@ def test_the_configuration_is_one(tmp_path: Path) -> None:
     )
     found = examine(config)
     assert found.config is not None, found.faults
-    assert found.config.sinks[0].settings == {"largest": 20_000_000}
-    assert "lonedot.sinks" in tomllib.loads(offered)["project"]["entry-points"]
+    (sink,) = found.config.sinks
+    assert sink.name == department.name == "Department"
+    assert sink.settings == {"largest": 20_000_000}
+    assert department.effects == {Effect.HEADER}
+    assert GROUP in tomllib.loads(offered)["project"]["entry-points"]
 
 
 def test_every_name_of_the_kit_is_on_the_page() -> None:
-    missing = {name for name in lonedot.testing.__all__ if f"{name}" not in PAGE}
+    missing = {name for name in lonedot.testing.__all__ if name not in PAGE}
     # Types of what others return; `arrivals` tells of its fields, `RelayThread` of its methods.
     assert missing <= {"Arrival", "RunningRelay"}
 
