@@ -369,7 +369,9 @@ def _failed(binding: Binding, error: BaseException, content: Content, envelope: 
         said = str(error)
     except Exception:
         said = "(it cannot be shown)"
-    words = words_kept(f"{binding.name} failed: {type(error).__name__}: {said}")
+    if not isinstance(error, Failure):
+        said = f"{type(error).__name__}: {said}"
+    words = words_kept(f"{binding.name} failed: {said}")
     match binding.on_error:
         case OnError.SKIP:
             return _Taken(content, envelope, Action.SKIPPED, words=words)

@@ -24,6 +24,7 @@ from lonedot.sinks import wire
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.child import LOAD_SECONDS, Child
 from lonedot.sinks.dispatch import Answer, Call, Failure
+from lonedot.sinks.protocol import Question
 from lonedot.sinks.registry import Bag
 
 __all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "Hosts", "ProcessDied", "ProcessHost", "SinkRaised"]
@@ -31,6 +32,8 @@ __all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "Hosts", "ProcessDied", 
 BACK_OFF_SECONDS = 0.1
 """Before the second start of a process that has not answered anything; doubles each time."""
 BACK_OFF_LIMIT_SECONDS = 30.0
+BORNE_SECONDS = 1.0
+"""A back-off of at most this long is waited for; in a longer one calls are answered at once."""
 WAITING_LIMIT = 1000
 """Calls that wait for one process."""
 WAITING_SECONDS = 120.0
@@ -61,7 +64,7 @@ class SinkRaised(Failure):
 
 
 class _Waiting(msgspec.Struct):
-    call: Call
+    call: Call | Question
     answer: asyncio.Future[Answer]
     since: float
 
@@ -88,6 +91,7 @@ class ProcessHost:
         """The process, since its start."""
         self._failures = 0
         """Starts in a row after which nothing was answered."""
+        self._restart: asyncio.TimerHandle | None = None
         self._down_until = 0.0
         self._down_words = ""
         self._wants_renewal = False
@@ -110,22 +114,26 @@ class ProcessHost:
         if self._child is None and not self._is_closed and self._loop.time() >= self._down_until:
             self._start()
 
-    def call(self, call: Call) -> asyncio.Future[Answer]:
+    @property
+    def _is_refusing(self) -> bool:
+        return self._child is None and self._restart is None and self._loop.time() < self._down_until
+
+    def call(self, call: Call | Question) -> asyncio.Future[Answer]:
         """Have the sink called when its turn comes."""
         answer: asyncio.Future[Answer] = self._loop.create_future()
         now = self._loop.time()
         if self._is_closed:
             answer.cancel()
-        elif self._child is None and now < self._down_until:
+        elif self._is_refusing:
             answer.set_result(Answer(error=HostDown(f"its process is down: {self._down_words}")))
         elif len(self._waiting) >= WAITING_LIMIT:
             answer.set_result(Answer(error=HostDown(f"{WAITING_LIMIT} calls wait for it")))
         else:
             self._waiting.append(_Waiting(call, answer, now))
-            if self._child is None:
-                self._start()
-            else:
+            if self._child is not None:
                 self._go_on()
+            elif self._restart is None:
+                self._start()
         return answer
 
     def renew(self) -> None:
@@ -142,6 +150,9 @@ class ProcessHost:
         while self._waiting:
             self._waiting.popleft().answer.cancel()
         self._stop_timer()
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
         if self._child is not None:
             self._child.cut()
             self._child.kill()
@@ -151,7 +162,7 @@ class ProcessHost:
     def _start(self) -> None:
         binding = self.binding
         self._is_loaded = self._has_answered = self._wants_renewal = self._is_ending = False
-        self._fault = None
+        self._fault = self._restart = None
         self._received.clear()
         try:
             self._child = Child(
@@ -215,6 +226,9 @@ class ProcessHost:
         self._down_until = self._loop.time() + seconds
         self._down_words = words
         log.event("sink.down", LogLevel.WARNING, binding=self.binding.name, seconds=seconds, words=words)
+        if seconds <= BORNE_SECONDS:
+            self._restart = self._loop.call_later(seconds, self._start)
+            return
         while self._waiting:
             answer = self._waiting.popleft().answer
             if not answer.done():
@@ -243,12 +257,15 @@ class ProcessHost:
                 continue
             self._current = waiting
             self._number += 1
+            if isinstance(waiting.call, Question):
+                self._ask(waiting.call)
+                return
             body = waiting.call.message.content.body
             if _is_long_to_copy(body):
                 future = self._loop.run_in_executor(None, _in_memory_file, body)
                 future.add_done_callback(lambda f, number=self._number: self._copied(f, number))  # type: ignore[misc]
             else:
-                self._ask(-1)
+                self._show(waiting.call, -1)
             return
 
     def _copied(self, future: asyncio.Future[int], number: int) -> None:
@@ -263,13 +280,27 @@ class ProcessHost:
             self._answer(Answer(error=error))
             self._go_on()
         else:
-            self._ask(future.result())
+            call = self._current.call
+            assert isinstance(call, Call)
+            self._show(call, future.result())
 
-    def _ask(self, descriptor: int) -> None:
+    def _ask(self, question: Question) -> None:
+        """Send the question under way."""
+        settings = question.session.settings
+        try:
+            frame = wire.frame(
+                wire.AskFrame(
+                    self._number, question.session.moment, dict(settings), isinstance(settings, Bag)
+                )
+            )
+        except (ValueError, TypeError, OverflowError) as error:
+            self._not_sent(error)
+        else:
+            self._send(question.binding, frame, -1)
+
+    def _show(self, call: Call, descriptor: int) -> None:
         """Send the call under way; `descriptor`: of its body, when that had to be copied."""
-        current, child = self._current, self._child
-        assert current is not None and child is not None
-        message = current.call.message
+        message = call.message
         content = message.content
         body: Body = content.body
         octets: bytes | None = None
@@ -308,11 +339,19 @@ class ProcessHost:
         except (OSError, ValueError, TypeError, OverflowError) as error:
             if descriptor >= 0:
                 os.close(descriptor)
-            self._answer(Answer(error=error))
-            self._loop.call_soon(self._go_on)
-            return
+            self._not_sent(error)
+        else:
+            self._send(call.binding, frame, descriptor)
+
+    def _not_sent(self, error: Exception) -> None:
+        self._answer(Answer(error=error))
+        self._loop.call_soon(self._go_on)
+
+    def _send(self, binding: Binding, frame: bytearray, descriptor: int) -> None:
+        child = self._child
+        assert child is not None
         self._asked_at = self._loop.time()
-        self._deadline_seconds = current.call.binding.deadline_seconds
+        self._deadline_seconds = binding.deadline_seconds
         self._timer = self._loop.call_later(self._deadline_seconds, self._is_late)
         child.send(frame, descriptor)
 
@@ -395,7 +434,7 @@ class ProcessHost:
                 log.event(
                     "sink.raised",
                     LogLevel.WARNING,
-                    id=self._current.call.message.id if self._current is not None else "",
+                    id=_id_of(self._current.call) if self._current is not None else "",
                     binding=self.binding.name,
                     words=words,
                     traceback=traceback,
@@ -413,6 +452,11 @@ class ProcessHost:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _id_of(call: Call | Question) -> str:
+    """Of the message, or of the session where there is none yet."""
+    return call.session.id if isinstance(call, Question) else call.message.id
 
 
 def _is_long_to_copy(body: Body) -> bool:
@@ -460,7 +504,7 @@ class Hosts:
         self._leaving: list[ProcessHost] = []
         self._is_closed = False
 
-    def __call__(self, call: Call) -> asyncio.Future[Answer]:
+    def __call__(self, call: Call | Question) -> asyncio.Future[Answer]:
         return self.host(call.binding).call(call)
 
     def host(self, binding: Binding) -> ProcessHost:

@@ -259,7 +259,8 @@ async def test_another_user() -> None:
         file.unlink()
 
 
-async def test_a_user_who_is_not_there() -> None:
+async def test_a_user_who_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", 1000.0)
     async with running() as hosts:
         got = await hosts(call(apart("stamp", user="nobody-of-this-name")))
         assert isinstance(got.error, HostDown)
@@ -420,7 +421,28 @@ async def test_a_process_that_never_answers_is_started_less_and_less_often(
         assert third.took_seconds == 0
 
 
-async def test_code_that_does_not_load(tmp_path: Path) -> None:
+async def test_calls_wait_for_a_short_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", 0.05)
+    async with running() as hosts:
+        bound = apart("sometimes")
+        calls = [hosts(call(bound, subject(b"die" if n < 3 else b"live"))) for n in range(5)]
+        got = [await one for one in calls]
+        assert [one.error is None for one in got] == [False, False, False, True, True]
+
+
+async def test_the_end_comes_during_a_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", 0.4)
+    async with running() as hosts:
+        bound = apart("killed")
+        for _ in range(2):
+            assert isinstance((await hosts(call(bound))).error, ProcessDied)
+        waiting = hosts(call(bound))
+        assert not waiting.done()
+    assert waiting.cancelled()
+
+
+async def test_code_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", 1000.0)
     file = tmp_path / "broken.py"
     file.write_text("raise RuntimeError('not today')\n")
     async with running() as hosts:
