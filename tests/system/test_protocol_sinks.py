@@ -210,7 +210,6 @@ async def test_the_configuration_may_say_another(tmp_path: Path) -> None:
         ('event = "arrival"\n', "takes a session"),
         ('effects = ["header"]\n', "there is no message to edit yet"),
         ('event = "mail"\nrule = "RCPT TO=*"\n', "RCPT TO is not known yet"),
-        ('isolation = "process"\n', "sinks of the session run inline"),
     ],
 )
 async def test_what_does_not_fit_keeps_the_relay_from_starting(tmp_path: Path, more: str, words: str) -> None:

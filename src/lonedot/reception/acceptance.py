@@ -21,6 +21,7 @@ from lonedot.message.ledger import Action, Entry
 from lonedot.message.trace import TraceFacts
 from lonedot.sinks.bindings import Binding, Chains, chains_of
 from lonedot.sinks.dispatch import Apart, Decision, Dispatched, Steps, advance, dispatch, dispatch_with, steps
+from lonedot.sinks.protocol import Elsewhere
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
@@ -93,9 +94,9 @@ class Acceptor:
         ids: IdSource,
         hostname: str,
         hop_limit: int,
-        apart: Apart | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        """`apart` calls the sinks that do not run here; without it they fail."""
+        """`elsewhere` calls the sinks that do not run here; without it they fail."""
         self.spool = spool
         self.clock = clock
         self.hostname = hostname
@@ -105,7 +106,7 @@ class Acceptor:
         self._observer = observer
         self._ids = ids
         self._hop_limit = hop_limit
-        self._apart = apart
+        self.elsewhere = elsewhere
         self._waiting: set[asyncio.Task[Dispatched]] = set()
         """Kept here, or a task could be collected while it waits."""
 
@@ -181,9 +182,9 @@ class Acceptor:
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
-        if chains.has_apart and self._apart is not None:
+        if chains.has_apart and self.elsewhere is not None:
             chain = steps(id, envelope, facts, content, bindings, self.clock)
-            self._dispatch_apart(chain, self._apart, id, now, envelope, facts, arrived, entries, done, key)
+            self._dispatch_apart(chain, self.elsewhere, id, now, envelope, facts, arrived, entries, done, key)
             return
         if isinstance(arrived.content.body, FileBody):
             # A sink may read the whole body: not on the loop.

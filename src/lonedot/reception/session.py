@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, cast
 
 import msgspec
@@ -34,10 +35,11 @@ from lonedot.protocol.events import (
 )
 from lonedot.protocol.server import ServerMachine
 from lonedot.reception.acceptance import DISK_FULL, Acceptor, Verdict
-from lonedot.reception.session_sinks import refusal_at
+from lonedot.reception.session_sinks import INTERRUPTED, moment_of, refusal_from, start
 from lonedot.reception.settings import ListenerSettings, matches_domain
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.events import Event as SinkEvent
+from lonedot.sinks.protocol import Judgement
 from lonedot.spool.interface import BodyWriter, Facts, SpoolFault, SpoolFull, TranscriptRef
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import BodyType, Envelope, Recipient, Ret
@@ -185,6 +187,8 @@ class Session(asyncio.Protocol):
         """The sinks in force: taken anew at each greeting and each MAIL, so that a message meets one set of them."""
         self._unwelcome: Reply | None = None
         """What a sink said of the client's greeting: the answer to each MAIL."""
+        self._asking: asyncio.Task[Judgement] | None = None
+        """A sink of the session is being asked in its own process."""
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._began_at = 0.0
@@ -207,14 +211,20 @@ class Session(asyncio.Protocol):
         refusal = host.opened(self)
         sinks = self._chains.session
         if refusal is None and sinks is not None:
-            refusal = self._refusal(sinks, SinkEvent.CONNECT)
-        if refusal is not None:
-            self._machine.fail(refusal)
-            self._flush()
-            self._end()
+            self._arm(host.settings.command_seconds)
+            self._ask(sinks, SinkEvent.CONNECT, self._greet)
             return
-        self._write(self._machine.greeting())
-        self._arm(host.settings.command_seconds)
+        self._greet(refusal)
+        if refusal is None:
+            self._arm(host.settings.command_seconds)
+
+    def _greet(self, refusal: Reply | None) -> None:
+        if refusal is None:
+            self._write(self._machine.greeting())
+            return
+        self._machine.fail(refusal)
+        self._flush()
+        self._end()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
@@ -238,6 +248,10 @@ class Session(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+            self._busy = False
         if self._transaction is not None:
             if self._transaction.intake is not None and not self._busy:
                 self.host.noted(self, "content.lost", "connection lost inside the message; it is dropped")
@@ -276,16 +290,20 @@ class Session(asyncio.Protocol):
                 if event is None:
                     break
                 _HANDLERS[type(event)](self, event)
-        except Exception as error:  # our own fault must not lose the client's message: 4xx, never silence
-            self.host.noted(self, "session.fault", f"{type(error).__name__}: {error}")
-            self._machine.fail(OUR_FAULT)
-            self._flush()
-            self._drop()
-            self._end()
+        except Exception as error:
+            self._break(error)
             return
         finally:
             self._advancing = False
         self._flush()
+
+    def _break(self, error: BaseException) -> None:
+        """Our own fault must not lose the client's message: 4xx, never silence."""
+        self.host.noted(self, "session.fault", f"{type(error).__name__}: {error}")
+        self._machine.fail(OUR_FAULT)
+        self._flush()
+        self._drop()
+        self._end()
 
     def _flush(self) -> None:
         out = self._machine.take_output()
@@ -335,22 +353,52 @@ class Session(asyncio.Protocol):
         self._facts = None
         self._chains = self.host.acceptor.chains
         sinks = self._chains.session
-        self._unwelcome = None if sinks is None else self._refusal(sinks, SinkEvent.HELO)
+        if sinks is None:
+            self._unwelcome = None
+        else:
+            self._ask(sinks, SinkEvent.HELO, self._greeted)
 
-    def _refusal(
+    def _greeted(self, refusal: Reply | None) -> None:
+        self._unwelcome = refusal
+
+    def _ask(
         self,
         sinks: Mapping[SinkEvent, tuple[Binding, ...]],
         event: SinkEvent,
+        then: Callable[[Reply | None], None],
         transaction: _Transaction | None = None,
         recipient: Recipient | None = None,
-    ) -> Reply | None:
-        """What the sinks of an event refuse with; None: nothing."""
+    ) -> None:
+        """Ask the sinks of an event; `then` gets what they refuse with or None, now or when all have answered."""
         bindings = sinks.get(event)
         if bindings is None:
-            return None
+            then(None)
+            return
         envelope = None if transaction is None else transaction.envelope()
-        listener = self.host.settings.name
-        return refusal_at(event, bindings, self, listener, self._note_sink, envelope, recipient)
+        moment = moment_of(event, self, self.host.settings.name, envelope, recipient)
+        started = start(moment, bindings, self.host.acceptor.elsewhere)
+        if isinstance(started, Judgement):
+            then(refusal_from(started, event, self._note_sink))
+            return
+        self._busy = True
+        self._asking = self._loop.create_task(started)
+        self._asking.add_done_callback(partial(self._asked, event, then))
+
+    def _asked(
+        self, event: SinkEvent, then: Callable[[Reply | None], None], asking: asyncio.Task[Judgement]
+    ) -> None:
+        """Every sink of the event has answered."""
+        if self._asking is not asking:
+            return  # the connection was lost meanwhile
+        self._asking = None
+        self._busy = False
+        try:
+            judgement = INTERRUPTED if asking.cancelled() else asking.result()
+            then(refusal_from(judgement, event, self._note_sink))
+        except Exception as error:
+            self._break(error)
+            return
+        self._go_on()
 
     def _note_sink(self, what: str, words: str) -> None:
         self.host.noted(self, what, words)
@@ -365,13 +413,17 @@ class Session(asyncio.Protocol):
         transaction = _Transaction(event, event.reverse_path)
         self._chains = acceptor.chains
         sinks = self._chains.session
-        if sinks is not None:
-            refusal = self._unwelcome or self._refusal(sinks, SinkEvent.MAIL, transaction)
-            if refusal is not None:
-                self._respond(refusal)
-                return
-        self._transaction = transaction
-        self._respond(OK)
+        if sinks is None:
+            self._take_mail(transaction, None)
+        elif self._unwelcome is not None:
+            self._respond(self._unwelcome)
+        else:
+            self._ask(sinks, SinkEvent.MAIL, partial(self._take_mail, transaction), transaction)
+
+    def _take_mail(self, transaction: _Transaction, refusal: Reply | None) -> None:
+        if refusal is None:
+            self._transaction = transaction
+        self._respond(refusal or OK)
 
     def _on_rcpt(self, event: RcptGiven) -> None:
         transaction = self._transaction
@@ -397,27 +449,36 @@ class Session(asyncio.Protocol):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
         sinks = self._chains.session
-        if sinks is not None:
-            refusal = self._refusal(sinks, SinkEvent.RCPT, transaction, recipient)
-            if refusal is not None:
-                self._respond(refusal)
-                return
-        transaction.recipients.setdefault(address, recipient)
-        self._respond(RECIPIENT_OK)
+        if sinks is None:
+            transaction.recipients.setdefault(address, recipient)
+            self._respond(RECIPIENT_OK)
+        else:
+            then = partial(self._take_recipient, transaction, recipient)
+            self._ask(sinks, SinkEvent.RCPT, then, transaction, recipient)
+
+    def _take_recipient(self, transaction: _Transaction, recipient: Recipient, refusal: Reply | None) -> None:
+        if refusal is None:
+            transaction.recipients.setdefault(recipient.address, recipient)
+        self._respond(refusal or RECIPIENT_OK)
 
     def _on_content_begun(self, event: ContentBegun) -> None:
         transaction = self._transaction
         assert transaction is not None
         sinks = self._chains.session
-        if sinks is not None:
-            refusal = self._refusal(sinks, SinkEvent.DATA, transaction)
-            if refusal is not None:
-                self._respond(refusal)
-                return
+        if sinks is None:
+            self._take_content(transaction, event.mode, None)
+        else:
+            then = partial(self._take_content, transaction, event.mode)
+            self._ask(sinks, SinkEvent.DATA, then, transaction)
+
+    def _take_content(self, transaction: _Transaction, mode: ContentMode, refusal: Reply | None) -> None:
+        if refusal is not None:
+            self._respond(refusal)
+            return
         transaction.id = self.host.acceptor.new_id()
         transaction.intake = Intake(lambda: self._open_body(transaction))
         self._in_content = True
-        self._respond(START if event.mode is ContentMode.DATA else CHUNK_OK)
+        self._respond(START if mode is ContentMode.DATA else CHUNK_OK)
 
     def _open_body(self, transaction: _Transaction) -> BodyWriter:
         transaction.writer = self.host.acceptor.spool.body_writer(transaction.id)
@@ -508,8 +569,11 @@ class Session(asyncio.Protocol):
         if self._transport is None:
             return
         self._respond(verdict.reply)
-        if self._advancing:
-            return
+        if not self._advancing:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """What was waited for is there: take up what has come in meanwhile."""
         self._advance()
         self._resume()
         if self._is_half_closed and not self._busy and not self._closing:
@@ -560,7 +624,12 @@ class Session(asyncio.Protocol):
 
     def _on_verify(self, event: VerifyGiven) -> None:
         sinks = self._chains.session
-        refusal = None if sinks is None else self._refusal(sinks, SinkEvent.VERB)
+        if sinks is None:
+            self._respond(NOT_VERIFIED)
+        else:
+            self._ask(sinks, SinkEvent.VERB, self._verified)
+
+    def _verified(self, refusal: Reply | None) -> None:
         self._respond(refusal or NOT_VERIFIED)
 
     def _on_quit(self, event: QuitGiven) -> None:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol
 
 from lonedot.reception.acceptance import on_the_wire
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.dispatch import Decision
 from lonedot.sinks.events import Event
-from lonedot.sinks.protocol import Command, Judgement, Moment, ask
+from lonedot.sinks.protocol import (
+    Command,
+    Elsewhere,
+    Judgement,
+    Moment,
+    Question,
+    advance,
+    ask,
+    ask_with,
+    questions,
+)
 from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import SessionId
 from lonedot.terms.reply import Reply, reply
 
-__all__ = ["Seen", "refusal_at"]
+__all__ = ["INTERRUPTED", "Seen", "Started", "moment_of", "refusal_from", "start"]
+
+Started = Judgement | Coroutine[None, None, Judgement]
+INTERRUPTED = Judgement(Decision.DEFER)
+"""The relay stops, and the sink was not asked to the end."""
 
 REFUSED = reply(550, "5.7.1", "Refused")
 NOT_CHECKED = reply(451, "4.3.0", "The command could not be checked; try again later")
@@ -32,20 +46,15 @@ class Seen(Protocol):
     """The line of the command that is being answered, without CRLF."""
 
 
-def refusal_at(
+def moment_of(
     event: Event,
-    bindings: Sequence[Binding],
     session: Seen,
     listener: str,
-    note: Callable[[str, str], object],
     envelope: Envelope | None = None,
     recipient: Recipient | None = None,
-) -> Reply | None:
-    """Ask the sinks of an event; the reply that refuses, or None when all let it pass.
-
-    `note` is told `sink.refused` and `sink.failed`, each with the name of the binding and why.
-    """
-    moment = Moment(
+) -> Moment:
+    """What there is to show of a session at an event."""
+    return Moment(
         event=event,
         id=session.id,
         client=session.client,
@@ -57,13 +66,31 @@ def refusal_at(
         envelope=envelope,
         recipient=recipient,
     )
-    judgement = ask(moment, bindings)
+
+
+def start(moment: Moment, bindings: Sequence[Binding], elsewhere: Elsewhere | None) -> Started:
+    """Ask the sinks of an event: the judgement when all run here, else what goes on asking."""
+    if elsewhere is None:
+        return ask(moment, bindings)
+    chain = questions(moment, bindings)
+    step = advance(chain)
+    return ask_with(chain, step, elsewhere) if isinstance(step, Question) else step
+
+
+def refusal_from(judgement: Judgement, event: Event, note: Callable[[str, str], object]) -> Reply | None:
+    """The reply that refuses, or None when all let it pass.
+
+    `note` is told `sink.refused` and `sink.failed`, each with the name of the binding and why.
+    """
     for said in judgement.notes:
         what = "sink.failed" if said.is_fault else "sink.refused"
         note(what, f"{said.binding} at {event.value}: {said.words}")
     if judgement.decision is Decision.ACCEPT:
         return None
-    answer = _reply(judgement)
+    return _fitting(_reply(judgement), event)
+
+
+def _fitting(answer: Reply, event: Event) -> Reply:
     if event is Event.CONNECT:
         # RFC 5321 §4.3.2: no other code may stand in place of the greeting.
         return Reply(554 if answer.is_permanent else 421, answer.enhanced, answer.lines)

@@ -19,6 +19,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
@@ -26,6 +27,7 @@ from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody, Splic
 from lonedot.sinks import wire
 from lonedot.sinks.bindings import Setting
 from lonedot.sinks.load import SinkNotLoaded, load_class
+from lonedot.sinks.protocol import Session
 from lonedot.sinks.registry import Bag
 from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
@@ -130,7 +132,7 @@ def main(arguments: list[str]) -> None:
         match wire.decode_to_sink(octets):
             case wire.SettingsFrame(settings):
                 line.send(wire.frame(_fit(sink, settings)))
-            case wire.CallFrame() as call:
+            case wire.CallFrame() | wire.AskFrame() as call:
                 answer, is_spent = _answered(prepared, call, body)
                 if body >= 0:
                     os.close(body)
@@ -148,7 +150,7 @@ class _Prepared:
         self.settings: dict[str, Setting] = {}
         self.function = sink.function
 
-    def take(self, call: wire.CallFrame) -> None:
+    def take(self, call: wire.CallFrame | wire.AskFrame) -> None:
         given = call.settings, call.folds_case
         if given != self._given:
             self.function = self._sink.call_with(call.settings)
@@ -185,13 +187,20 @@ def _confine(memory: int, parent: int, user: str) -> None:
         os._exit(0)
 
 
-def _answered(prepared: _Prepared, call: wire.CallFrame, descriptor: int) -> tuple[bytearray, bool]:
+def _answered(
+    prepared: _Prepared, call: wire.CallFrame | wire.AskFrame, descriptor: int
+) -> tuple[bytearray, bool]:
     """The frame of the answer, and whether the process must end behind it."""
     try:
-        content = Content(call.head, _body(call, descriptor), call.head_measure, call.body_measure)
         prepared.take(call)
-        message = Message(call.id, call.envelope, call.facts, content, prepared.settings, call.binding_id)
-        returned: object = prepared.function(message)
+        shown: Message | Session
+        if isinstance(call, wire.AskFrame):
+            shown = Session(call.moment, prepared.settings)
+        else:
+            content = Content(call.head, _body(call, descriptor), call.head_measure, call.body_measure)
+            shown = Message(call.id, call.envelope, call.facts, content, prepared.settings, call.binding_id)
+        # The relay has seen to it that the sink is asked what it takes.
+        returned: object = prepared.function(cast(Message, shown))
         answer = wire.frame(wire.Said(call.number, _sendable(returned)))
         if len(answer) > wire.ANSWER_LIMIT:
             raise ValueError(f"an answer of {len(answer)} octets; at most {wire.ANSWER_LIMIT}")

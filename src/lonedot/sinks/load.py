@@ -7,8 +7,9 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from lonedot.message.edits import Effect
 from lonedot.sinks.bindings import (
@@ -36,6 +37,17 @@ GROUP = "lonedot.sinks"
 
 class SinkNotLoaded(Exception):
     """The code of a sink cannot be used; the words say what, where and what to do."""
+
+
+class _FreshLoader(SourceFileLoader):
+    """Compiles the file as it is now, without the cache of bytecode.
+
+    The cache goes by size and whole seconds: it would give old code for a file that was changed at once.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 def load_class(sink_class: str) -> Sink:
@@ -89,7 +101,8 @@ def load_file(path: Path, attribute: str = "") -> Sink:
     if not path.is_file():
         raise SinkNotLoaded(f"there is no file {str(path)!r}")
     module_name = f"lonedot_sink_{path.stem}_{abs(hash(str(path.resolve()))):x}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = _FreshLoader(module_name, str(path)) if path.suffix == ".py" else None
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise SinkNotLoaded(f"{str(path)!r} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
@@ -159,7 +172,7 @@ def bind(
     if wanted_role is Role.PROTECTIVE and error is OnError.SKIP:
         raise ValueError("on_error = 'skip' with role 'protective' would let mail past a scanner that failed")
     chosen_name = name or sink.name
-    chosen_event = _event_for(sink, chosen_name, event, Isolation(isolation))
+    chosen_event = _event_for(sink, chosen_name, event)
     compiled = compile_rule(sink.rule if rule is None else rule)
     declared = sink.effects if effects is None else frozenset(Effect(effect) for effect in effects)
     check_fit(chosen_name, chosen_event, declared, compiled)
@@ -187,7 +200,7 @@ def bind(
     )
 
 
-def _event_for(sink: Sink, name: str, event: Event | str | None, isolation: Isolation) -> Event:
+def _event_for(sink: Sink, name: str, event: Event | str | None) -> Event:
     """The event of a binding.
 
     Raises:
@@ -203,10 +216,5 @@ def _event_for(sink: Sink, name: str, event: Event | str | None, isolation: Isol
         raise ValueError(
             f"sink {name!r} takes {shown[not shows_message]} (it says on={sink.event.value!r}); "
             f"event {chosen.value!r} shows {shown[shows_message]}"
-        )
-    if not shows_message and isolation is Isolation.PROCESS:
-        raise ValueError(
-            f"sink {name!r}: isolation 'process' at event {chosen.value!r}: sinks of the session run inline; "
-            "use 'end-of-data', or isolation = \"inline\""
         )
     return chosen

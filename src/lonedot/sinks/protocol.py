@@ -9,13 +9,13 @@ Rules a change here must keep:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
-from lonedot.sinks.bindings import Binding, OnError, Setting
-from lonedot.sinks.dispatch import Answer, Decision, check_reply, words_kept
+from lonedot.sinks.bindings import Binding, Isolation, OnError, Setting
+from lonedot.sinks.dispatch import Answer, Call, Decision, Failure, check_reply, words_kept
 from lonedot.sinks.events import Event
 from lonedot.sinks.verdicts import Defer, Next, Reject, Stop, Verdict
 from lonedot.terms.address import NULL_REVERSE_PATH
@@ -23,6 +23,7 @@ from lonedot.terms.envelope import Envelope, Recipient
 
 __all__ = [
     "Command",
+    "Elsewhere",
     "Judgement",
     "Moment",
     "Note",
@@ -30,7 +31,9 @@ __all__ = [
     "Question",
     "Questions",
     "Session",
+    "advance",
     "ask",
+    "ask_with",
     "call_of",
     "questions",
 ]
@@ -67,10 +70,11 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 class Session:
     """What a sink is shown of a session. Read-only; what an event does not show raises `LookupError`."""
 
-    __slots__ = ("_moment", "client", "event", "helo", "id", "listener", "settings", "tls", "trusted")
+    __slots__ = ("client", "event", "helo", "id", "listener", "moment", "settings", "tls", "trusted")
 
     def __init__(self, moment: Moment, settings: Mapping[str, Setting]) -> None:
-        self._moment = moment
+        self.moment = moment
+        """All of it as one value; for the relay's own use."""
         self.event = moment.event
         self.id = moment.id
         """The session's, as logs and transcripts have it."""
@@ -90,23 +94,23 @@ class Session:
     @property
     def command(self) -> Command:
         """The command that is being answered. Not at `connect`."""
-        if self._moment.command is None:
+        if self.moment.command is None:
             raise self._unknown("command")
-        return self._moment.command
+        return self.moment.command
 
     @property
     def envelope(self) -> Envelope:
         """At `mail` with the reverse-path alone, at `rcpt` with the recipients taken before, at `data` with all."""
-        if self._moment.envelope is None:
+        if self.moment.envelope is None:
             raise self._unknown("envelope")
-        return self._moment.envelope
+        return self.moment.envelope
 
     @property
     def recipient(self) -> Recipient:
         """The recipient that is being decided. Only at `rcpt`."""
-        if self._moment.recipient is None:
+        if self.moment.recipient is None:
             raise self._unknown("recipient")
-        return self._moment.recipient
+        return self.moment.recipient
 
     def _unknown(self, what: str) -> LookupError:
         return LookupError(f"event {self.event.value!r} shows no {what}")
@@ -144,6 +148,8 @@ class Question(msgspec.Struct, frozen=True):
 
 
 Questions = Generator[Question, Answer, Judgement]
+Elsewhere = Callable[[Call | Question], Awaitable[Answer]]
+"""Calls a sink that does not run here, with a message or in a session. It raises only when it is cancelled."""
 
 _ACCEPTED = Judgement()
 _NOBODY = Envelope(NULL_REVERSE_PATH, ())
@@ -174,16 +180,33 @@ def questions(moment: Moment, bindings: Sequence[Binding]) -> Questions:
     return Judgement(notes=tuple(notes)) if notes else _ACCEPTED
 
 
-def ask(moment: Moment, bindings: Sequence[Binding]) -> Judgement:
-    """Drive the chain with every sink called right here (isolation `inline`)."""
-    chain = questions(moment, bindings)
+def advance(chain: Questions, answer: Answer | None = None) -> Question | Judgement:
+    """Go on until the chain has ended or a sink is due that does not run here. The first step has no answer."""
     try:
-        question = next(chain)
-        while True:
+        question = next(chain) if answer is None else chain.send(answer)
+        while question.binding.isolation is Isolation.INLINE:
             question = chain.send(_call_inline(question))
     except StopIteration as end:
         judgement: Judgement = end.value
         return judgement
+    return question
+
+
+async def ask_with(chain: Questions, question: Question, elsewhere: Elsewhere) -> Judgement:
+    """Drive the chain to its end, on from `question`; `elsewhere` calls the sinks that do not run here."""
+    step: Question | Judgement = question
+    while isinstance(step, Question):
+        step = advance(chain, await elsewhere(step))
+    return step
+
+
+def ask(moment: Moment, bindings: Sequence[Binding]) -> Judgement:
+    """Ask with every sink called right here. One that does not run here fails."""
+    chain = questions(moment, bindings)
+    step = advance(chain)
+    while isinstance(step, Question):
+        step = advance(chain, Answer(error=Failure("it runs in a process, and there is none")))
+    return step
 
 
 def call_of(binding: Binding) -> ProtocolCall:
@@ -249,7 +272,9 @@ def _failed(binding: Binding, error: BaseException) -> Judgement:
         said = str(error)
     except Exception:
         said = "(it cannot be shown)"
-    notes = (Note(binding.name, True, words_kept(f"{type(error).__name__}: {said}")),)
+    if not isinstance(error, Failure):
+        said = f"{type(error).__name__}: {said}"
+    notes = (Note(binding.name, True, words_kept(said)),)
     match binding.on_error:
         case OnError.SKIP:
             return Judgement(notes=notes)

@@ -22,6 +22,7 @@ from lonedot.message.edits import (
 )
 from lonedot.sinks.bindings import OnDamage, OnError, Role, Setting
 from lonedot.sinks.events import Event
+from lonedot.sinks.protocol import Moment
 from lonedot.sinks.verdicts import Hold, Next, Stop, Verdict
 from lonedot.spool.interface import Facts
 from lonedot.terms.envelope import Envelope
@@ -30,6 +31,7 @@ __all__ = [
     "ANSWER_LIMIT",
     "BODY_IN_FRAME",
     "FRAME_HEAD",
+    "AskFrame",
     "CallFrame",
     "Declared",
     "Fit",
@@ -82,6 +84,16 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     """Names of settings are compared without case: they come from a property bag."""
 
 
+class AskFrame(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
+    """One question in a session, before there is a message."""
+
+    number: int
+    moment: Moment
+    settings: dict[str, Setting]
+    folds_case: bool = False
+    """As in `CallFrame`."""
+
+
 class Declared(msgspec.Struct, frozen=True, array_like=True, tag="declared"):
     """The code is loaded, and says this of itself."""
 
@@ -128,7 +140,7 @@ class Raised(msgspec.Struct, frozen=True, array_like=True, tag="raised"):
     """The process cannot go on (it has no memory left)."""
 
 
-ToSink = CallFrame | SettingsFrame
+ToSink = CallFrame | AskFrame | SettingsFrame
 FromSink = Declared | Fit | NotLoaded | Said | Raised
 
 _encoder = msgspec.msgpack.Encoder()

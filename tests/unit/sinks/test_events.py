@@ -251,5 +251,6 @@ def test_arrival_sees_what_the_end_of_data_has_made() -> None:
 
 def test_isolation_by_event() -> None:
     assert bind(sink("S")(nothing), sink_class="tests:s", isolation="process").isolation is Isolation.PROCESS
-    with pytest.raises(ValueError, match="sinks of the session run inline"):
-        bind(sink("S", on="rcpt")(passes), sink_class="tests:s", isolation="process")
+    bound = bind(sink("S", on="rcpt")(passes), sink_class="tests:s", isolation="process")
+    assert (bound.event, bound.isolation) == (Event.RCPT, Isolation.PROCESS)
+    assert not chains_of([bound]).has_apart, "that is of messages"
