@@ -205,7 +205,7 @@ def _first(works: list[Work]) -> str:
 
 def _has_wire(settlement: Settlement) -> bool:
     """It tells of an attempt that wrote the content."""
-    return settlement.attempt is not None and settlement.attempt.wire is not None
+    return any(attempt.wire is not None for attempt in settlement.attempts)
 
 
 def _settlements(works: list[Work]) -> list[Settlement]:

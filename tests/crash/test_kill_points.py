@@ -30,7 +30,7 @@ from tests.crash.load import Load, NextHop, ask, drain, judge
 
 LONG = os.environ.get("LONEDOT_CRASH") == "long"
 SEED = int(os.environ.get("LONEDOT_SEED", "1"))
-ROUNDS = 30 if LONG else 1
+ROUNDS = 12 if LONG else 1
 LIVES = 9
 """In one spool."""
 CLIENTS = 4

@@ -1,7 +1,11 @@
 """Our side of the process that syncs (`sync_process`). One for each open shard; it dies with us.
 
 Why a process and not a thread: a thread has the disk's answer while it still has to wait for the interpreter lock,
-and a loop that makes many short system calls hands that lock back to itself. Answers through a socket come in turn.
+and a loop that makes many short system calls hands that lock back to itself. Answers through a pipe come in turn.
+
+Orders go through a socket, answers come through a pipe, and the end of the process is the end of its answers: a socket
+whose other end died with something unread is in error, and the reader of such a socket is called by uvloop once more
+and then never again, though an answer may have been all that it found.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -31,14 +36,25 @@ class ProcessSyncer:
     def __init__(self, database: Path) -> None:
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
+        answers, write_end = os.pipe()
+        try:
             self._process = subprocess.Popen(  # noqa: S603 — our own program, by its path
                 [sys.executable, "-I", sync_process.__file__, str(database)],
                 stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
+                stdout=write_end,
             )
+        except OSError:
+            ours.close()
+            os.close(answers)
+            raise
+        finally:
+            theirs.close()
+            os.close(write_end)
+        ours.setblocking(False)
+        os.set_blocking(answers, False)
         self._socket = ours
+        self._answers = answers
+        self._is_closed = False
         self._unsent = bytearray()
         self._received = b""
         self._number = 0
@@ -46,7 +62,7 @@ class ProcessSyncer:
         self._bodies_done: dict[int, Callable[[OSError | None], None]] = {}
         self._checkpoint_done: dict[int, Callable[[Checkpointed], None]] = {}
         self.has_ended = False
-        self._loop.add_reader(ours, self._read)
+        self._loop.add_reader(answers, self._read)
 
     def sync_log(self, done: Callable[[OSError | None], None]) -> None:
         assert self._log_done is None
@@ -69,7 +85,10 @@ class ProcessSyncer:
         self._log_done = None
         self._bodies_done.clear()
         self._checkpoint_done.clear()
-        self._loop.remove_reader(self._socket)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._loop.remove_reader(self._answers)
         self._loop.remove_writer(self._socket)
         if not self.has_ended and self._unsent:
             self._socket.settimeout(END_SECONDS)
@@ -79,6 +98,7 @@ class ProcessSyncer:
                 pass
         self.has_ended = True
         self._socket.close()
+        os.close(self._answers)
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -123,14 +143,14 @@ class ProcessSyncer:
 
     def _read(self) -> None:
         try:
-            received = self._socket.recv(65536)
+            received = os.read(self._answers, 65536)
         except BlockingIOError:
             return
         except OSError:
             received = b""
         if not received:
             self.has_ended = True
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._answers)
             self._fail()
             return
         *lines, self._received = (self._received + received).split(b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -126,3 +127,31 @@ async def test_it_ends_with_us(tmp_path: Path) -> None:
     shard.syncer.close()
     assert process.returncode == 0
     shard.connection.close()
+
+
+def test_its_end_is_seen_behind_its_last_answer(tmp_path: Path) -> None:
+    """On either loop: it dies with an answer that we have not read, and an order that it has not read."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def die(database: Path) -> None:
+        shard = _Shard(database.parent)
+        loop = asyncio.get_running_loop()
+        log: asyncio.Future[OSError | None] = loop.create_future()
+        bodies: asyncio.Future[OSError | None] = loop.create_future()
+        shard.write()
+        shard.syncer.sync_log(log.set_result)
+        assert select.select([shard.syncer._answers], [], [], 30)[
+            0
+        ]  # it is there, and the loop has not read it
+        process = shard.syncer._process
+        process.send_signal(signal.SIGSTOP)
+        shard.syncer.sync_bodies([database], bodies.set_result)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert await log is None
+        assert isinstance(await asyncio.wait_for(bodies, 10), OSError)
+        shard.syncer.close()
+        shard.connection.close()
+
+    asyncio.run(die(tmp_path / "queue.db"))
+    uvloop.run(die(tmp_path / "queue.db"))
