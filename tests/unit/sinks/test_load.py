@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,6 +224,18 @@ def test_a_guid_is_the_same_for_the_same_name() -> None:
     assert guid_for("x") == guid_for("x") != guid_for("y")
     assert re.fullmatch(r"\{[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}\}", guid_for("x"))
     assert binding(nothing, "x").guid == guid_for("x")
+
+
+def test_changed_code_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "one.py"
+    names = []
+    for name in ("First", "Other"):  # of one length, in one second
+        file.write_text(ONE.replace("Stamp", name))
+        os.utime(file, (1_800_000_000, 1_800_000_000))
+        names.append(load_file(file).name)
+    assert names == ["First", "Other"]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 # --- sinks that packages offer -------------------------------------------------------------------
