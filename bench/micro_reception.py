@@ -129,7 +129,7 @@ class Silence:
         done: Callable[[Delivery], None],
     ) -> None:
         outcomes = tuple([(recipient.index, DELIVERED) for recipient in recipients])
-        done(Delivery(Attempt(0.0, 1.0, "hop", route, "", outcomes)))
+        done(Delivery((Attempt(0.0, 1.0, "hop", route, "", outcomes),)))
 
     def note(self, direction: str, octets: bytes) -> None:
         pass

@@ -215,7 +215,7 @@ class SpoolContract(ABC):
         stored = spool.show(given.id)
         assert (stored.state, stored.finished_at) == (FINISHED, clock.now() + 1)
         assert stored.recipients == settlement.recipients
-        assert stored.attempts == (settlement.attempt,)
+        assert stored.attempts == settlement.attempts
         assert [line.binding for line in stored.ledger] == ["lonedot", "late"]
         assert not stored.has_content
         with pytest.raises(NoSuchMessage):
@@ -273,7 +273,7 @@ class SpoolContract(ABC):
                 given.id,
                 1,
                 (recipient,),
-                attempt(clock.now(), recipient.index),
+                (attempt(clock.now(), recipient.index),),
                 release=recipient.index == 2,
                 at=clock.now(),
             )
@@ -390,7 +390,7 @@ class SpoolContract(ABC):
         mixed = msgspec.structs.replace(
             back,
             recipients=(there.recipients[0], back.recipients[1]),
-            attempt=attempt(clock.now(), 0, 1, result=Result.DELIVERED),
+            attempts=(attempt(clock.now(), 0, 1, result=Result.DELIVERED),),
         )
         assert await spool.settle([mixed]) == [True]
         spool.landed(given.id)

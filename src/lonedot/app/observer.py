@@ -141,24 +141,28 @@ class RelayObserver:
     # -- the queue ---------------------------------------------------------------------------------
 
     def attempted(self, claim: Claim, delivery: Delivery) -> None:
-        attempt = delivery.attempt
+        attempts = delivery.attempts
+        next_hop = attempts[-1].next_hop if attempts else ""
         id = claim.message.id
         if delivery.hold:
             kind = EventKind.STORED_ALTERED if delivery.is_altered else EventKind.MESSAGE_HELD
             self._events.append(kind, id, delivery.hold)
-        outcomes = attempt.outcomes
-        delivered = sum(outcome.result is Result.DELIVERED for _, outcome in outcomes)
-        if delivered and logs(LogLevel.INFO):
-            last = outcomes[-1][1]
-            event(
-                "message.delivered",
-                id=id,
-                recipients=delivered,
-                next_hop=attempt.next_hop,
-                tls=attempt.tls,
-                reply=last.reply.text if last.reply is not None else "",
-                seconds=round(attempt.ended_at - claim.message.accepted_at, 3),
-            )
+        outcomes = delivery.outcomes
+        delivered = 0
+        for attempt in attempts:
+            took = sum(outcome.result is Result.DELIVERED for _, outcome in attempt.outcomes)
+            delivered += took
+            if took and logs(LogLevel.INFO):
+                last = attempt.outcomes[-1][1]
+                event(
+                    "message.delivered",
+                    id=id,
+                    recipients=took,
+                    next_hop=attempt.next_hop,
+                    tls=attempt.tls,
+                    reply=last.reply.text if last.reply is not None else "",
+                    seconds=round(attempt.ended_at - claim.message.accepted_at, 3),
+                )
         if delivered < len(outcomes):
             for _, outcome in _distinct(outcomes):
                 event(
@@ -166,7 +170,7 @@ class RelayObserver:
                     LogLevel.WARNING,
                     id=id,
                     stage=outcome.stage.value,
-                    next_hop=outcome.next_hop or attempt.next_hop,
+                    next_hop=outcome.next_hop or next_hop,
                     reply=outcome.reply.text if outcome.reply is not None else "",
                     reason=outcome.reason,
                 )
@@ -174,7 +178,7 @@ class RelayObserver:
             "attempt.ended",
             {
                 "id": id,
-                "next_hop": attempt.next_hop,
+                "next_hop": next_hop,
                 "result": [outcome.result.value for _, outcome in outcomes],
                 "reply": [o.reply.text if o.reply is not None else o.reason for _, o in outcomes],
             },

@@ -137,7 +137,7 @@ class _Batch(msgspec.Struct, frozen=True):
 
     destination: str
     copy: tuple[int, ...]
-    """Numbers of the scoped ledger entries that hold for them."""
+    """Numbers of the scoped ledger entries that hold for them and change something."""
     recipients: tuple[RecipientState, ...]
 
 
@@ -145,6 +145,7 @@ class _Parcel:
     """One `deliver`: the job that the pool sees, for one batch after the other."""
 
     __slots__ = (
+        "_attempts",
         "_batches",
         "_canonical",
         "_claim",
@@ -184,6 +185,7 @@ class _Parcel:
         self._recipients = recipients
         self._done = done
         self._started_at = courier.clock.now()
+        self._attempts: list[Attempt] = []
         self._batches: deque[_Batch] = deque()
         self._current: tuple[RecipientState, ...] = ()
         self._copy: tuple[int, ...] | None = None
@@ -209,7 +211,11 @@ class _Parcel:
         """The recipients by destination and copy, no more in a batch than a server must take."""
         route = self._route
         assert route is not None
-        scoped = [(n, entry.scope) for n, entry in enumerate(self._claim.message.ledger) if entry.scope]
+        scoped = [
+            (n, frozenset(entry.scope))
+            for n, entry in enumerate(self._claim.message.ledger)
+            if entry.scope and entry.changes
+        ]
         destination = self._courier.resolver.destination
         groups: dict[tuple[str, tuple[int, ...]], list[RecipientState]] = {}
         for state in self._recipients:
@@ -366,7 +372,7 @@ class _Parcel:
                     outcomes.append((state.index, base))
                 else:
                     outcomes.append((state.index, classify_reply(Stage.RCPT, own, hop)))
-        self._batches.popleft()
+        self._end_batch()
         self._next()
 
     def unreachable(self, fault: SessionFault, next_hop: str, lines: list[Line]) -> None:
@@ -379,10 +385,10 @@ class _Parcel:
         outcome = classify_session(fault, next_hop)
         destination = self._batches[0].destination
         self._outcomes.extend((state.index, outcome) for state in self._current)
-        self._batches.popleft()
-        while self._batches and self._batches[0].destination == destination:
-            batch = self._batches.popleft()
-            self._outcomes.extend((state.index, outcome) for state in batch.recipients)
+        while len(self._batches) > 1 and self._batches[1].destination == destination:
+            self._batches.popleft()
+            self._outcomes.extend((state.index, outcome) for state in self._batches[0].recipients)
+        self._end_batch()
         self._next()
 
     def not_tried(self) -> None:
@@ -392,6 +398,7 @@ class _Parcel:
     def not_routed(self) -> None:
         """There is no such route (any more)."""
         self._outcomes.extend((state.index, no_route(state.recipient.address)) for state in self._recipients)
+        self._batches.append(_Batch("", (), tuple(self._recipients)))
         self._conclude("", False)
 
     # --- what goes wrong here -----------------------------------------------------------------------------------
@@ -405,7 +412,7 @@ class _Parcel:
         self._current = tuple(state for state in self._current if state.index not in refused)
         if self._current:
             return True
-        self._batches.popleft()
+        self._end_batch()
         self._next(later=True)
         return False
 
@@ -453,23 +460,38 @@ class _Parcel:
     def _settle_batch(self, outcome: Outcome, later: bool) -> None:
         self._outcomes.extend((state.index, outcome) for state in self._current)
         self._copy = None
-        self._batches.popleft()
+        self._end_batch()
         self._next(later)
 
-    def _conclude(self, hold: str, later: bool, is_altered: bool = False) -> None:
-        self._batches.clear()
-        attempt = Attempt(
-            self._started_at,
-            self._courier.clock.now(),
-            self._next_hop,
-            self._route_name,
-            self._tls,
-            tuple(self._outcomes),
-            self._wire,
-            self._suffix,
-            self._transcript,
+    def _end_batch(self) -> None:
+        """What came of the first batch is an attempt of its own; the next one begins with nothing recorded."""
+        self._batches.popleft()
+        now = self._courier.clock.now()
+        self._attempts.append(
+            Attempt(
+                self._started_at,
+                now,
+                self._next_hop,
+                self._route_name,
+                self._tls,
+                tuple(self._outcomes),
+                self._wire,
+                self._suffix,
+                self._transcript,
+            )
         )
-        delivery = Delivery(attempt, hold, is_altered)
+        self._started_at = now
+        self._outcomes.clear()
+        self._suffix = ()
+        self._wire = self._transcript = None
+        self._next_hop = self._tls = ""
+
+    def _conclude(self, hold: str, later: bool, is_altered: bool = False) -> None:
+        if self._batches:
+            if not self._attempts or self._outcomes:
+                self._end_batch()
+            self._batches.clear()
+        delivery = Delivery(tuple(self._attempts), hold, is_altered)
         if later:
             self._courier.loop.call_soon(self._done, delivery)
         else:

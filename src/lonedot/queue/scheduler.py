@@ -62,11 +62,20 @@ class Lane(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """What a courier brings back for one message and route."""
 
-    attempt: Attempt
+    attempts: tuple[Attempt, ...]
+    """One for each transaction, or for each destination that could not be reached; in that order."""
     hold: str = ""
     """Not empty: the message is to be held, and why (its octets cannot be sent)."""
     is_altered: bool = False
     """Held because the stored octets are not those that were accepted."""
+
+    @property
+    def outcomes(self) -> tuple[tuple[int, Outcome], ...]:
+        """Of all attempts, by recipient number."""
+        attempts = self.attempts
+        if len(attempts) == 1:
+            return attempts[0].outcomes
+        return tuple(pair for attempt in attempts for pair in attempt.outcomes)
 
 
 class Courier(Protocol):
@@ -336,7 +345,7 @@ class Scheduler:
             state = self._lanes.get(route) if route is not None else None
             if state is None:
                 outcomes = tuple((r.index, no_route(r.recipient.address)) for r in recipients)
-                self._done(job, None, Delivery(Attempt(now, now, "", route or "", "", outcomes)))
+                self._done(job, None, Delivery((Attempt(now, now, "", route or "", "", outcomes),)))
                 continue
             state.ready.append(job)
             self._ready += 1
@@ -382,13 +391,13 @@ class Scheduler:
         claim = work.claim
         message = claim.message
         now = self._clock.now()
-        attempt = delivery.attempt
-        outcomes = dict(attempt.outcomes)
+        outcomes = dict(delivery.outcomes)
+        route = delivery.attempts[0].route if delivery.attempts else ""
         schedule = state.lane.schedule if state is not None else RetrySchedule()
         # Recipients of this job are decided now; any other that waits keeps the message in the queue.
         others = work.waiting > len(job.recipients)
         conclusion = conclude(
-            job.recipients, others, outcomes, attempt.route, schedule, message.accepted_at, now, self._jitter
+            job.recipients, others, outcomes, route, schedule, message.accepted_at, now, self._jitter
         )
         work.waiting -= sum(r.status is not RecipientStatus.WAITING for r in conclusion.recipients)
         work.open -= 1
@@ -398,16 +407,16 @@ class Scheduler:
         if conclusion.reports:
             # Counted now: another job of this message that ends in the same turn must not give the claim back.
             work.reporting += 1
-            self._spawn(self._report(work, attempt, conclusion, delivery.hold))
+            self._spawn(self._report(work, delivery, conclusion))
         else:
-            self._settle(work, self._settlement(work, attempt, conclusion, delivery.hold, ()))
+            self._settle(work, self._settlement(work, delivery, conclusion, ()))
             self._observer.concluded(claim, conclusion, delivery.hold)
         if state is not None:
             self._drive(state)
         if self._spilled and self._ready < READY_LIMIT // 4:
             self._pump()
 
-    async def _report(self, work: _Work, attempt: Attempt, conclusion: Conclusion, hold: str) -> None:
+    async def _report(self, work: _Work, delivery: Delivery, conclusion: Conclusion) -> None:
         """Make the DSNs first: they are committed with the outcome that causes them."""
         spawned: tuple[Acceptance, ...] = ()
         try:
@@ -419,30 +428,30 @@ class Scheduler:
             conclusion = _without_reports(conclusion, self._clock.now())
             work.waiting += _count_waiting(conclusion) - waiting_before
         work.reporting -= 1
-        self._settle(work, self._settlement(work, attempt, conclusion, hold, spawned))
-        self._observer.concluded(work.claim, conclusion, hold)
+        self._settle(work, self._settlement(work, delivery, conclusion, spawned))
+        self._observer.concluded(work.claim, conclusion, delivery.hold)
 
     def _settlement(
         self,
         work: _Work,
-        attempt: Attempt,
+        delivery: Delivery,
         conclusion: Conclusion,
-        hold: str,
         spawned: tuple[Acceptance, ...],
     ) -> Settlement:
         state = conclusion.state
+        hold, attempts = delivery.hold, delivery.attempts
         if hold and state is MessageState.QUEUED:
             state = MessageState.HELD
         return Settlement(
             id=work.claim.message.id,
             epoch=work.claim.epoch,
             recipients=conclusion.recipients,
-            attempt=attempt,
+            attempts=attempts,
             state=state,
             reason=hold,
             release=work.open == 0 and work.reporting == 0,
             spawned=spawned,
-            at=attempt.ended_at,
+            at=attempts[-1].ended_at if attempts else self._clock.now(),
         )
 
     # -- settling ----------------------------------------------------------------------------------
@@ -569,4 +578,4 @@ def _our_fault(job: _Job, route: str, now: float, error: Exception) -> Delivery:
     """The courier itself failed."""
     words = f"a fault of ours: {type(error).__name__}: {error}"
     outcome = Outcome(Result.DEFERRED, Stage.LOCAL, words, status="4.3.0")
-    return Delivery(Attempt(now, now, "", route, "", tuple((r.index, outcome) for r in job.recipients)))
+    return Delivery((Attempt(now, now, "", route, "", tuple((r.index, outcome) for r in job.recipients)),))

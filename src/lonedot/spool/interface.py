@@ -122,7 +122,7 @@ class WireRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """One try at one next hop for one or more recipients."""
+    """One try at one next hop for one or more recipients: at most one transaction, of one copy."""
 
     started_at: float
     ended_at: float
@@ -193,7 +193,8 @@ class Settlement(msgspec.Struct, frozen=True):
     epoch: int
     recipients: tuple[RecipientState, ...] = ()
     """Only those that changed."""
-    attempt: Attempt | None = None
+    attempts: tuple[Attempt, ...] = ()
+    """One for each transaction, or for each destination that could not be reached."""
     state: MessageState = MessageState.QUEUED
     reason: str = ""
     release: bool = True

@@ -103,8 +103,8 @@ class Transaction:
             else:
                 waiting.pop(recipient.index, None)
             self._recipients.append(row)
-        if outcome.attempt is not None:
-            self._attempts.append((number, held.attempts, outcome.attempt))
+        for attempt in outcome.attempts:
+            self._attempts.append((number, held.attempts, attempt))
             held.attempts += 1
         if outcome.entries is not None:
             self._entries.append((number, held.entries, outcome.entries))
@@ -202,12 +202,12 @@ class NewMessage:
 class PreparedSettlement:
     """A settlement with its rows."""
 
-    __slots__ = ("attempt", "entries", "keep", "number", "recipients", "settlement", "spawned")
+    __slots__ = ("attempts", "entries", "keep", "number", "recipients", "settlement", "spawned")
 
     settlement: Settlement
     number: int
     recipients: list[rows.Row]
-    attempt: bytes | None
+    attempts: list[bytes]
     entries: bytes | None
     keep: bool
     spawned: list[NewMessage]
@@ -274,15 +274,15 @@ class Preparer:
         """`spawned` instead of those in the settlement."""
         made = PreparedSettlement()
         number = number_from_id(given.id)
-        attempt = given.attempt
         made.settlement = given
         made.number = number
         made.recipients = [rows.recipient_row(number, recipient) for recipient in given.recipients]
-        made.attempt = None if attempt is None else rows.encode(attempt)
+        made.attempts = [rows.encode(attempt) for attempt in given.attempts]
         made.entries = rows.encode(given.entries) if given.entries else None
         remarkable = bool(given.entries) and rows.is_remarkable(given.entries)
-        if attempt is not None and attempt.suffix:
-            remarkable = remarkable or rows.is_remarkable(attempt.suffix)
+        for attempt in given.attempts:
+            if attempt.suffix:
+                remarkable = remarkable or rows.is_remarkable(attempt.suffix)
         made.keep = self._keep_content(remarkable)
         made.spawned = [self.message(acceptance) for acceptance in spawned]
         return made

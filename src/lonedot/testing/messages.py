@@ -99,7 +99,7 @@ def delivered(given: Acceptance, epoch: int, at: float) -> Settlement:
         for r in given.recipients
     )
     tried = attempt(at, *(r.index for r in recipients))
-    return Settlement(given.id, epoch, recipients, tried, MessageState.FINISHED, at=at)
+    return Settlement(given.id, epoch, recipients, (tried,), MessageState.FINISHED, at=at)
 
 
 def waiting(given: Acceptance, epoch: int, at: float, next_at: float) -> Settlement:
@@ -109,4 +109,4 @@ def waiting(given: Acceptance, epoch: int, at: float, next_at: float) -> Settlem
         for r in given.recipients
     )
     tried = attempt(at, *(r.index for r in recipients), result=Result.DEFERRED)
-    return Settlement(given.id, epoch, recipients, tried, at=at)
+    return Settlement(given.id, epoch, recipients, (tried,), at=at)

@@ -198,8 +198,7 @@ class MemorySpool:
         for recipient in settlement.recipients:
             if not (kept.deleted and recipient.status is RecipientStatus.WAITING):
                 kept.recipients[recipient.index] = recipient
-        if settlement.attempt is not None:
-            kept.attempts += (settlement.attempt,)
+        kept.attempts += settlement.attempts
         kept.entries += settlement.entries
         state, reason = settlement.state, settlement.reason
         if state is MessageState.FINISHED and kept.waiting:

@@ -59,11 +59,11 @@ async def _fill(spool: SqliteSpool) -> None:
             DONE,
             claims[0].epoch,
             story.recipients,
-            story.attempts[0],
+            story.attempts[:1],
             MessageState.FINISHED,
             at=BEGAN + 1,
         ),
-        Settlement(QUEUED, claims[1].epoch, tried.recipients, tried.attempts[0], at=BEGAN + 1),
+        Settlement(QUEUED, claims[1].epoch, tried.recipients, tried.attempts, at=BEGAN + 1),
     ]
     assert list(await spool.settle(settlements)) == [True, True]
 

@@ -151,7 +151,7 @@ class Outbound:
         """Of a message with one recipient."""
         delivery = await self.send(what)
         assert delivery.hold == ""
-        ((_, outcome),) = delivery.attempt.outcomes
+        ((_, outcome),) = delivery.outcomes
         return outcome
 
 

@@ -65,7 +65,7 @@ async def test_a_message_arrives_octet_for_octet_and_is_proved(offer: Sequence[b
         if received.mode == "DATA":
             octets = octets.replace(b"\n.", b"\n..") + b".\r\n"
         assert received.octets == octets
-        attempt = delivery.attempt
+        attempt = delivery.attempts[-1]
         assert attempt.wire is not None
         assert (attempt.wire.mode, attempt.wire.size) == (received.mode, len(octets))
         assert attempt.wire.tail == octets[-64:]
@@ -124,8 +124,8 @@ async def test_a_large_file_arrives_whole(tmp_path: Path, offer: Sequence[bytes]
             received.octets
             == content.head + body.replace(b"\n.", b"\n..").replace(b".0", b"..0", 1) + b".\r\n"
         )
-        assert delivery.attempt.wire is not None
-        assert delivery.attempt.wire.size == len(received.octets)
+        assert delivery.attempts[-1].wire is not None
+        assert delivery.attempts[-1].wire.size == len(received.octets)
 
 
 async def test_a_peer_that_reads_slowly_gets_all_of_a_large_body_in_memory() -> None:
@@ -161,7 +161,7 @@ async def test_copies_that_differ_go_in_transactions_of_their_own() -> None:
         delivery = await out.send(
             claim(b"b@example.org", b"c@example.org", b"d@example.org", content=arrival, ledger=ledger)
         )
-        assert {index: outcome.result for index, outcome in delivery.attempt.outcomes} == dict.fromkeys(
+        assert {index: outcome.result for index, outcome in delivery.outcomes} == dict.fromkeys(
             range(3), Result.DELIVERED
         )
         copies = {tuple(received.recipients): received.octets for received in peer.messages}
@@ -169,6 +169,42 @@ async def test_copies_that_differ_go_in_transactions_of_their_own() -> None:
             (b"RCPT TO:<b@example.org>", b"RCPT TO:<d@example.org>"): arrival.octets() + b".\r\n",
             (b"RCPT TO:<c@example.org>",): b"X-Recipient: c@example.org\r\n" + arrival.octets() + b".\r\n",
         }
+        # Each copy is an attempt with a record of its own.
+        recorded = {
+            tuple(index for index, _ in attempt.outcomes): attempt.wire.size
+            for attempt in delivery.attempts
+            if attempt.wire is not None
+        }
+        assert recorded == {(0, 2): arrival.size + 3, (1,): arrival.size + 3 + len(own.octets)}
+        assert all(attempt.transcript is not None for attempt in delivery.attempts)
+        assert {attempt.next_hop for attempt in delivery.attempts} == {delivery.attempts[0].next_hop} != {""}
+
+
+async def test_a_scoped_entry_that_changes_nothing_makes_no_copy() -> None:
+    ledger = (entry(message(), scope=(1,)),)
+    async with running(Peer()) as peer, outbound(route(peer.port)) as out:
+        await out.send(claim(b"b@example.org", b"c@example.org", ledger=ledger))
+        assert [len(received.recipients) for received in peer.messages] == [2]
+
+
+async def test_copies_share_a_body_and_have_records_of_their_own() -> None:
+    arrival = message("ü\r\n".encode())
+    own = Splice(Part.HEAD, 0, 0, b"X-Recipient: c@example.org\r\n")
+    peer = Peer()
+    async with (
+        running(peer) as listening,
+        outbound(route(listening.port, recipients_per_transaction=1)) as out,
+    ):
+        delivery = await out.send(
+            claim(
+                b"b@example.org", b"c@example.org", content=arrival, ledger=(entry(arrival, own, scope=(1,)),)
+            )
+        )
+        assert [len(attempt.outcomes) for attempt in delivery.attempts] == [1, 1]
+        first, second = delivery.attempts
+        assert first.wire is not None and second.wire is not None
+        assert first.wire.head_sha256 != second.wire.head_sha256
+        assert first.wire.body_sha256 == second.wire.body_sha256
 
 
 async def test_many_recipients_go_in_several_transactions() -> None:
@@ -176,7 +212,7 @@ async def test_many_recipients_go_in_several_transactions() -> None:
     async with running(Peer()) as peer, outbound(route(peer.port, recipients_per_transaction=3)) as out:
         delivery = await out.send(claim(*recipients))
         assert [len(received.recipients) for received in peer.messages] == [3, 3, 1]
-        assert [index for index, _ in delivery.attempt.outcomes] == list(range(7))
+        assert [index for index, _ in delivery.outcomes] == list(range(7))
         assert peer.sessions == 1
 
 
@@ -208,7 +244,7 @@ async def test_eight_bit_content_goes_as_it_is_where_it_may() -> None:
         delivery = await out.send(claim(content=content))
         assert peer.messages[0].mail.endswith(b" BODY=8BITMIME")
         assert peer.messages[0].octets == content.octets() + b".\r\n"
-        assert delivery.attempt.suffix == ()
+        assert delivery.attempts[-1].suffix == ()
 
 
 @pytest.mark.parametrize("in_file", [False, True])
@@ -224,14 +260,14 @@ async def test_eight_bit_content_is_encoded_for_a_seven_bit_hop(tmp_path: Path, 
         assert received.octets.isascii()
         assert b"gr=C3=BC=C3=9Fe\r\n" in received.octets
         assert b"BODY" not in received.mail
-        (suffix,) = delivery.attempt.suffix
+        (suffix,) = delivery.attempts[-1].suffix
         assert (suffix.event, suffix.binding, suffix.changes) == (
             "downgrade",
             "lonedot",
             (Transform("encode-7bit"),),
         )
         assert suffix.before == digests_of(content)
-        wire = delivery.attempt.wire
+        wire = delivery.attempts[-1].wire
         assert wire is not None and suffix.after == Digests(wire.head_sha256, wire.body_sha256)
 
 
@@ -258,7 +294,7 @@ async def test_what_is_too_large_is_not_sent() -> None:
 async def test_an_international_address_fails_alone_where_smtputf8_is_missing() -> None:
     async with running(Peer(PIPELINING)) as peer, outbound(route(peer.port)) as out:
         delivery = await out.send(claim(b"b@example.org", "ü@example.org".encode(), b"x y@example.org"))
-        outcomes = {index: (outcome.result, outcome.status) for index, outcome in delivery.attempt.outcomes}
+        outcomes = {index: (outcome.result, outcome.status) for index, outcome in delivery.outcomes}
         assert outcomes == {
             0: (Result.DELIVERED, "2.0.0"),
             1: (Result.FAILED, "5.6.7"),
@@ -275,7 +311,7 @@ async def test_each_recipient_has_its_own_outcome() -> None:
     for offer in (PIPELINING, CHUNKING, LOCKSTEP):
         async with running(Peer(offer, answers)) as peer, outbound(route(peer.port)) as out:
             delivery = await out.send(claim(b"yes@example.org", b"no@example.org", b"later@example.org"))
-            outcomes = dict(delivery.attempt.outcomes)
+            outcomes = dict(delivery.outcomes)
             assert [outcomes[n].result for n in range(3)] == [
                 Result.DELIVERED,
                 Result.FAILED,
@@ -334,17 +370,17 @@ async def test_a_connection_lost_before_the_content_defers(verb: bytes) -> None:
 async def test_a_connection_lost_behind_the_end_of_data_is_deferred_and_says_what_may_happen() -> None:
     async with running(Peer(PIPELINING, {b"END": HANG_UP})) as peer, outbound(route(peer.port)) as out:
         delivery = await out.send(claim())
-        ((_, outcome),) = delivery.attempt.outcomes
+        ((_, outcome),) = delivery.outcomes
         assert (outcome.result, outcome.stage) == (Result.DEFERRED, Stage.CONTENT)
         assert "second copy is possible" in outcome.reason
-        assert delivery.attempt.wire is not None
+        assert delivery.attempts[-1].wire is not None
 
 
 async def test_a_refusal_that_came_before_the_loss_stands() -> None:
     answers = {b"<no@example.org>": b"550 5.1.1 unknown\r\n", b"DATA": HANG_UP}
     async with running(Peer(LOCKSTEP, answers)) as peer, outbound(route(peer.port)) as out:
         delivery = await out.send(claim(b"no@example.org", b"yes@example.org"))
-        outcomes = dict(delivery.attempt.outcomes)
+        outcomes = dict(delivery.outcomes)
         assert (outcomes[0].result, outcomes[0].status) == (Result.FAILED, "5.1.1")
         assert (outcomes[1].result, outcomes[1].stage) == (Result.DEFERRED, Stage.DATA)
 
@@ -409,10 +445,10 @@ async def test_nonsense_instead_of_a_reply_defers() -> None:
 async def test_a_hop_that_does_not_take_sessions_defers(answers: dict[bytes, bytes], stage: Stage) -> None:
     async with running(Peer(answers=answers)) as peer, outbound(route(peer.port)) as out:
         delivery = await out.send(claim(b"b@example.org", b"c@example.org"))
-        assert {outcome.result for _, outcome in delivery.attempt.outcomes} == {Result.DEFERRED}
-        assert {outcome.stage for _, outcome in delivery.attempt.outcomes} == {stage}
-        assert len(delivery.attempt.outcomes) == 2
-        assert delivery.attempt.transcript is not None
+        assert {outcome.result for _, outcome in delivery.outcomes} == {Result.DEFERRED}
+        assert {outcome.stage for _, outcome in delivery.outcomes} == {stage}
+        assert len(delivery.outcomes) == 2
+        assert delivery.attempts[-1].transcript is not None
 
 
 async def test_a_closed_port_defers_and_says_so() -> None:
@@ -455,19 +491,19 @@ class _Lost:
 async def test_a_resolver_that_finds_nothing_defers_each_destination_by_itself() -> None:
     async with outbound(route(25), resolver=_Lost()) as out:
         delivery = await out.send(claim(b"a@one.example", b"b@two.example", b"c@one.example"))
-        reasons = {index: outcome.reason for index, outcome in delivery.attempt.outcomes}
+        reasons = {index: outcome.reason for index, outcome in delivery.outcomes}
         assert reasons == {
             0: "the name server does not answer for one.example",
             1: "the name server does not answer for two.example",
             2: "the name server does not answer for one.example",
         }
-        assert {outcome.stage for _, outcome in delivery.attempt.outcomes} == {Stage.ROUTE}
+        assert {outcome.stage for _, outcome in delivery.outcomes} == {Stage.ROUTE}
 
 
 async def test_a_route_that_is_no_more_defers() -> None:
     async with outbound(route(25)) as out:
         delivery = await out.send(claim(), "elsewhere")
-        ((_, outcome),) = delivery.attempt.outcomes
+        ((_, outcome),) = delivery.outcomes
         assert (outcome.result, outcome.stage) == (Result.DEFERRED, Stage.ROUTE)
 
 
@@ -480,7 +516,7 @@ async def test_an_altered_file_is_never_ended_and_the_message_held(tmp_path: Pat
     async with running(Peer(CHUNKING)) as peer, outbound(route(peer.port)) as out:
         delivery = await out.send(claim(content=content))
         assert "not those that were accepted" in delivery.hold
-        assert delivery.attempt.outcomes == ()
+        assert delivery.outcomes == ()
         assert (await out.outcome(claim())).result is Result.DELIVERED
         assert [received.octets[:7] for received in peer.messages] == [b"Subject"]
         assert peer.open == 1
@@ -544,7 +580,7 @@ async def test_damaged_missing_and_unreadable_content() -> None:
         out.stored[what.message.id] = ContentDamaged("digest differs")
         assert "digest differs" in (await out.send(what)).hold
         delivery = await out.send(without_content(claim()))
-        assert (delivery.hold, delivery.attempt.outcomes) == ("", ())
+        assert (delivery.hold, delivery.outcomes) == ("", ())
         what = without_content(claim())
         out.stored[what.message.id] = SpoolFault("the disk is away")
         outcome = await out.outcome(what)
@@ -560,7 +596,7 @@ async def test_the_transcript_has_everything_but_the_content() -> None:
     async with running(Peer(PIPELINING)) as peer, outbound(route(peer.port)) as out:
         secret_body = b"nobody may read this\r\n" + b"x" * 70 + b"%%EOF\r\n"
         delivery = await out.send(claim(content=message(secret_body)))
-        ref = delivery.attempt.transcript
+        ref = delivery.attempts[-1].transcript
         assert ref is not None and ref.offset == 1
         (session, lines, peer_name) = out.transcripts.records[0]
         assert (session, peer_name) == ("session1", f"[127.0.0.1]:{peer.port}")
@@ -592,11 +628,11 @@ async def test_closing_reports_what_was_not_tried_and_what_was_cut_off() -> None
             await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0))})
         waiting = out.post(claim())
         await out.courier.close(0.01)
-        cut_off = (await running_one).attempt.outcomes
+        cut_off = (await running_one).outcomes
         assert cut_off[0][1].result is Result.DEFERRED
         assert "second copy is possible" in cut_off[0][1].reason
-        assert (await waiting).attempt.outcomes == ()
-        assert (await out.send(claim())).attempt.outcomes == ()
+        assert (await waiting).outcomes == ()
+        assert (await out.send(claim())).outcomes == ()
 
 
 async def test_a_bug_costs_one_message_its_attempt_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

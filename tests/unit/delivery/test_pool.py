@@ -29,7 +29,7 @@ def state(out: Outbound) -> PoolState:
 
 async def results(out: Outbound, number: int) -> list[Result]:
     deliveries = await asyncio.gather(*(out.send(claim()) for _ in range(number)))
-    return [outcome.result for delivery in deliveries for _, outcome in delivery.attempt.outcomes]
+    return [outcome.result for delivery in deliveries for _, outcome in delivery.outcomes]
 
 
 async def test_one_connection_serves_messages_that_come_one_after_the_other() -> None:
@@ -160,7 +160,7 @@ async def test_a_slow_hop_is_given_more_connections() -> None:
         await until(lambda: len(peer.messages) == 4)
         assert (state(out).connections, state(out).waiting) == (4, 6)
         await out.courier.close(0)
-        assert sorted(len(future.result().attempt.outcomes) for future in waiting) == [0] * 6 + [1] * 4
+        assert sorted(len(future.result().outcomes) for future in waiting) == [0] * 6 + [1] * 4
 
 
 async def test_closing_takes_leave() -> None:
@@ -176,5 +176,5 @@ async def test_closing_while_a_session_is_opened_leaves_nothing_behind() -> None
         waiting = out.post(claim())
         await until(lambda: peer.open == 1)
         await out.courier.close(0)
-        assert (await waiting).attempt.outcomes == ()
+        assert (await waiting).outcomes == ()
         await until(lambda: peer.open == 0)

@@ -48,9 +48,9 @@ async def test_starttls_with_any_certificate(server_context: ssl.SSLContext, pol
         outbound(route(peer.port, tls=policy)) as out,
     ):
         delivery = await out.send(claim())
-        assert delivery.attempt.outcomes[0][1].result is Result.DELIVERED
-        assert delivery.attempt.tls.startswith("TLSv1.3 ")
-        assert delivery.attempt.tls.endswith(" not verified")
+        assert delivery.outcomes[0][1].result is Result.DELIVERED
+        assert delivery.attempts[-1].tls.startswith("TLSv1.3 ")
+        assert delivery.attempts[-1].tls.endswith(" not verified")
         assert peer.commands[:4] == [
             b"EHLO relay.example.com",
             b"STARTTLS",
@@ -59,7 +59,7 @@ async def test_starttls_with_any_certificate(server_context: ssl.SSLContext, pol
         ]
         assert b"TLS began: TLSv1.3" in out.transcripts.text
         # The session is reused inside TLS.
-        assert (await out.send(claim())).attempt.tls == delivery.attempt.tls
+        assert (await out.send(claim())).attempts[-1].tls == delivery.attempts[-1].tls
         assert peer.sessions == 1
 
 
@@ -69,8 +69,8 @@ async def test_a_verified_host(server_context: ssl.SSLContext, ca_file: Path) ->
         for host in ("127.0.0.1", "localhost"):
             async with outbound(route(0, smarthosts=(NextHop(host, peer.port),), **changes)) as out:
                 delivery = await out.send(claim())
-                assert delivery.attempt.tls.endswith(" verified")
-                assert "not verified" not in delivery.attempt.tls
+                assert delivery.attempts[-1].tls.endswith(" verified")
+                assert "not verified" not in delivery.attempts[-1].tls
 
 
 async def test_an_issuer_that_is_not_believed_defers(server_context: ssl.SSLContext) -> None:
@@ -107,7 +107,7 @@ async def test_required_tls_that_is_not_offered_defers(policy: TlsPolicy) -> Non
 
 async def test_without_tls_none_is_asked_for(server_context: ssl.SSLContext) -> None:
     async with running(Peer(OFFER, tls=server_context)) as peer, outbound(route(peer.port)) as out:
-        assert (await out.send(claim())).attempt.tls == ""
+        assert (await out.send(claim())).attempts[-1].tls == ""
         assert b"STARTTLS" not in peer.commands
 
 
@@ -117,10 +117,10 @@ async def test_without_tls_none_is_asked_for(server_context: ssl.SSLContext) -> 
 async def test_a_broken_handshake(policy: TlsPolicy, result: Result) -> None:
     async with running(Peer(OFFER)) as peer, outbound(route(peer.port, tls=policy)) as out:
         delivery = await out.send(claim())
-        assert delivery.attempt.outcomes[0][1].result is result
-        assert delivery.attempt.tls == ""
+        assert delivery.outcomes[0][1].result is result
+        assert delivery.attempts[-1].tls == ""
         if result is Result.DEFERRED:
-            assert delivery.attempt.outcomes[0][1].stage is Stage.STARTTLS
+            assert delivery.outcomes[0][1].stage is Stage.STARTTLS
             assert b"the TLS handshake failed" in out.transcripts.text
         else:
             assert peer.sessions == 2
@@ -156,8 +156,8 @@ async def test_at_the_port_of_implicit_tls_it_comes_first(
         monkeypatch.setattr(pool, "IMPLICIT_TLS_PORT", peer.port)
         async with outbound(route(peer.port, tls=TlsPolicy.VERIFIED, tls_ca=ca_file)) as out:
             delivery = await out.send(claim())
-            assert delivery.attempt.outcomes[0][1].result is Result.DELIVERED
-            assert delivery.attempt.tls.endswith(" verified")
+            assert delivery.outcomes[0][1].result is Result.DELIVERED
+            assert delivery.attempts[-1].tls.endswith(" verified")
             assert b"STARTTLS" not in peer.commands
             assert b"TLS began" in out.transcripts.text
 

@@ -104,14 +104,14 @@ class Run:
         spool = self.shop.spool
         told: Counter[str] = Counter()
         for settlement, applied in spool.settled:
-            if settlement.attempt is not None:
+            if settlement.attempts:
                 told[settlement.id] += 1
                 # Without a route nothing was sent: a person who holds the message may end that claim meanwhile.
-                is_void = not settlement.attempt.next_hop
+                is_void = not settlement.attempts[0].next_hop
                 assert applied or is_void, f"the outcome of {settlement.id} came too late to be kept"
         said = Counter(self.came_back)
         for settlement, _ in spool.settled:
-            if settlement.attempt is not None and settlement.attempt.next_hop == "":
+            if settlement.attempts and settlement.attempts[0].next_hop == "":
                 said[settlement.id] += 1  # no route: nobody was sent
         assert told == said
         for id in told:

@@ -228,7 +228,7 @@ class Workshop:
             if result is not None
         )
         now = self.clock.now()
-        out.done(Delivery(Attempt(now, now, "hop", out.route, "", outcomes), hold))
+        out.done(Delivery((Attempt(now, now, "hop", out.route, "", outcomes),), hold))
 
     # -- reporter ----------------------------------------------------------------------------------
 
