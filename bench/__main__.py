@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import memory, profile
+import msgspec
+
+from bench import memory, profile, sinks
 from bench.cells import QUICK_CELLS, SESSIONS, SIZES, Cell, Mode, all_cells, parse_size
 from bench.load import LoadError
 from bench.relay import Plan, measure_cells
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _run_memory(chosen)
             case "profile":
                 return _run_profile(chosen)
+            case "sinks":
+                return _run_sinks(chosen)
             case _:
                 return _run_relay(chosen)
     except LoadError as error:
@@ -42,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Lonedot beside Postfix.")
     parser.add_argument(
-        "bench", nargs="?", default="relay", choices=("relay", "memory", "profile"), help="default: relay"
+        "bench",
+        nargs="?",
+        default="relay",
+        choices=("relay", "memory", "profile", "sinks"),
+        help="default: relay",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--quick", action="store_true", help="six cells and short bursts, or a small crowd")
@@ -117,6 +125,15 @@ def _run_profile(chosen: argparse.Namespace) -> int:
     cells = all_cells(chosen.size or (10 * 1024,), chosen.sessions or (20,), chosen.mode or (Mode.REUSE,))
     cell = cells[0]
     print(profile.profile_cell(cell, chosen.messages, chosen.folder, chosen.top, _say, chosen.keep))
+    return 0
+
+
+def _run_sinks(chosen: argparse.Namespace) -> int:
+    seconds = chosen.seconds or (QUICK_PLAN_SECONDS if chosen.quick else FULL_PLAN_SECONDS)
+    plan = Plan(rounds=chosen.rounds, burst_seconds=seconds, folder=chosen.folder)
+    found = sinks.measure_all(plan, chosen.quick, _say)
+    if chosen.json is not None:
+        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return 0
 
 
