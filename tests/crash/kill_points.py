@@ -430,5 +430,5 @@ def set_up(trap: Trap) -> None:
 
 if __name__ == "__main__":
     set_up(Trap(os.environ[POINT], Whom(os.environ[WHOM]), os.environ[NOTES]))
-    sys.argv[1:1] = ["serve"]
+    sys.argv[1:1] = ["serve", "--no-supervisor"]  # a parent would start it again, into the same trap
     main()

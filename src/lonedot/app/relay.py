@@ -19,6 +19,7 @@ from lonedot.admin.values import AdminError
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.settings import listener_from, route_from
+from lonedot.app.stalls import book_stalls
 from lonedot.config.model import Config
 from lonedot.delivery.attempt import Courier
 from lonedot.delivery.notify import Notifier
@@ -36,6 +37,7 @@ from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.process import Hosts
+from lonedot.sinks.watch import Watch
 from lonedot.spool.disk import Disk
 from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
@@ -101,15 +103,18 @@ class Relay:
         bindings: Sequence[Binding] | None = None,
         clock: Clock | None = None,
         disk: Disk | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """`bindings` take the place of those in the configuration; `clock` and `disk` that of the system's.
 
-        A given disk is synced on the loop: the process that syncs could not know it.
+        A given disk is synced on the loop: the process that syncs could not know it. `watch`: a parent looks after the
+        sinks that run here.
         """
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self._keeper = RegistryKeeper(config, config.server.registry, given=bindings)
         self._disk = disk
+        self._watch = watch
         self._watchers: list[Watcher] = []
         self._listeners: list[Listener] = []
         self._pickup: PickupFolder | None = None
@@ -167,6 +172,7 @@ class Relay:
         except (SpoolFault, OSError) as error:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
         self._tell_recovered(spool.recovered)
+        book_stalls(paths.root, self.events)
         observer = RelayObserver(self.events, self._watchers)
         # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
@@ -280,9 +286,9 @@ class Relay:
 
     def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
         """A snapshot of the bindings comes into force, in one step."""
-        acceptor.rebind(snapshot.bindings, snapshot.revision)
-        self.hosts.use(snapshot.bindings)
-        self.hosts.use(snapshot.bindings)
+        bindings = snapshot.bindings if self._watch is None else self._watch.over(snapshot.bindings)
+        acceptor.rebind(bindings, snapshot.revision)
+        self.hosts.use(bindings)
 
     async def reload_sinks(self) -> None:
         """Take the registry and the code of the sinks as they are now; a fault goes to the log and changes nothing."""

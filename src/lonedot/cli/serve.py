@@ -1,13 +1,18 @@
-"""`lonedot serve`: run the relay until SIGTERM or Ctrl-C, then drain and stop."""
+"""`lonedot serve`: run the relay until SIGTERM or Ctrl-C, then drain and stop.
+
+The command is run twice: first it becomes the parent (`lonedot.app.supervisor`), which then starts it as the worker.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -16,6 +21,9 @@ from lonedot.config.faults import Severity
 from lonedot.config.load import examine
 from lonedot.config.model import Config
 from lonedot.observability import log
+from lonedot.observability.levels import LogKind
+from lonedot.sinks.board import ENVIRONMENT, READY, STOPPED, Board
+from lonedot.sinks.watch import Watch
 
 __all__ = ["command", "prepare_process", "run_loop"]
 
@@ -25,12 +33,21 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 
 @click.command("serve")
 @config_option
-def command(config_file: Path) -> int:
+@click.option(
+    "--no-supervisor",
+    is_flag=True,
+    help="No parent: a relay that dies stays dead, and a sink that never returns stops it. For a debugger.",
+)
+def command(config_file: Path, no_supervisor: bool) -> int:
     """Run the relay.
 
     SIGTERM or Ctrl-C stops it: sessions and attempts may finish, nothing that was accepted is lost. SIGHUP takes the
-    registry of bindings as it is now, as `lonedot sinks reload` does.
+    registry of bindings as it is now, as `lonedot sinks reload` does. A small parent starts the relay again when it
+    dies, and ends it when a sink does not return by its deadline.
     """
+    parent = _take_parent()
+    if parent is None and not no_supervisor and sys.platform == "linux":
+        _become_supervisor()
     found = examine(config_file)
     if found.config is None:
         faults = [fault for fault in found.faults if fault.severity is Severity.FAULT]
@@ -42,8 +59,48 @@ def command(config_file: Path) -> int:
         click.echo(str(fault), err=True)
     log.configure(found.config.server.log, found.config.server.log_level)
     prepare_process()
-    run_loop(_serve(found.config))
+    run_loop(_serve(found.config, parent))
     return 0
+
+
+class _Parent(NamedTuple):
+    """What a worker has of its parent."""
+
+    watch: Watch
+    pipe: int
+    """At its end when the parent has died."""
+
+
+def _take_parent() -> _Parent | None:
+    """The parent that started this worker, when one did. No process that the worker starts has anything of it."""
+    said = os.environ.pop(ENVIRONMENT, "")
+    if not said:
+        return None
+    try:
+        memory, pipe = map(int, said.split(","))
+        board = Board(memory)
+        os.set_inheritable(pipe, False)
+    except (OSError, ValueError) as error:
+        raise Problem(f"{ENVIRONMENT} in the environment is no parent's: {error}", do="remove it") from error
+    os.close(memory)
+    return _Parent(Watch(board), pipe)
+
+
+def _become_supervisor() -> None:
+    """Turn into the parent of this very command.
+
+    The program is named by its path: whatever is imported here is gone in a moment.
+    """
+    words = sys.orig_argv[1:]
+    if "serve" not in words:
+        raise Problem("started from inside another program", do="use --no-supervisor there")
+    program = Path(__file__).parents[1] / "app" / "supervisor.py"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # -I and -S: no folder of anybody's is searched, and less is loaded.
+    os.execv(  # noqa: S606 — our own program, without a shell
+        sys.executable, [sys.executable, "-I", "-S", str(program), sys.executable, *words]
+    )
 
 
 def prepare_process() -> None:
@@ -64,10 +121,15 @@ def run_loop(main: Coroutine[None, None, None]) -> None:
         uvloop.run(main)
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, parent: _Parent | None) -> None:
     from lonedot.app import AppFault, Relay
 
-    relay = Relay(config)
+    board = parent.watch.board if parent is not None else None
+    if board is not None:
+        kind = config.server.log
+        logs_json = kind is LogKind.JSON or (kind is LogKind.AUTO and not sys.stderr.isatty())
+        board.describe(str(config.server.paths.root.absolute()), logs_json=logs_json)
+    relay = Relay(config, watch=parent.watch if parent is not None else None)
     try:
         await relay.start()
     except AppFault as fault:
@@ -84,8 +146,18 @@ async def _serve(config: Config) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload_sinks)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
+    if parent is not None:
+        loop.add_reader(parent.pipe, stop.set)
+        parent.watch.board.set_state(READY)
     await stop.wait()
-    # A second signal ends it at once; the spool is made for that.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(name)
+    if parent is None:
+        # A second signal ends it at once; the spool is made for that.
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(name)
+    else:
+        # One signal may come twice, from the terminal or the service manager and from the parent: it is the parent that
+        # ends a worker at once.
+        loop.remove_reader(parent.pipe)
     await relay.stop()
+    if parent is not None:
+        parent.watch.board.set_state(STOPPED)

@@ -40,6 +40,7 @@ class EventKind(enum.Enum):
     SINK_REPAIRED = "sink-repaired"
     SINK_OVERSTEPPED = "sink-overstepped"
     SINK_REFUSED = "sink-refused"
+    SINK_STALLED = "sink-stalled"
     MESSAGE_REPAIRED_AT_DOOR = "message-repaired-at-door"
     MESSAGE_HELD = "message-held"
     STORED_ALTERED = "stored-altered"
@@ -97,6 +98,12 @@ _FACTS: dict[EventKind, KindFacts] = {
     ),
     EventKind.SINK_REFUSED: _facts(
         105, _INFO, "A sink refused a message.", "Nothing, if it is meant to: lonedot why {id}"
+    ),
+    EventKind.SINK_STALLED: _facts(
+        107,
+        _ERROR,
+        "A sink that runs in the relay did not return by its deadline, or ended the relay, which was started again.",
+        'Mend the sink, or give its binding isolation = "process"; until then disable it',
     ),
     EventKind.MESSAGE_REPAIRED_AT_DOOR: _facts(
         201,

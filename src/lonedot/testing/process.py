@@ -1,4 +1,7 @@
-"""A relay in a process of its own, as `lonedot serve` runs it: for kills, signals and peers that block."""
+"""A relay in a process of its own, as `lonedot serve` runs it: for kills, signals and peers that block.
+
+By default it has no parent, so that what is killed stays dead and `pid` is the relay's; `SUPERVISED` gives it one.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["SERVE", "RelayProcess"]
+__all__ = ["SERVE", "SUPERVISED", "RelayProcess"]
 
-SERVE = ("-m", "lonedot", "serve")
+SERVE = ("-m", "lonedot", "serve", "--no-supervisor")
+SUPERVISED = ("-m", "lonedot", "serve")
 START_SECONDS = 60.0
 """A machine that runs other tests besides may be slow; a relay that cannot start says so at once."""
 
@@ -31,7 +35,7 @@ class RelayProcess:
         *,
         program: Sequence[str] = SERVE,
     ) -> None:
-        """`program`: what the interpreter is given before `-c CONFIG`. It and `environment` hold from the next start."""
+        """`program`: what the interpreter gets before `-c CONFIG`. It and `environment` hold from the next start."""
         self.folder = folder
         self.config = folder / "lonedot.toml"
         self.config.write_text(toml)
