@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,82 @@ async def test_an_unknown_event_is_a_fault_by_line(tmp_path: Path) -> None:
     assert fault.line > 0
     assert fault.what == '"departure" is not an event'
     assert fault.do.startswith("use one of: connect, helo,")
+
+
+# -- in processes of their own ---------------------------------------------------------------------------
+
+CHILD = """
+import os, signal, time
+from lonedot import Next, Reject, Session, Verdict, sink
+
+@sink("Child", on="rcpt", rule="RCPT TO=*@dest.example")
+def child(session: Session) -> Verdict:
+    name = session.recipient.address.local
+    if name == b"who":
+        argument, before = session.command.argument.decode(), len(session.envelope.recipients)
+        shown = (session.client, session.helo, session.listener, argument, before)
+        return Reject(f"{os.getpid()} {shown}")
+    if name == b"raise":
+        raise RuntimeError("secret words")
+    if name == b"die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == b"hang":
+        time.sleep(600)
+    return Next()
+"""
+CHILD_TABLE = '\n[[sink]]\nname = "Child"\nfile = "child.py"\nisolation = "process"\ndeadline = "2s"\n'
+
+
+def with_child(folder: Path, port: int, more: str = "") -> str:
+    (folder / "child.py").write_text(CHILD)
+    return first_config(port, more=CHILD_TABLE + more)
+
+
+async def test_a_sink_of_the_session_in_a_process(tmp_path: Path) -> None:
+    toml = with_child(tmp_path, 1)
+    async with running_relay(tmp_path, toml) as relay, connected(relay) as client:
+        replies = await client.envelope("a@dest.example", "who@dest.example")
+        assert replies[1] == "250 2.1.5 Ok"
+        pid, shown = replies[2].removeprefix("550 5.7.1 ").split(" ", 1)
+        assert int(pid) != os.getpid()
+        assert shown == "('127.0.0.1', 'client.example', 'in', 'TO:<who@dest.example>', 1)"
+        for name in ("raise", "die"):
+            answer = await client.say(f"RCPT TO:<{name}@dest.example>")
+            assert answer == "451 4.3.0 The command could not be checked; try again later"
+        assert (await client.say("RCPT TO:<b@dest.example>")).startswith("250")
+        told = [event.words for event in relay.events.read() if event.kind is EventKind.SINK_FAILED]
+        assert len(told) == 2
+        assert all(words.startswith("Child at rcpt: ") for words in told)
+        assert "RuntimeError: secret words" in told[0]
+
+
+async def test_one_that_hangs_costs_its_session_the_deadline_and_nobody_else(tmp_path: Path) -> None:
+    with StrictSink() as receiver:
+        toml = with_child(tmp_path, receiver.port)
+        async with (
+            running_relay(tmp_path, toml) as relay,
+            connected(relay) as client,
+            connected(relay) as other,
+        ):
+            await client.envelope("a@dest.example")
+            client.write(b"RCPT TO:<hang@dest.example>\r\nRCPT TO:<b@dest.example>\r\nDATA\r\n")
+            # Neither waits for the process: no rule of the sink matches.
+            assert (await other.envelope("x@else.example"))[1] == "250 2.1.5 Ok"
+            id = id_of(await other.content())
+            answers = [await client.reply() for _ in range(3)]
+            assert [answer[:3] for answer in answers] == ["451", "250", "354"]
+            client.write(MESSAGE + b".\r\n")
+            assert (await client.reply()).startswith("250 ")
+            await finished(relay, id)
+
+
+async def test_lost_sessions_leave_nothing_behind(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, with_child(tmp_path, 1)) as relay:
+        for _ in range(3):
+            async with connected(relay) as client:
+                await client.envelope("a@dest.example")
+                client.write(b"RCPT TO:<hang@dest.example>\r\n")
+        async with connected(relay) as client:
+            # Behind those that hang; the first of them costs its deadline, the others were taken back.
+            assert (await client.envelope("b@dest.example"))[1] == "250 2.1.5 Ok"
+        assert relay.spool.listing(Filter(states=tuple(MessageState))) == []
