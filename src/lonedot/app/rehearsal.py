@@ -23,7 +23,7 @@ from lonedot.terms.ids import SessionId
 __all__ = ["Rehearsed", "Step", "rehearse"]
 
 _ID = "0000000000000"
-_CLEAN = (Action.KEPT, Action.UNCHANGED, Action.REDUCED)
+_CLEAN = (Action.KEPT, Action.UNCHANGED, Action.REDUCED, Action.SHADOWED)
 
 
 class Step(msgspec.Struct, frozen=True):

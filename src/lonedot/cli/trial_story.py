@@ -349,4 +349,5 @@ _DONE = {
     Action.REJECTED: "REFUSED: the copier was told so.",
     Action.SKIPPED: "The message goes on without this sink.",
     Action.DEFERRED: "PUT OFF: the copier was told to try again.",
+    Action.SHADOWED: "The sink runs in shadow: nothing of it was done.",
 }

@@ -77,6 +77,13 @@ class EntryRecord(msgspec.Struct, frozen=True):
     recipients: tuple[str, ...]
     """Whose copy it concerns; empty means all."""
     revision: str
+    proposed: tuple[str, ...] = ()
+    """Of a sink in shadow: what it would have changed, in words."""
+
+    @property
+    def is_shadow(self) -> bool:
+        """Nothing of it was done."""
+        return self.action is Action.SHADOWED
 
     @property
     def is_ours(self) -> bool:
@@ -85,7 +92,12 @@ class EntryRecord(msgspec.Struct, frozen=True):
 
     @property
     def is_fault(self) -> bool:
-        """The sink damaged the message, broke its promise, or failed itself."""
+        """The sink damaged the message, broke its promise, or failed itself. Never of one in shadow."""
+        return not self.is_shadow and self.is_wrong
+
+    @property
+    def is_wrong(self) -> bool:
+        """As `is_fault`, of one in shadow too."""
         return self.verdict == "error" or any(
             finding.severity is not Severity.NOTE for finding in self.findings
         )
@@ -328,6 +340,9 @@ def _entry(number: int, entry: Entry, addresses: dict[int, str]) -> EntryRecord:
     said: list[str] = []
     for change in entry.changes:
         said += change_in_words(change)
+    proposed: list[str] = []
+    for change in entry.proposed:
+        proposed += change_in_words(change)
     return EntryRecord(
         number=number,
         binding=entry.binding,
@@ -348,6 +363,7 @@ def _entry(number: int, entry: Entry, addresses: dict[int, str]) -> EntryRecord:
         tail_attempted=visible(entry.tail_attempted),
         recipients=tuple(addresses.get(index, f"recipient {index}") for index in entry.scope),
         revision=entry.revision,
+        proposed=tuple(proposed),
     )
 
 

@@ -173,7 +173,9 @@ class _Teller:
 
     def _sink_entry(self, entry: EntryRecord) -> Iterator[Line]:
         guid = f" {entry.binding_id}" if entry.binding_id else ""
-        if entry.is_fault:
+        if entry.is_shadow:
+            yield Line(Kind.ALARM if entry.is_wrong else Kind.TEXT, _shadow_words(entry), 1)
+        elif entry.is_fault:
             yield Line(Kind.ALARM, _fault_words(entry), 1)
         else:
             yield Line(Kind.TEXT, f'"{entry.binding}" {_plain_words(entry)}', 1)
@@ -191,12 +193,16 @@ class _Teller:
         if entry.tail_attempted or entry.tail_before:
             yield Line(Kind.OCTETS, f"before this sink, the message ended:  …{entry.tail_before}", 2)
             yield Line(Kind.OCTETS, f"what this sink handed back, ended:    …{entry.tail_attempted}", 2)
-        if entry.attempted_size >= 0 and entry.is_fault:
+        if entry.attempted_size >= 0 and entry.is_wrong:
             yield Line(Kind.TEXT, f"What it handed back: {size_in_words(entry.attempted_size)}.", 2)
         if entry.changed and entry.is_fault:
             yield Line(Kind.TEXT, "Kept of it:", 2)
         for words in entry.changed:
             yield Line(Kind.TEXT, _sentence(f"It {words}"), 3 if entry.is_fault else 2)
+        for words in entry.proposed:
+            yield Line(Kind.TEXT, _sentence(f"It would have {words}"), 2)
+        if entry.is_shadow:
+            yield Line(Kind.GOOD, _DONE_ABOUT[entry.action], 2)
         if entry.is_fault:
             yield Line(Kind.GOOD if _went_on(entry) else Kind.ALARM, _DONE_ABOUT[entry.action], 2)
 
@@ -369,6 +375,16 @@ def _fault_words(entry: EntryRecord) -> str:
     return f'THE SINK "{entry.binding}" DID WHAT IT HAD NOT DECLARED.'
 
 
+def _shadow_words(entry: EntryRecord) -> str:
+    if entry.verdict == "error":
+        return f'THE SINK "{entry.binding}", IN SHADOW, FAILED.'
+    if any(finding.severity is Severity.DAMAGE for finding in entry.findings):
+        return f'THE SINK "{entry.binding}", IN SHADOW, WOULD HAVE DAMAGED THE MESSAGE.'
+    if entry.is_wrong:
+        return f'THE SINK "{entry.binding}", IN SHADOW, WOULD HAVE DONE WHAT IT HAD NOT DECLARED.'
+    return f'"{entry.binding}" was shown the message in shadow.'
+
+
 def _plain_words(entry: EntryRecord) -> str:
     match entry.action:
         case Action.KEPT:
@@ -389,6 +405,8 @@ def _plain_words(entry: EntryRecord) -> str:
             return "was skipped."
         case Action.DEFERRED:
             return "put the message off."
+        case Action.SHADOWED:
+            return "was shown the message in shadow."
 
 
 def _went_on(entry: EntryRecord) -> bool:
@@ -405,6 +423,7 @@ _DONE_ABOUT = {
     Action.REJECTED: "The message was refused because of this.",
     Action.SKIPPED: "The message went on as it was before this sink.",
     Action.DEFERRED: "The client was told to try again later.",
+    Action.SHADOWED: "Nothing of it was done: the binding is in shadow.",
 }
 _RESULTS = {
     Result.DELIVERED: "was delivered",

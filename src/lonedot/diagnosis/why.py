@@ -193,6 +193,7 @@ _DONE = {
     Action.REJECTED: "the message was refused",
     Action.SKIPPED: "the message went on without it",
     Action.DEFERRED: "the client was told to try again later",
+    Action.SHADOWED: "nothing of it was done",
 }
 
 

@@ -67,6 +67,8 @@ class Action(enum.Enum):
     SKIPPED = "skipped"
     """The sink itself failed (raised, returned nonsense) and its binding says go on."""
     DEFERRED = "deferred"
+    SHADOWED = "shadowed"
+    """The binding is in shadow: what its sink said and would have changed is recorded, and nothing of it was done."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -99,3 +101,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """Numbers of the recipients whose copy it concerns; empty means all."""
     revision: str = ""
     """Revision of the registry under which the sink ran."""
+    fault: str = ""
+    """What is booked against the binding (a value of `sinks.standing.Fault`); empty when nothing is."""
+    proposed: tuple[Change, ...] = ()
+    """What a sink in shadow would have changed. Never in force."""

@@ -17,11 +17,13 @@ from lonedot.sinks.view import Message
 __all__ = [
     "DEADLINE_SECONDS",
     "DEFAULT_PRIORITY",
+    "MAXIMUM_FAULTS",
     "MAX_PRIORITY",
     "MEMORY_OCTETS",
     "Binding",
     "Chains",
     "Isolation",
+    "Mode",
     "OnDamage",
     "OnError",
     "Role",
@@ -39,6 +41,8 @@ DEADLINE_SECONDS = 10.0
 """For one call."""
 MEMORY_OCTETS = 512 * 1024 * 1024
 """Address space of a sink's process."""
+MAXIMUM_FAULTS = 20
+"""Faults within the window of `standing` after which a binding is no longer trusted."""
 
 _NAMESPACE = uuid.UUID("5e9b3f0a-6d0c-5d1e-9a55-1c0d0e0f4c44")
 
@@ -76,6 +80,14 @@ class Isolation(enum.Enum):
     """In a process of its own, which is killed when a call takes too long."""
 
 
+class Mode(enum.Enum):
+    """Whether what a sink says counts."""
+
+    LIVE = "live"
+    SHADOW = "shadow"
+    """It is shown live mail, and what it would have done is recorded and compared; nothing of it is ever applied."""
+
+
 class Binding(msgspec.Struct, frozen=True):
     """One binding of an event."""
 
@@ -98,6 +110,9 @@ class Binding(msgspec.Struct, frozen=True):
     memory_octets: int = MEMORY_OCTETS
     user: str = ""
     """Whom a process runs as, where the relay is root; empty: as the relay."""
+    mode: Mode = Mode.LIVE
+    maximum_faults: int = MAXIMUM_FAULTS
+    """See `standing`; 0: faults are counted, and nothing follows."""
 
 
 class Chains(msgspec.Struct, frozen=True):

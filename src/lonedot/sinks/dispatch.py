@@ -27,8 +27,10 @@ from lonedot.message.guard import inspect
 from lonedot.message.intent import reduce
 from lonedot.message.ledger import Action, Change, Entry, Transform
 from lonedot.message.transforms.crlf import repair_line_ends
-from lonedot.sinks.bindings import Binding, Isolation, OnDamage, OnError, Role
+from lonedot.sinks.bindings import Binding, Isolation, Mode, OnDamage, OnError, Role
 from lonedot.sinks.events import Event
+from lonedot.sinks.shadow import SHADOW_SECONDS, insert_shadows, shadowed
+from lonedot.sinks.standing import Fault
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.spool.interface import Facts
@@ -92,6 +94,15 @@ class _Taken(msgspec.Struct, frozen=True):
     decision: Decision = Decision.ACCEPT
     code: int = 0
     enhanced: str = ""
+    fault: Fault | None = None
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a binding in shadow stands."""
+
+    number: int
+    """Live entries before it."""
+    call: Call
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -112,6 +123,21 @@ class Answer(msgspec.Struct, frozen=True):
 class Failure(Exception):
     """Why a call has no result, in words that need no name of a type before them."""
 
+    fault: Fault | None = Fault.RAISED
+    """What is booked against the binding; None: it is not the sink's."""
+
+
+class NotAwaited(Failure):
+    """The time for shadows was over before it answered."""
+
+    fault = Fault.DEADLINE
+
+
+class NotAsked(Failure):
+    """The time for shadows was over before its turn came."""
+
+    fault = None
+
 
 Steps = Generator[Call, Answer, Dispatched]
 Apart = Callable[[Call], Awaitable[Answer]]
@@ -131,7 +157,33 @@ def steps(
     Who drives it decides how a sink is called: here, in a thread, in a process of its own. Every binding whose rule
     matches is called, in the order given; the rule is asked of the envelope as it stands when the binding's turn comes.
     Bindings of several events stand one event behind the other: a `Stop` ends its own event only.
+
+    Bindings in shadow are called last, when everything is decided, each with the message as it stood at its place.
     """
+    places: list[_Place] = []
+    decided = yield from _live(id, envelope, facts, content, bindings, clock, places)
+    if not places or decided.decision in (Decision.REJECT, Decision.DEFER):
+        return decided  # what is refused has no ledger
+    shadows: list[tuple[int, Entry]] = []
+    for place in places:
+        answer = yield place.call
+        binding, seen = place.call.binding, place.call.message
+        verdict, taken = _taken(binding, answer, seen.content, seen.envelope)
+        entry = _entry(binding, facts, verdict, taken, seen.content, clock.now(), answer.took_seconds)
+        shadows.append((place.number, shadowed(entry)))
+    return msgspec.structs.replace(decided, entries=insert_shadows(decided.entries, shadows))
+
+
+def _live(
+    id: str,
+    envelope: Envelope,
+    facts: Facts,
+    content: Content,
+    bindings: Sequence[Binding],
+    clock: Clock,
+    places: list[_Place],
+) -> Steps:
+    """The bindings that count. Puts those in shadow into `places`."""
     entries: list[Entry] = []
     stopped: Event | None = None
     for binding in bindings:
@@ -139,7 +191,11 @@ def steps(
             continue
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
-        answer = yield Call(binding, Message(id, envelope, facts, content, binding.settings, binding.guid))
+        call = Call(binding, Message(id, envelope, facts, content, binding.settings, binding.guid))
+        if binding.mode is Mode.SHADOW:
+            places.append(_Place(len(entries), call))
+            continue
+        answer = yield call
         verdict, taken = _taken(binding, answer, content, envelope)
         entries.append(_entry(binding, facts, verdict, taken, content, clock.now(), answer.took_seconds))
         content, envelope = taken.content, taken.envelope
@@ -200,14 +256,31 @@ async def dispatch_with(
     """
     loop = asyncio.get_running_loop()
     answer: Answer | None = None
+    left = SHADOW_SECONDS
     while True:
         if isinstance(step, Dispatched):
             return step
-        if step is not None:
+        if step is not None and step.binding.mode is Mode.SHADOW:
+            began = loop.time()
+            answer = await _in_time(step, apart, left)
+            left -= loop.time() - began
+        elif step is not None:
             answer = await apart(step)
         step = (
             await loop.run_in_executor(None, advance, chain, answer) if in_thread else advance(chain, answer)
         )
+
+
+async def _in_time(call: Call, apart: Apart, seconds: float) -> Answer:
+    """A shadow is not waited for any longer: what it would have said is lost, and no mail is."""
+    if seconds <= 0:
+        return Answer(error=NotAsked("not asked: the other shadows took all the time that a message waits"))
+    try:
+        async with asyncio.timeout(seconds):
+            return await apart(call)
+    except TimeoutError:
+        words = f"no answer after {seconds:.2g} s; a message does not wait longer for a shadow"
+        return Answer(error=NotAwaited(words), took_seconds=seconds)
 
 
 def call_inline(call: Call) -> Answer:
@@ -226,8 +299,10 @@ def _taken(
     binding: Binding, answer: Answer, content: Content, envelope: Envelope
 ) -> tuple[Verdict | None, _Taken]:
     """The verdict, when there is one, and what is made of it."""
-    if answer.error is not None:
-        return None, _failed(binding, answer.error, content, envelope)
+    raised = answer.error
+    if raised is not None:
+        fault = raised.fault if isinstance(raised, Failure) else Fault.RAISED
+        return None, _failed(binding, raised, content, envelope, fault)
     returned = answer.returned
     try:
         if not isinstance(returned, Verdict):
@@ -238,7 +313,7 @@ def _taken(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # what a sink returns may be of any make
-        return None, _failed(binding, error, content, envelope)
+        return None, _failed(binding, error, content, envelope, Fault.NONSENSE)
 
 
 def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envelope) -> _Taken:
@@ -363,8 +438,14 @@ def _damaged(
     return _Taken(content, envelope, Action.HELD, (), findings, words, after, Decision.HOLD)
 
 
-def _failed(binding: Binding, error: BaseException, content: Content, envelope: Envelope) -> _Taken:
+def _failed(
+    binding: Binding, error: BaseException, content: Content, envelope: Envelope, fault: Fault | None
+) -> _Taken:
     """The sink raised or returned nonsense."""
+    return msgspec.structs.replace(_by_on_error(binding, error, content, envelope), fault=fault)
+
+
+def _by_on_error(binding: Binding, error: BaseException, content: Content, envelope: Envelope) -> _Taken:
     try:
         said = str(error)
     except Exception:
@@ -443,7 +524,12 @@ def _entry(
     attempted = taken.attempted
     faulty = _faulty(taken.findings)
     words = taken.words
+    fault = taken.fault
+    if faulty:
+        damaging = any(finding.severity is Severity.DAMAGE for finding in taken.findings)
+        fault = Fault.DAMAGE if damaging else Fault.VIOLATION
     if took > binding.deadline_seconds and verdict is not None:
+        fault = fault or Fault.DEADLINE
         late = f"took {took:.3g} s; its deadline is {binding.deadline_seconds:g} s"
         words = f"{words}; {late}" if words else late
     return Entry(
@@ -464,4 +550,5 @@ def _entry(
         tail_attempted=_tail(attempted) if faulty and attempted is not None else b"",
         attempted_size=-1 if attempted is None else attempted.size,
         revision=facts.revision,
+        fault="" if fault is None else fault.value,
     )

@@ -14,9 +14,11 @@ from types import CodeType, ModuleType
 from lonedot.message.edits import Effect
 from lonedot.sinks.bindings import (
     DEADLINE_SECONDS,
+    MAXIMUM_FAULTS,
     MEMORY_OCTETS,
     Binding,
     Isolation,
+    Mode,
     OnDamage,
     OnError,
     Role,
@@ -150,6 +152,8 @@ def bind(
     memory_octets: int = MEMORY_OCTETS,
     user: str = "",
     event: Event | str | None = None,
+    mode: Mode | str = Mode.LIVE,
+    maximum_faults: int | None = None,
 ) -> Binding:
     """A binding from a sink's own defaults and what the configuration says otherwise.
 
@@ -173,6 +177,12 @@ def bind(
         raise ValueError("on_error = 'skip' with role 'protective' would let mail past a scanner that failed")
     chosen_name = name or sink.name
     chosen_event = _event_for(sink, chosen_name, event)
+    chosen_mode = Mode(mode)
+    if chosen_mode is Mode.SHADOW and not EVENTS[chosen_event].shows_message:
+        raise ValueError(
+            f"sink {chosen_name!r}: mode 'shadow' at event {chosen_event.value!r}: there is no message whose ledger "
+            "could say what it would have done; use 'end-of-data' or 'arrival'"
+        )
     compiled = compile_rule(sink.rule if rule is None else rule)
     declared = sink.effects if effects is None else frozenset(Effect(effect) for effect in effects)
     check_fit(chosen_name, chosen_event, declared, compiled)
@@ -197,6 +207,8 @@ def bind(
         memory_octets=memory_octets,
         user=user,
         event=chosen_event,
+        mode=chosen_mode,
+        maximum_faults=MAXIMUM_FAULTS if maximum_faults is None else maximum_faults,
     )
 
 

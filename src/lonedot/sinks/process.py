@@ -26,6 +26,7 @@ from lonedot.sinks.child import LOAD_SECONDS, Child
 from lonedot.sinks.dispatch import Answer, Call, Failure
 from lonedot.sinks.protocol import Question
 from lonedot.sinks.registry import Bag
+from lonedot.sinks.standing import Fault
 
 __all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "Hosts", "ProcessDied", "ProcessHost", "SinkRaised"]
 
@@ -46,17 +47,25 @@ END_SECONDS = 5.0
 class HostDown(Failure):
     """The sink was not asked: its process is not there, or too many wait for it."""
 
+    fault = Fault.DIED
+
 
 class DeadlineExceeded(Failure):
     """The sink did not answer in its time; its process was killed."""
+
+    fault = Fault.DEADLINE
 
 
 class ProcessDied(Failure):
     """The process ended during the call."""
 
+    fault = Fault.DIED
+
 
 class BadAnswer(Failure):
     """The process said what no sink can say, and was killed."""
+
+    fault = Fault.NONSENSE
 
 
 class SinkRaised(Failure):

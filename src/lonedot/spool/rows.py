@@ -70,7 +70,7 @@ def recipient_row(number: int, recipient: RecipientState) -> Row:
     )
 
 
-_PLAIN = frozenset({Action.KEPT, Action.UNCHANGED})
+_PLAIN = frozenset({Action.KEPT, Action.UNCHANGED, Action.SHADOWED})
 
 
 def is_remarkable(entries: Iterable[Entry]) -> bool:
