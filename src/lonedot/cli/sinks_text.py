@@ -56,7 +56,7 @@ def _row(binding: ListedBinding) -> tuple[str, ...]:
     if binding.origin is Origin.CONFIG:
         status += " (config)"
     return (
-        str(binding.priority).rjust(len(_HEADINGS[0])),
+        _priority(binding).rjust(len(_HEADINGS[0])),
         binding.name,
         status,
         effects_in_words(binding.effects),
@@ -64,6 +64,12 @@ def _row(binding: ListedBinding) -> tuple[str, ...]:
         binding.rule or "-",
         binding.sink,
     )
+
+
+def _priority(binding: ListedBinding) -> str:
+    """With a `?` where the code would say it and is not loaded."""
+    is_known = binding.priority_is_written or binding.role is not None
+    return str(binding.priority) if is_known else f"{binding.priority}?"
 
 
 def show_lines(binding: ListedBinding) -> Iterator[str]:
@@ -76,7 +82,7 @@ def show_lines(binding: ListedBinding) -> Iterator[str]:
         ("event", binding.event.value),
         ("source", str(binding.source)),
         ("status", binding.status.value),
-        ("priority", str(binding.priority)),
+        ("priority", _priority(binding)),
         ("rule", binding.rule or "every message"),
         ("effects", effects_in_words(binding.effects)),
         ("role", binding.role.value if binding.role is not None else "?"),
@@ -96,9 +102,8 @@ def show_lines(binding: ListedBinding) -> Iterator[str]:
     ):
         for name, value in bag.items():
             yield f"{title}.{name} = {msgspec.json.encode(value).decode()}"
-    unknown = {binding.role, binding.on_damage, binding.on_error, binding.effects}
-    if None in unknown:
-        yield "? is what the code says, which is not loaded while the binding is disabled"
+    if None in (binding.role, binding.on_damage, binding.on_error, binding.effects):
+        yield "?: the code says, and it is not loaded here"
 
 
 def differing_lines(before: Sequence[ListedBinding], after: Sequence[ListedBinding]) -> Iterator[str]:

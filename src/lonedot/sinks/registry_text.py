@@ -37,6 +37,7 @@ __all__ = ["CannotChange", "Edited", "apply_changes", "nearest"]
 
 _BAGS = ("source_properties", "sink_properties")
 _HEADER = re.compile(r"[ \t]*\[\[?[ \t]*(?P<name>[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _GUID = re.compile(r"\{?[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}?")
 _NEW_KEYS = (
     "guid",
@@ -106,8 +107,8 @@ def _apply(text: str, change: Change) -> tuple[str, list[str]]:
             return _added(text, tables, change)
         case Remove(which):
             found = _select(tables, which)
-            for number in reversed(found):
-                text = _without(text, number, len(tables))
+            for gone, number in enumerate(reversed(found)):
+                text = _without(text, number, len(tables) - gone)
             left = [table for number, table in enumerate(tables) if number not in found]
             _must_say(text, left)
             return text, [f"removed {_shown(tables[number])}" for number in found]
@@ -119,6 +120,8 @@ def _apply(text: str, change: Change) -> tuple[str, list[str]]:
             return text, [f"{verb} {_shown(tables[number])}" for number in found]
         case SetKey(which, key, value):
             found = _select(tables, which)
+            if key.casefold() in ("priority", "source_properties.priority"):
+                value = _number(value)
             for number in found:
                 text = _with(text, tables, number, key, value)
             # A property of a sink may be a password: what it was set to is not for audit and log.
@@ -225,13 +228,15 @@ def _shown(table: dict[str, object]) -> str:
 # --- blocks ----------------------------------------------------------------------------------------
 
 
-def _block(text: str, number: int, count: int) -> tuple[int, int]:
+def _block(text: str, number: int, count: int, *, with_tail: bool = True) -> tuple[int, int]:
     """Where the block of a binding begins and ends, comment lines directly above it included.
+
+    `with_tail`: also empty lines and comments behind its last value.
 
     Raises:
         CannotChange: the bindings are not written as `[[binding]]` tables.
     """
-    lines = text.splitlines(keepends=True)
+    lines = _LINE.findall(text)
     begins = _header_lines(lines)
     mine = [place for place, (_, name, is_new) in enumerate(begins) if name == "binding" and is_new]
     if len(mine) != count:
@@ -242,6 +247,8 @@ def _block(text: str, number: int, count: int) -> tuple[int, int]:
     after = next((line for line, _, is_new in begins[place + 1 :] if is_new), len(lines))
     start = _with_comments(lines, begins[place][0])
     end = after if after == len(lines) else _with_comments(lines, after)
+    while not with_tail and lines[end - 1].strip()[:1] in ("", "#"):
+        end -= 1
     offsets = [0]
     for line in lines:
         offsets.append(offsets[-1] + len(line))
@@ -290,7 +297,10 @@ def _with(
     expected = [dict(table) for table in _tables(text)]
     mine = expected[number]
     pinned = _facts(mine).guid if path[0] in ("name", "event", "source") and "guid" not in mine else ""
-    start, end = _block(text, number, len(tables))
+    start, end = _block(text, number, len(tables), with_tail=False)
+    if text[end - 1] != "\n":
+        text = text[:end] + "\n" + text[end:]
+        end += 1
     newline = "\r\n" if "\r\n" in text[start:end] else "\n"
     try:
         document = tomlkit.parse(text[start:end].removeprefix("\ufeff").replace("\r\n", "\n"))
@@ -340,7 +350,7 @@ def _path(
             f"{key!r} is not a key of a binding", "write KEY, sink_properties.NAME or source_properties.NAME"
         )
     if bag == "source_properties" and name.casefold() in ("rule", "priority"):
-        return _path(table, name.casefold(), _number(value) if name.casefold() == "priority" else value)
+        return _path(table, name.casefold(), value)
     properties = table.get(bag, {})
     stored = _stored(properties, name) if isinstance(properties, dict) else None
     if value is None and stored is None:
@@ -349,7 +359,7 @@ def _path(
     return (bag, stored or name), value
 
 
-def _number(value: Written | None) -> Written | None:
+def _number(value: Written) -> Written:
     """The old tool wrote priorities as text; ours are numbers. What is none stays, and reading says so."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip()):
         return int(value)
@@ -408,9 +418,7 @@ def _added(text: str, tables: Sequence[dict[str, object]], change: Add) -> tuple
         stored = next((name for name in source_bag if name.casefold() == key), None)
         if stored is not None and key not in values:
             value = source_bag.pop(stored)
-            number = _number(value) if key == "priority" else value
-            assert number is not None
-            values[key] = number
+            values[key] = _number(value) if key == "priority" else value
     facts = _facts(dict(values))
     if facts.name and any(
         (one.name.casefold(), one.event, one.source) == (facts.name.casefold(), facts.event, facts.source)
