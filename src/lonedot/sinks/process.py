@@ -13,6 +13,7 @@ import asyncio
 import collections
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 
 import msgspec
@@ -359,7 +360,7 @@ class ProcessHost:
     def _send(self, binding: Binding, frame: bytearray, descriptor: int) -> None:
         child = self._child
         assert child is not None
-        self._asked_at = self._loop.time()
+        self._asked_at = time.perf_counter()  # the loop's own clock may count milliseconds
         self._deadline_seconds = binding.deadline_seconds
         self._timer = self._loop.call_later(self._deadline_seconds, self._is_late)
         child.send(frame, descriptor)
@@ -368,7 +369,7 @@ class ProcessHost:
         self._kill(DeadlineExceeded(f"no answer within {self._deadline_seconds:g} s"))
 
     def _took(self) -> float:
-        return self._loop.time() - self._asked_at if self._current is not None and self._asked_at else 0.0
+        return time.perf_counter() - self._asked_at if self._current is not None and self._asked_at else 0.0
 
     def _answer(self, answer: Answer) -> None:
         current, self._current = self._current, None

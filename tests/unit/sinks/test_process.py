@@ -334,7 +334,7 @@ async def test_a_deadline_kills_the_process_and_the_next_call_finds_another() ->
         behind = hosts(call(relaxed))
         assert isinstance((await late).error, DeadlineExceeded)
         assert str((await late).error) == "no answer within 0.2 s"
-        assert 0.2 <= (await late).took_seconds < 20
+        assert 0.19 <= (await late).took_seconds < 20
         assert words(await behind) != first, "who waited is not to blame"
         await gone(int(first))
 
