@@ -71,6 +71,12 @@ class Child:
         read_end, write_end = os.pipe()
         try:
             self._process, self.line = _start(sink_class, memory_octets, user, write_end)
+            try:
+                self._exit = os.pidfd_open(self._process.pid)
+            except OSError:
+                self.line.close()
+                _end(self._process)
+                raise
         except BaseException:
             os.close(read_end)
             raise
@@ -82,7 +88,6 @@ class Child:
         self._is_open = True
         self._unsent = memoryview(b"")
         self._descriptor = -1
-        self._exit = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self.line, readable)
         self._loop.add_reader(self._output, self._read_output)
         self._loop.add_reader(self._exit, self._exited)
@@ -262,11 +267,7 @@ def declare(
         raise SinkNotLoaded(f"{sink_class!r}: its process ended while it was loaded: {error}") from error
     finally:
         line.close()
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except OSError:
-            process.kill()
-        process.wait()
+        _end(process)
     if isinstance(fit, wire.Fit) and fit.words:
         raise SettingsFault(fit.words, fit.key)
     match said:
@@ -275,6 +276,15 @@ def declare(
         case wire.Declared(name, priority, rule, effects, role, on_damage, on_error, event):
             return Sink(name, _elsewhere, priority, rule, effects, role, on_damage, on_error, event=event)
     raise SinkNotLoaded(f"{sink_class!r}: its process answers what it was not asked")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that has no part in a loop, and wait for it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        process.kill()
+    process.wait()
 
 
 def _receive(line: socket.socket) -> bytes:

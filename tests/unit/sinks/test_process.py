@@ -453,6 +453,21 @@ async def test_code_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Monke
             assert "not today" in str((await one).error)
 
 
+async def test_a_process_that_cannot_be_watched_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def no_more(pid: int) -> int:
+        started.append(pid)
+        raise OSError("no more descriptors")
+
+    monkeypatch.setattr(os, "pidfd_open", no_more)
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", 1000.0)
+    async with running() as hosts:
+        got = await hosts(call(apart("stamp")))
+        assert "cannot be started: no more descriptors" in str(got.error)
+    assert is_gone(started[0])
+
+
 async def test_too_many_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "WAITING_LIMIT", 3)
     async with running() as hosts:
