@@ -296,7 +296,8 @@ def run_sink(
     raises does not come out here, as it does not in a relay: it is in `error`, and the assertions show it.
 
     Raises:
-        ValueError: options that the configuration would not take; a sink that is shown no message.
+        ValueError: options that the configuration would not take; a sink that is shown no message; several recipients
+            for a sink that is called for each.
     """
     event = sink.event
     if not EVENTS[event].shows_message:
@@ -319,7 +320,10 @@ def run_sink(
     except StopIteration as end:
         dispatched: Dispatched = end.value
     else:
-        raise AssertionError("a chain of one binding calls once")
+        chain.close()
+        raise ValueError(
+            f"sink {binding.name!r} is called for each recipient: give it a message for one of them"
+        )
     entry = dispatched.entries[-1] if dispatched.entries else None
     returned = None if answer is None else answer.returned
     failed = entry is None or entry.verdict == "error"
