@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import smtplib
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from lonedot.sinks.child import declare
 from lonedot.sinks.load import bind
 from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
+from lonedot.testing.process import RelayProcess
 from lonedot.testing.relay import running_relay
 from tests.peers.strict_sink import StrictSink
 from tests.system.talk import (
@@ -345,3 +347,30 @@ async def test_an_inline_sink_that_is_late_is_noted(tmp_path: Path) -> None:
     entry = stored.ledger[-1]
     assert entry.action is Action.KEPT
     assert "its deadline is 0 s" in entry.words
+
+
+def is_running(pid: int) -> bool:
+    """It has not ended; who has ended may still wait to be waited for."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+
+
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+async def test_sinks_do_not_outlive_their_relay(tmp_path: Path, end: str) -> None:
+    (tmp_path / "pid.py").write_text(SINK_FILE)
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port) + TABLE
+        with RelayProcess(tmp_path, toml) as relay:
+            with smtplib.SMTP("127.0.0.1", relay.ports["in"], timeout=60) as client:
+                client.sendmail("c@office.example", ["anna@dest.example"], MESSAGE)
+            await eventually(lambda: receiver.arrivals)
+            pid = int(receiver.arrivals[0].content.partition(b"X-Pid: ")[2].partition(b"\r\n")[0])
+            assert is_running(pid)
+            if end == "killed":
+                relay.kill()
+            else:
+                assert relay.stop() == 0
+            await eventually(lambda: not is_running(pid))

@@ -373,6 +373,15 @@ async def test_what_a_sink_leaves_behind_goes_with_it() -> None:
         await gone(left)
 
 
+async def test_signals_meant_for_all_are_left_to_the_relay() -> None:
+    async with running() as hosts:
+        bound = apart("sometimes")
+        pid = int(words(await hosts(call(bound))))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)
+        assert words(await hosts(call(bound))) == str(pid)
+
+
 async def test_what_a_sink_prints_does_not_stop_it() -> None:
     assert await held("prints") == "printed"
 
