@@ -32,7 +32,9 @@ from lonedot.testing.sinks import LETTER, bound, octets_of
 __all__ = ["Arrival", "Refused", "RelayThread", "RunningRelay", "StartRelay", "relay_with"]
 
 PATIENCE_SECONDS = 30.0
-"""How long something may take that must happen."""
+"""How long a message may take to arrive."""
+REPLY_SECONDS = 60.0
+"""How long the relay may take to answer a command."""
 
 T = TypeVar("T")
 
@@ -247,7 +249,7 @@ def _arrival(recorded: Recorded) -> Arrival:
 
 
 def _submit(host: str, port: int, octets: bytes, recipients: Sequence[str], sender: str) -> str:
-    with smtplib.SMTP(host, port, "client.example.com", PATIENCE_SECONDS) as client:
+    with smtplib.SMTP(host, port, "client.example.com", REPLY_SECONDS) as client:
         client.ehlo()
         _expect(*client.mail(sender, () if octets.isascii() else ("BODY=8BITMIME",)))
         for recipient in recipients:

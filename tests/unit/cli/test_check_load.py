@@ -107,6 +107,14 @@ def test_a_sink_that_is_switched_off_is_not_loaded(here: Path, capsys: pytest.Ca
     assert not (here / "was-run").exists()
 
 
+def test_a_sink_in_a_process_of_its_own_is_asked_there(capsys: pytest.CaptureFixture[str]) -> None:
+    config = CONFIG + 'isolation = "process"\nsettings = { largest = LARGEST }\n'
+    assert check(capsys, config.replace("LARGEST", "5"), "--load")[0] == 0
+    code, printed = check(capsys, config.replace("LARGEST", '"x"'), "--load")
+    assert code == 1
+    assert "settings.largest: expected int, got str" in printed
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, printed = check(capsys, CONFIG + "settings = { x = 1 }\n", "--load", "--json")
     told = json.loads(printed)

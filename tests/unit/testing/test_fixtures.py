@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lonedot import Edit, Hold, Message, Next, Reject, Verdict, sink
+from lonedot import Edit, Hold, Message, Next, Reject, Session, Verdict, sink
 from lonedot.message.ledger import Action
 from lonedot.spool.interface import NoSuchMessage
 from lonedot.testing import Refused, RelayThread, bound, fixtures, relay_with
@@ -75,6 +75,19 @@ def test_a_refusal_says_what_the_client_was_told() -> None:
         assert (refused.value.code, refused.value.words) == (550, "5.7.1 not here")
         with pytest.raises(Refused, match="501 "):
             relay.send(to="no address")
+
+
+def test_sinks_of_the_session_are_asked_too() -> None:
+    @sink("No boss", on="rcpt", rule="RCPT TO=boss@*")
+    def no_boss(session: Session) -> Verdict:
+        return Reject("not by mail", 551, "5.7.0")
+
+    with RelayThread(no_boss, department) as relay:
+        with pytest.raises(Refused, match=r"551 5\.7\.0 not by mail"):
+            relay.send(to=["sales@example.com", "boss@example.com"])
+        relay.send(to="sales@example.com")
+        (arrival,) = relay.arrivals()
+        assert arrival.headers.get("X-Department") == b"sales"
 
 
 def test_held_mail_does_not_arrive_and_the_words_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
