@@ -95,6 +95,8 @@ class Supervisor:
         self._stops = 0
         """How often we were told to stop."""
         self._was_ready = False
+        """A worker of ours was."""
+        self._is_reload_due = False
         self._notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
 
     def run(self) -> int:
@@ -132,6 +134,9 @@ class Supervisor:
         lived = time.monotonic() - self._started_at
         state = self._board.state
         self._pid = 0
+        self._was_ready = (
+            self._was_ready or state == board.READY
+        )  # it may have been so briefly that nobody looked
         own_code = code if code >= 0 else 128 - code
         if state == board.STOPPED:
             return own_code
@@ -157,9 +162,14 @@ class Supervisor:
 
     def _look(self) -> None:
         """See how far the worker is, and end it when a sink of it does not."""
-        if not self._was_ready and self._board.state == board.READY:
-            self._was_ready = True
-            self._notify(b"READY=1")
+        if self._board.state == board.READY:
+            if not self._was_ready:
+                self._was_ready = True
+                self._notify(b"READY=1")
+            if self._is_reload_due:
+                # Not before it is ready: it would die of a signal that it does not expect yet.
+                self._is_reload_due = False
+                os.kill(self._pid, signal.SIGHUP)
         stalled = suspects(self._board.running(), self._seen, time.monotonic())
         if not stalled:
             return
@@ -187,9 +197,7 @@ class Supervisor:
         told = signal.sigtimedwait(_SIGNALS, max(0.0, seconds))
         match told.si_signo if told is not None else 0:
             case signal.SIGHUP:
-                # Before it is ready it has nobody who listens, and would die of it; it reads everything anew anyway.
-                if self._pid and self._board.state == board.READY:
-                    os.kill(self._pid, signal.SIGHUP)
+                self._is_reload_due = True
             case signal.SIGTERM | signal.SIGINT:
                 self._stops += 1
                 if self._stops == 1:

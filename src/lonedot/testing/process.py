@@ -46,6 +46,8 @@ class RelayProcess:
         self.environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = threading.Event()
+        self._listened = 0
+        self._changed = threading.Condition()
         self._listeners = toml.count("[[listener]]")
         self._reader: threading.Thread | None = None
 
@@ -63,6 +65,27 @@ class RelayProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def worker(self) -> int:
+        """Process id of the one child of a parent; 0 while there is none."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return int(children[0]) if children else 0
+
+    @property
+    def starts(self) -> int:
+        """How often all listeners came to listen since `start`: a parent starts its worker again."""
+        return self._listened // self._listeners
+
+    def wait_for_start(self, count: int, seconds: float = START_SECONDS) -> None:
+        """Return as soon as `starts` is `count`.
+
+        Raises:
+            TimeoutError: it is not, after so many seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.starts >= count, seconds):
+                raise TimeoutError(f"{self.starts} starts, not {count}")
+
     def start(self) -> None:
         """Start, and wait until every listener listens.
 
@@ -71,6 +94,7 @@ class RelayProcess:
         """
         self._ready.clear()
         self.ports.clear()
+        self._listened = 0
         self._process = subprocess.Popen(  # noqa: S603  # our own command
             [sys.executable, *self.program, "-c", str(self.config)],
             stdin=subprocess.DEVNULL,
@@ -94,7 +118,10 @@ class RelayProcess:
                 continue
             self.log.append(entry)
             if entry.get("event") == "listening":
-                self.ports[str(entry["listener"])] = int(entry["port"])
+                with self._changed:
+                    self.ports[str(entry["listener"])] = int(entry["port"])
+                    self._listened += 1
+                    self._changed.notify_all()
                 if len(self.ports) == self._listeners:
                     self._ready.set()
         self._ready.set()
