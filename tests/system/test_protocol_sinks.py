@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -296,13 +298,17 @@ async def test_one_that_hangs_costs_its_session_the_deadline_and_nobody_else(tmp
             await finished(relay, id)
 
 
-async def test_lost_sessions_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_a_lost_connection_takes_its_question_back(tmp_path: Path) -> None:
     async with running_relay(tmp_path, with_child(tmp_path, 1)) as relay:
         for _ in range(3):
             async with connected(relay) as client:
-                await client.envelope("a@dest.example")
-                client.write(b"RCPT TO:<hang@dest.example>\r\n")
+                client.write(b"MAIL FROM:<c@office.example>\r\nRCPT TO:<hang@dest.example>\r\n")
+                # Written when the session begins to wait for the sink.
+                assert (await client.reply()).startswith("250")
+                reset = struct.pack("ii", 1, 0)
+                client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         async with connected(relay) as client:
-            # Behind those that hang; the first of them costs its deadline, the others were taken back.
+            # It stands behind the first, which may cost its deadline; the others are not asked any more.
             assert (await client.envelope("b@dest.example"))[1] == "250 2.1.5 Ok"
+        assert [event for event in relay.events.read() if event.kind is EventKind.SINK_FAILED] == []
         assert relay.spool.listing(Filter(states=tuple(MessageState))) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import msgspec
@@ -12,8 +13,10 @@ from lonedot.reception.session import PAUSE_AT
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.dispatch import Answer, Call, Failure
 from lonedot.sinks.events import EVENTS, Event
-from lonedot.sinks.protocol import Question
-from lonedot.sinks.verdicts import Defer, Next, Reject
+from lonedot.sinks.load import bind
+from lonedot.sinks.protocol import Question, Session
+from lonedot.sinks.sink import sink
+from lonedot.sinks.verdicts import Defer, Next, Reject, Verdict
 from tests.unit.reception.room import Line, Room, settle
 from tests.unit.reception.test_session_sinks import ENVELOPE, MESSAGE, TEXT, bdat, bound
 
@@ -254,3 +257,72 @@ async def test_a_client_that_has_closed_its_side_still_gets_the_answer() -> None
     await settle()
     assert line.codes() == [250, 250, 250]
     assert line.wire.lost() and len(room.spool.accepted) == 1
+
+
+# -- the same as inline ----------------------------------------------------------------------------------
+
+LINES = [
+    b"RSET\r\n",
+    b"NOOP\r\n",
+    b"VRFY joe\r\n",
+    b"EHLO copier\r\n",
+    b"EHLO late\r\n",
+    b"MAIL FROM:<c@a.example>\r\n",
+    b"MAIL FROM:<late@a.example>\r\n",
+    b"RCPT TO:<d@b.example>\r\n",
+    b"RCPT TO:<late@b.example>\r\n",
+    b"RCPT TO:<d@nowhere.example>\r\n",
+    b"BDAT 12\r\nMAIL FROM:\r\n",
+    b"BDAT %d LAST\r\n" % len(MESSAGE) + MESSAGE,
+    bdat(MESSAGE),
+    b"WHAT\r\n",
+]
+
+
+def verdict_for(session: Session) -> Verdict:
+    """The same for the same question."""
+    return Defer(f"late at {session.event.value}") if b"late" in session.command.argument else Next()
+
+
+def judging(event: Event, isolation: Isolation) -> Binding:
+    made = bind(sink(f"at {event.value}", on=event)(verdict_for), sink_class="tests:s")  # type: ignore[arg-type]
+    return msgspec.structs.replace(made, isolation=isolation)
+
+
+async def talk(chance: random.Random, said: bytes, isolation: Isolation) -> tuple[bytes, int]:
+    """All that is heard, and how many messages were taken."""
+    room = Room(bindings=[judging(event, isolation) for event in IN_SESSION if event is not Event.CONNECT])
+
+    async def elsewhere(call: Call | Question) -> Answer:
+        assert isinstance(call, Question)
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+        return Answer(verdict_for(call.session))
+
+    room.acceptor.elsewhere = elsewhere
+    line = room.connect(greeted=False)
+    place = 0
+    while place < len(said):
+        size = chance.choice([1, 7, 60, 500])
+        line.say(said[place : place + size])
+        place += size
+        if chance.random() < 0.3:
+            await settle()
+    heard = b""
+    while (more := line.heard()) or line.session._busy:
+        heard += more
+        await settle()
+    assert "session.fault" not in room.what_was_noted()
+    heard += line.heard()
+    for given in room.spool.accepted:
+        heard = heard.replace(given.id.encode(), b"ID")
+    return heard, len(room.spool.accepted)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_any_dialog_in_any_pieces_is_answered_as_inline(seed: int) -> None:
+    chance = random.Random(seed)
+    said = b"EHLO copier\r\n" + b"".join(chance.choices(LINES, k=60))
+    inline = await talk(random.Random(seed + 1000), said, Isolation.INLINE)
+    assert await talk(chance, said, Isolation.PROCESS) == inline
+    assert inline[0].count(b"\r\n") >= 20
