@@ -295,9 +295,7 @@ def _as_far_as_written(binding: ListedBinding, known: Mapping[str, ListedBinding
     if other is None:
         return binding
     unsaid = {
-        key: getattr(other, key)
-        for key in ("effects", "role", "on_damage", "on_error")
-        if getattr(binding, key) is None
+        key: getattr(other, key) for key in ListedBinding.__struct_fields__ if getattr(binding, key) is None
     }
     if not binding.rule_is_written:
         unsaid["rule"] = other.rule
@@ -323,6 +321,8 @@ def _value(key: str, value: str, as_text: bool) -> Written:
         return _listed(value)
     if key.partition(".")[2] and not as_text:
         return _scalar(value)
+    if key == "split" and value in ("true", "false") and not as_text:
+        return value == "true"
     if key in _NUMBERS and not as_text:
         try:
             return int(value)
