@@ -36,7 +36,7 @@ class TestBag:
     def test_names_are_compared_without_case_and_kept_as_written(self) -> None:
         bag = Bag({"Priority": 5, "rule": "RCPT TO=*"})
         assert bag["priority"] == bag["PRIORITY"] == bag.get("prioRITY") == 5
-        assert "RULE" in bag and "other" not in bag and 5 not in bag
+        assert "RULE" in bag and "other" not in bag
         assert bag.get("other") is None and bag.get("other", 7) == 7
         assert list(bag) == ["Priority", "rule"]
 
@@ -132,4 +132,4 @@ changes = st.one_of(
 
 @given(changes)
 def test_a_change_survives_the_way_to_the_relay(change: Change) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(change), type=Change) == change  # type: ignore[arg-type]  # a union
+    assert msgspec.json.decode(msgspec.json.encode(change), type=Change) == change
