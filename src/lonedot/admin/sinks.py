@@ -9,10 +9,11 @@ import msgspec
 
 from lonedot.admin.values import AdminError
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import Binding, Isolation, OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import MAXIMUM_FAULTS, Binding, Isolation, Mode, OnDamage, OnError, Role, Setting
 from lonedot.sinks.events import Event
-from lonedot.sinks.registry import Change, Origin, Registry, Row, Source, Status, rows_in_order
+from lonedot.sinks.registry import Change, Origin, Registry, Row, Selected, Source, Status, rows_in_order
 from lonedot.sinks.registry_text import nearest
+from lonedot.sinks.standing import Standing
 
 __all__ = [
     "ApplyArguments",
@@ -21,7 +22,9 @@ __all__ = [
     "ListedBinding",
     "Taken",
     "find",
+    "is_selected",
     "listed",
+    "with_standing",
 ]
 
 
@@ -48,7 +51,11 @@ class ListedBinding(msgspec.Struct, frozen=True, kw_only=True):
     deadline_seconds: float
     memory_octets: int
     user: str = ""
-    maximum_faults: int | None = None
+    split: bool | None = None
+    mode: Mode = Mode.LIVE
+    maximum_faults: int = MAXIMUM_FAULTS
+    standing: Standing | None = None
+    """The faults that count now, and what was done about it."""
     group: str = ""
     source_properties: dict[str, Setting] = {}
     sink_properties: dict[str, Setting] = {}
@@ -161,12 +168,29 @@ def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
         deadline_seconds=row.deadline_seconds,
         memory_octets=row.memory_octets,
         user=row.user,
+        split=row.split if binding is None else binding.split,
+        mode=row.mode,
         maximum_faults=row.maximum_faults,
         group=row.group,
         source_properties=row.source_properties,
         sink_properties=row.sink_properties,
         origin=row.origin,
     )
+
+
+def with_standing(binding: ListedBinding, standing: Standing | None) -> ListedBinding:
+    """The same with what is known against it."""
+    return binding if standing is None else msgspec.structs.replace(binding, standing=standing)
+
+
+def is_selected(row: Row, which: Selected) -> bool:
+    """A change that names bindings so means this one."""
+    if which.event not in (None, row.event) or which.source not in (0, row.source):
+        return False
+    if which.group and row.group == which.group:
+        return True
+    plain = row.guid.strip("{} ").upper()
+    return any(name == row.name or name.strip("{} ").upper() == plain for name in which.names)
 
 
 def find(bindings: Sequence[ListedBinding], name: str) -> ListedBinding:

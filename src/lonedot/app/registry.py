@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from lonedot.admin.sinks import Bindings, Taken, listed
+from lonedot.admin.sinks import Bindings, Taken, is_selected, listed, with_standing
 from lonedot.admin.values import AdminError
 from lonedot.app.settings import bindings_from
+from lonedot.app.standing import StandingDesk
 from lonedot.config.code import SinkFile
 from lonedot.config.faults import Severity
 from lonedot.config.model import Config
@@ -30,13 +31,17 @@ from lonedot.config.registry import (
 )
 from lonedot.config.values import Unfit
 from lonedot.observability import log
+from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding, Isolation, firing_order
 from lonedot.sinks.child import declare
 from lonedot.sinks.load import SinkNotLoaded, bind, load_file, load_import
-from lonedot.sinks.registry import Bag, Change, Registry, Row
+from lonedot.sinks.registry import Bag, Change, Registry, Row, Selected, Status, Switch
 from lonedot.sinks.registry_file import RegistryFault, RegistryFile
 from lonedot.sinks.registry_text import CannotChange, apply_changes
 from lonedot.sinks.sink import Sink
+from lonedot.sinks.standing import Measure
+from lonedot.spool.interface import SpoolLocked
+from lonedot.spool.lock import SpoolLock
 
 __all__ = ["RegistryKeeper", "Snapshot"]
 
@@ -59,6 +64,7 @@ class RegistryKeeper:
         path: of the registry; None when the configuration names none.
         given: bindings in place of those of the configuration.
         take: is handed each snapshot that comes into force; None when no relay runs here.
+        standing: of the relay that runs here. Without a relay it is read from the spool, and changed under its lock.
     """
 
     def __init__(
@@ -68,9 +74,11 @@ class RegistryKeeper:
         *,
         given: Sequence[Binding] | None = None,
         take: Callable[[Snapshot], None] | None = None,
+        standing: StandingDesk | None = None,
     ) -> None:
         self.path = path
         self.take = take
+        self._standing = standing
         self._config = config
         self._given = given
         self._config_bindings: tuple[Binding, ...] | None = None
@@ -88,7 +96,23 @@ class RegistryKeeper:
             AdminError: the registry has a fault, or code does not load.
         """
         self._current = self._build(self._examine(None))
+        self._use(self._current)
         return self._current
+
+    def take_again(self) -> None:
+        """Other bindings are in force than before, though nobody changed one."""
+        if self.take is not None and self._current is not None:
+            self.take(self._current)
+
+    def _use(self, snapshot: Snapshot) -> None:
+        """Tell the standing which bindings there are."""
+        if self._standing is not None:
+            rows = self._rows(snapshot.registry)
+            self._standing.use(snapshot.bindings, [row.guid for row in rows])
+
+    def _rows(self, registry: Registry) -> tuple[Row, ...]:
+        others = rows_of_config(self._config.sinks) if self._config is not None else ()
+        return (*others, *registry.rows)
 
     def _examine(self, octets: bytes | None) -> ExaminedRegistry:
         sinks = self._config.sinks if self._config is not None else ()
@@ -150,6 +174,9 @@ class RegistryKeeper:
                 deadline_seconds=row.deadline_seconds,
                 memory_octets=row.memory_octets,
                 user=row.user,
+                mode=row.mode,
+                maximum_faults=row.maximum_faults,
+                split=row.split,
             )
         except (SinkNotLoaded, ValueError, Unfit) as error:
             where = f"{self.path}:{found.lines.get(row.guid, 0)}: binding {row.name!r}"
@@ -193,13 +220,17 @@ class RegistryKeeper:
         else:
             snapshot, unloaded = await asyncio.to_thread(self._for_listing)
         others = rows_of_config(self._config.sinks) if self._config is not None else ()
+        desk = self._standing
+        if desk is None:
+            desk = await asyncio.to_thread(self._standing_on_disk)
+        rows = listed(snapshot.registry, others, snapshot.bindings)
         return Bindings(
             running=self.take is not None,
             registry=str(self.path) if self.path is not None else "",
             revision=snapshot.revision,
             registry_revision=snapshot.registry.revision,
             sources=snapshot.registry.sources,
-            bindings=listed(snapshot.registry, others, snapshot.bindings),
+            bindings=tuple([with_standing(row, desk.of(row.guid)) for row in rows]),
             unloaded=unloaded,
         )
 
@@ -218,9 +249,93 @@ class RegistryKeeper:
 
     async def apply(self, changes: Sequence[Change], uid: int) -> Taken:
         async with self._changing:
-            taken, snapshot = await asyncio.to_thread(self._change, tuple(changes), uid)
+            left: tuple[Change, ...] = tuple(changes)
+            called_again: tuple[Row, ...] = ()
+            if any(isinstance(change, Switch) and change.status is Status.ENABLED for change in left):
+                left, called_again = self._called_again(left)
+            if left or not called_again:
+                taken, snapshot = await asyncio.to_thread(self._change, left, uid)
+            else:
+                # All that was asked is state: the file stays as it is.
+                current = self._current
+                snapshot = current if current is not None else await asyncio.to_thread(self._build_from_file)
+                revision = snapshot.registry.revision
+                taken = Taken(before=revision, after=revision, running=self.take is not None)
+            done = await self._clear(called_again)
             self._put_in_force(snapshot, uid)
-        return taken
+        return msgspec.structs.replace(taken, done=(*done, *taken.done))
+
+    def _standing_on_disk(self) -> StandingDesk:
+        """As the last relay left it; a registry file alone has none."""
+        if self._config is None:
+            return StandingDesk(Path(os.devnull), SystemClock())
+        desk = StandingDesk(self._config.server.paths.root, SystemClock())
+        desk.load()
+        return desk
+
+    def _called_again(self, changes: tuple[Change, ...]) -> tuple[tuple[Change, ...], tuple[Row, ...]]:
+        """Enabling a binding clears what stands against it: the changes that the file still needs, and those rows."""
+        registry = (self._current or self._for_listing()[0]).registry
+        standing = self._standing or self._standing_on_disk()
+        left: list[Change] = []
+        found: dict[str, Row] = {}
+        for change in changes:
+            if not isinstance(change, Switch) or change.status is not Status.ENABLED:
+                left.append(change)
+                continue
+            which = change.which
+            rows = [row for row in self._rows(registry) if standing.of(row.guid) is not None]
+            chosen = {row.guid: row for row in rows if is_selected(row, which)}
+            found |= chosen
+            # Of what was switched off by itself and is enabled in its file, the file stays as it is.
+            settled = {
+                guid for guid, row in chosen.items() if row.is_enabled and _has_measure(standing, guid)
+            }
+            of_group = [row for row in self._rows(registry) if which.group and row.group == which.group]
+            names = [
+                name
+                for name in which.names
+                if not any(is_selected(found[guid], Selected((name,))) for guid in settled)
+            ]
+            group = "" if of_group and all(row.guid in settled for row in of_group) else which.group
+            if names or group:
+                kept = msgspec.structs.replace(which, names=tuple(names), group=group)
+                left.append(Switch(kept, Status.ENABLED))
+        return tuple(left), tuple(found.values())
+
+    async def _clear(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        """Forget what stands against these, durably; a line for each that was switched off.
+
+        Raises:
+            AdminError: it cannot be written, or a relay has the spool by now.
+        """
+        if not rows:
+            return ()
+        guids = [row.guid for row in rows]
+        try:
+            if self._standing is not None:
+                gone = self._standing.clear(guids)
+                await self._standing.save()
+            else:
+                assert self._config is not None
+                lock = SpoolLock(self._config.server.paths.lock)
+                try:
+                    desk = self._standing_on_disk()
+                    gone = desk.clear(guids)
+                    await desk.save()
+                finally:
+                    lock.release()
+        except SpoolLocked as error:
+            raise AdminError(
+                str(error), "", "a relay has started meanwhile: give the command again"
+            ) from error
+        except OSError as error:
+            raise AdminError(f"the state of the bindings cannot be written: {error}") from error
+        return tuple(
+            f"enabled {one.name!r} {one.guid}: it had {_DID[one.measure]} after {one.in_words}"
+            for one in gone
+            if one.measure is not Measure.NONE
+        )
 
     async def reload(self, uid: int) -> Taken:
         async with self._changing:
@@ -269,6 +384,19 @@ class RegistryKeeper:
 
     def _put_in_force(self, snapshot: Snapshot, uid: int) -> None:
         self._current = snapshot
+        self._use(snapshot)
         if self.take is not None:
             self.take(snapshot)
             log.event("sinks.taken", revision=snapshot.revision, uid=uid)
+
+
+_DID = {
+    Measure.NONE: "",
+    Measure.OFF: "switched itself off",
+    Measure.HOLDS: "begun to hold messages",
+}
+
+
+def _has_measure(standing: StandingDesk, guid: str) -> bool:
+    known = standing.of(guid)
+    return known is not None and known.measure is not Measure.NONE

@@ -164,6 +164,9 @@ def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
                 deadline_seconds=entry.deadline.total_seconds(),
                 memory_octets=entry.memory,
                 user=entry.user,
+                mode=entry.mode,
+                maximum_faults=entry.maximum_faults,
+                split=entry.split,
             )
         )
     return firing_order(made)

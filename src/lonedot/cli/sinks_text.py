@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC
 
 import msgspec
 
 from lonedot.admin.sinks import Bindings, ListedBinding
+from lonedot.diagnosis.tell import moment
 from lonedot.message.edits import Effect
+from lonedot.sinks.bindings import Mode, Role
 from lonedot.sinks.registry import Origin
+from lonedot.sinks.standing import Measure
 
 __all__ = ["differing_lines", "effects_in_words", "list_lines", "show_lines"]
 
@@ -55,6 +59,10 @@ def _row(binding: ListedBinding) -> tuple[str, ...]:
     status = binding.status.value
     if binding.origin is Origin.CONFIG:
         status += " (config)"
+    if binding.mode is Mode.SHADOW:
+        status += ", in shadow"
+    if binding.is_enabled:
+        status = _MEASURES[_measure_of(binding)].format(status, _faults(binding))
     return (
         _priority(binding).rjust(len(_HEADINGS[0])),
         binding.name,
@@ -70,6 +78,29 @@ def _priority(binding: ListedBinding) -> str:
     """With a `?` where the code would say it and is not loaded."""
     is_known = binding.priority_is_written or binding.role is not None
     return str(binding.priority) if is_known else f"{binding.priority}?"
+
+
+_MEASURES = {
+    Measure.NONE: "{0}",
+    Measure.OFF: "off by itself: {1}",
+    Measure.HOLDS: "{0}, holds what it fails on: {1}",
+}
+
+
+def _measure_of(binding: ListedBinding) -> Measure:
+    standing = binding.standing
+    if standing is None or (standing.measure is Measure.OFF and binding.role is Role.PROTECTIVE):
+        return Measure.NONE  # a person made it protective since: it is called again
+    return standing.measure
+
+
+def _faults(binding: ListedBinding) -> str:
+    """`20 faults since 2026-11-22 14:00:00 +0000`."""
+    standing = binding.standing
+    if standing is None:
+        return "none"
+    count = len(standing.faults)
+    return f"{count} fault{'s' if count != 1 else ''} since {moment(standing.since, UTC)}"
 
 
 def show_lines(binding: ListedBinding) -> Iterator[str]:
@@ -88,9 +119,12 @@ def show_lines(binding: ListedBinding) -> Iterator[str]:
         ("role", binding.role.value if binding.role is not None else "?"),
         ("on_damage", binding.on_damage.value if binding.on_damage is not None else "?"),
         ("on_error", binding.on_error.value if binding.on_error is not None else "?"),
+        ("split", "?" if binding.split is None else "yes" if binding.split else "no"),
         ("isolation", binding.isolation.value),
         ("deadline", seconds),
-        ("maximum_faults", str(binding.maximum_faults) if binding.maximum_faults is not None else "none"),
+        ("mode", binding.mode.value),
+        ("maximum_faults", str(binding.maximum_faults) if binding.maximum_faults else "0 (never off)"),
+        ("faults", _faults(binding)),
         ("group", binding.group or "none"),
         ("stands in", binding.origin.value),
     ]
@@ -119,7 +153,7 @@ def differing_lines(before: Sequence[ListedBinding], after: Sequence[ListedBindi
         matched.add(old.guid)
         for key in ListedBinding.__struct_fields__:
             was, now = getattr(old, key), getattr(new, key)
-            if was != now and key != "origin":
+            if was != now and key not in ("origin", "standing"):
                 yield f"~ {new.name}: {key}: {_value(was)} -> {_value(now)}"
     for gone in before:
         if gone.guid not in matched:

@@ -22,7 +22,7 @@ from lonedot.config.key import Key
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.message.edits import Effect
 from lonedot.observability.levels import LogKind, LogLevel
-from lonedot.sinks.bindings import Isolation, OnDamage, OnError, Role
+from lonedot.sinks.bindings import MAXIMUM_FAULTS, Isolation, Mode, OnDamage, OnError, Role
 from lonedot.sinks.events import Event
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
@@ -551,6 +551,34 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
             "that of the relay",
         ),
     ] = ""
+    mode: Annotated[
+        Mode,
+        Key(
+            v.one_of(Mode),
+            "`live`, or `shadow`: it is shown live mail, and what it would have done is recorded and compared, never done. "
+            "A message waits at most half a second for shadows in processes; one that runs inline takes the time it takes.",
+            '"shadow"',
+        ),
+    ] = Mode.LIVE
+    split: Annotated[
+        bool | None,
+        Key(
+            v.boolean,
+            "It is called for each recipient that the rule matches and shown that one alone; its edits are for the "
+            "copy of that one. Each copy that differs is sent apart.",
+            "true",
+            "what the sink's own code says, else `false`",
+        ),
+    ] = None
+    maximum_faults: Annotated[
+        int,
+        Key(
+            v.whole(0, 1000),
+            "After so many faults within an hour a cosmetic binding switches itself off until `lonedot sinks enable`; a "
+            "protective one that deferred holds the messages that it fails on. 0: never.",
+            "20",
+        ),
+    ] = MAXIMUM_FAULTS
     guid: Annotated[
         str,
         Key(v.guid, "Its identity in the ledger through changes of name.", '"…"', "derived from the name"),

@@ -25,7 +25,16 @@ from lonedot.config.positions import Positions
 from lonedot.config.tables import TableReader, parse, read_file
 from lonedot.config.values import Unfit, show, text
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import MAX_PRIORITY, Isolation, OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import (
+    MAX_PRIORITY,
+    MAXIMUM_FAULTS,
+    Isolation,
+    Mode,
+    OnDamage,
+    OnError,
+    Role,
+    Setting,
+)
 from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.registry import (
     Bag,
@@ -196,15 +205,34 @@ class BindingTable(msgspec.Struct, frozen=True, kw_only=True):
             v.label, "As whom its process runs, when the relay runs as root.", '"nobody"', "that of the relay"
         ),
     ] = ""
-    maximum_faults: Annotated[
-        int | None,
+    mode: Annotated[
+        Mode,
         Key(
-            v.whole(1, 1_000_000),
-            "After so many faults a cosmetic binding is to be switched off. Kept and listed; not yet acted on.",
-            "20",
-            "none",
+            v.one_of(Mode),
+            "`live`, or `shadow`: it is shown live mail, and what it would have done is recorded and compared, never done. "
+            "A message waits at most half a second for shadows in processes; one that runs inline takes the time it takes.",
+            '"shadow"',
+        ),
+    ] = Mode.LIVE
+    split: Annotated[
+        bool | None,
+        Key(
+            v.boolean,
+            "It is called for each recipient that the rule matches and shown that one alone; its edits are for the "
+            "copy of that one. Each copy that differs is sent apart.",
+            "true",
+            "what the sink's own code says, else `false`",
         ),
     ] = None
+    maximum_faults: Annotated[
+        int,
+        Key(
+            v.whole(0, 1000),
+            "After so many faults within an hour a cosmetic binding switches itself off until `lonedot sinks enable`; a "
+            "protective one that deferred holds the messages that it fails on. 0: never.",
+            "20",
+        ),
+    ] = MAXIMUM_FAULTS
     group: Annotated[
         str, Key(v.label, "Bindings that are enabled and disabled together.", '"XEXCH50"', "none")
     ] = ""
@@ -326,7 +354,9 @@ class _Reading(TableReader):
             deadline_seconds=table.deadline.total_seconds(),
             memory_octets=table.memory,
             user=table.user,
+            mode=table.mode,
             maximum_faults=table.maximum_faults,
+            split=table.split,
             group=table.group,
             source_properties=dict(bag),
             sink_properties=dict(table.sink_properties),
@@ -454,6 +484,9 @@ def rows_of_config(sinks: Sequence[Sink]) -> tuple[Row, ...]:
             deadline_seconds=sink.deadline.total_seconds(),
             memory_octets=sink.memory,
             user=sink.user,
+            mode=sink.mode,
+            maximum_faults=sink.maximum_faults,
+            split=sink.split,
             sink_properties=dict(sink.settings),
             origin=Origin.CONFIG,
         )

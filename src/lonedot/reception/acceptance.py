@@ -41,6 +41,9 @@ from lonedot.terms.reply import Reply, reply
 
 __all__ = ["Acceptor", "Handover", "Observer", "Verdict", "on_the_wire"]
 
+MANY_RECIPIENTS = 20
+"""Beyond this number sinks that are called for each work in a thread."""
+
 DISK_FULL = reply(452, "4.3.1", "Not enough room on the disk; try again later")
 DISK_FAULT = reply(451, "4.3.0", "The message could not be stored; try again later")
 SINK_FAULT = reply(451, "4.3.0", "The message could not be checked; try again later")
@@ -182,12 +185,25 @@ class Acceptor:
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
+        in_thread = isinstance(arrived.content.body, FileBody) or _is_long(chains, envelope)
         if chains.has_apart and self.elsewhere is not None:
             chain = steps(id, envelope, facts, content, bindings, self.clock)
-            self._dispatch_apart(chain, self.elsewhere, id, now, envelope, facts, arrived, entries, done, key)
+            self._dispatch_apart(
+                chain,
+                self.elsewhere,
+                id,
+                now,
+                envelope,
+                facts,
+                arrived,
+                entries,
+                done,
+                key,
+                in_thread,
+            )
             return
-        if isinstance(arrived.content.body, FileBody):
-            # A sink may read the whole body: not on the loop.
+        if in_thread:
+            # A sink may read the whole body, or be called for many recipients: not on the loop.
             loop = asyncio.get_running_loop()
             future = loop.run_in_executor(None, dispatch, id, envelope, facts, content, bindings, self.clock)
             future.add_done_callback(
@@ -209,9 +225,9 @@ class Acceptor:
         entries: tuple[Entry, ...],
         done: Done,
         key: bytes,
+        in_thread: bool,
     ) -> None:
         """Some sinks run elsewhere: the message waits for those that it meets, and nobody else does."""
-        in_thread = isinstance(arrived.content.body, FileBody)
         step = None if in_thread else advance(chain)
         if isinstance(step, Dispatched):
             self._sunk(id, now, envelope, facts, arrived, entries, step, done, key)
@@ -284,8 +300,18 @@ class Acceptor:
                     answer = Reply(dispatched.code, dispatched.enhanced, (told,))
                 self._refuse(id, facts, envelope, answer, named, done)
             case Decision.ACCEPT:
-                size = dispatched.content.size
-                self._commit(id, now, dispatched.envelope, facts, arrived, entries, size, done, key)
+                self._commit(
+                    id,
+                    now,
+                    dispatched.envelope,
+                    facts,
+                    arrived,
+                    entries,
+                    _size(dispatched),
+                    done,
+                    key,
+                    discarded=dispatched.discarded,
+                )
             case Decision.HOLD:
                 self._commit(
                     id,
@@ -294,21 +320,22 @@ class Acceptor:
                     facts,
                     arrived,
                     entries,
-                    dispatched.content.size,
+                    _size(dispatched),
                     done,
                     key,
                     MessageState.HELD,
                     named,
+                    dispatched.discarded,
                 )
             case Decision.DISCARD:
                 self._commit(
                     id,
                     now,
-                    envelope,
+                    dispatched.envelope if dispatched.discarded else envelope,
                     facts,
                     arrived,
                     entries,
-                    dispatched.content.size,
+                    _size(dispatched),
                     done,
                     key,
                     MessageState.FINISHED,
@@ -334,11 +361,18 @@ class Acceptor:
         key: bytes,
         state: MessageState = MessageState.QUEUED,
         reason: str = "",
+        discarded: Sequence[int] = (),
     ) -> None:
-        discarded = state is MessageState.FINISHED
-        status = RecipientStatus.DELETED if discarded else RecipientStatus.WAITING
+        is_discarded = state is MessageState.FINISHED
+        status = RecipientStatus.DELETED if is_discarded else RecipientStatus.WAITING
         queued = state is MessageState.QUEUED
         recipients = tuple([RecipientState(i, r, status, 0, now) for i, r in enumerate(envelope.recipients)])
+        if discarded and not is_discarded:
+            gone = RecipientStatus.DELETED
+            apart = frozenset(discarded)
+            recipients = tuple(
+                [RecipientState(r.index, r.recipient, gone) if r.index in apart else r for r in recipients]
+            )
         owned = queued and self._handover.has_room
         acceptance = Acceptance(
             id=id,
@@ -381,6 +415,16 @@ class Acceptor:
             fault = SpoolFault(f"{type(error).__name__}: {error}")
         self._observer.spool_failed("accept", fault)
         done(Verdict(DISK_FULL if isinstance(fault, SpoolFull) else DISK_FAULT, False))
+
+
+def _is_long(chains: Chains, envelope: Envelope) -> bool:
+    """The sinks may be called so often that others would notice."""
+    return chains.splits and len(envelope.recipients) > MANY_RECIPIENTS
+
+
+def _size(dispatched: Dispatched) -> int:
+    """Octets of the queued form; of several, the largest."""
+    return max([dispatched.content.size, *(copy.content.size for copy in dispatched.copies)])
 
 
 def on_the_wire(words: str) -> bytes:

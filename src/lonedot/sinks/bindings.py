@@ -113,6 +113,8 @@ class Binding(msgspec.Struct, frozen=True):
     mode: Mode = Mode.LIVE
     maximum_faults: int = MAXIMUM_FAULTS
     """See `standing`; 0: faults are counted, and nothing follows."""
+    split: bool = False
+    """It is called for each recipient apart, and what it does concerns the copy of that recipient."""
 
 
 class Chains(msgspec.Struct, frozen=True):
@@ -128,6 +130,8 @@ class Chains(msgspec.Struct, frozen=True):
     """Some of those that are shown a message run in processes of their own."""
     revision: str = ""
     """Of configuration and registry; the ledger of each message names it. Empty: that of the session."""
+    splits: bool = False
+    """Some binding is called for each recipient."""
 
 
 def guid_for(name: str) -> str:
@@ -143,13 +147,26 @@ def firing_order(bindings: Iterable[Binding]) -> tuple[Binding, ...]:
     return tuple(sorted(bindings, key=lambda b: (_RANK[b.event], b.priority, b.name.casefold(), b.guid)))
 
 
-def check_fit(name: str, event: Event, effects: Iterable[Effect], rule: Rule | None) -> None:
+def check_fit(
+    name: str, event: Event, effects: Iterable[Effect], rule: Rule | None, split: bool = False
+) -> None:
     """A binding that could never do what it says is a mistake, not a binding.
 
     Raises:
-        ValueError: the event takes no such edits, or fires before what the rule asks of is known.
+        ValueError: the event takes no such edits, or fires before what the rule asks of is known; or it splits where
+            there is no message, or what the copies of a message have in common.
     """
     facts = EVENTS[event]
+    effects = frozenset(effects)
+    if split and not facts.shows_message:
+        raise ValueError(
+            f"sink {name!r}: split at event {event.value!r}: there is no message yet; use 'end-of-data' or 'arrival'"
+        )
+    if split and Effect.ENVELOPE in effects:
+        raise ValueError(
+            f"sink {name!r}: split with effect 'envelope': the copies of a message have one envelope; "
+            "drop one of the two"
+        )
     if undoable := set(effects) - facts.effects:
         names = ", ".join(sorted(effect.value for effect in undoable))
         raise ValueError(
@@ -173,5 +190,6 @@ def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
         else:
             asked[binding.event] = (*asked.get(binding.event, ()), binding)
     submitted = tuple([binding for binding in received if binding.event is Event.ARRIVAL])
+    splits = any(binding.split for binding in received)
     has_apart = any(binding.isolation is not Isolation.INLINE for binding in received)
-    return Chains(asked or None, tuple(received), submitted, has_apart, revision)
+    return Chains(asked or None, tuple(received), submitted, has_apart, revision, splits)

@@ -273,8 +273,10 @@ def declare(
     match said:
         case wire.NotLoaded(words):
             raise SinkNotLoaded(words)
-        case wire.Declared(name, priority, rule, effects, role, on_damage, on_error, event):
-            return Sink(name, _elsewhere, priority, rule, effects, role, on_damage, on_error, event=event)
+        case wire.Declared(name, priority, rule, effects, role, on_damage, on_error, event, split):
+            return Sink(
+                name, _elsewhere, priority, rule, effects, role, on_damage, on_error, event=event, split=split
+            )
     raise SinkNotLoaded(f"{sink_class!r}: its process answers what it was not asked")
 
 

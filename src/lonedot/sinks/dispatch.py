@@ -28,6 +28,7 @@ from lonedot.message.intent import reduce
 from lonedot.message.ledger import Action, Change, Entry, Transform
 from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks.bindings import Binding, Isolation, Mode, OnDamage, OnError, Role
+from lonedot.sinks.copies import COPIES_LIMIT, Copied, Copies, Copy, Outcome
 from lonedot.sinks.events import Event
 from lonedot.sinks.shadow import SHADOW_SECONDS, insert_shadows, shadowed
 from lonedot.sinks.standing import Fault
@@ -79,6 +80,10 @@ class Dispatched(msgspec.Struct, frozen=True):
     enhanced: str = ""
     binding: str = ""
     """Who says so."""
+    copies: tuple[Copied, ...] = ()
+    """By recipient, when some binding splits; `content` is that of the first. Empty: all get the same."""
+    discarded: tuple[int, ...] = ()
+    """Numbers of recipients in the envelope that are to get nothing."""
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -103,6 +108,7 @@ class _Place(msgspec.Struct, frozen=True):
     number: int
     """Live entries before it."""
     call: Call
+    scope: tuple[int, ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -139,6 +145,15 @@ class NotAsked(Failure):
     fault = None
 
 
+class NotSplit(Failure):
+    """A sink was not called for some recipients, or the result could not be kept for them."""
+
+    fault = None
+
+
+FAILURES_LIMIT = 3
+"""Failures of a binding in one message after which it is not called for further copies of it."""
+
 Steps = Generator[Call, Answer, Dispatched]
 Apart = Callable[[Call], Awaitable[Answer]]
 """Calls a sink that does not run here. What goes wrong is an answer too; it raises only when it is cancelled."""
@@ -170,6 +185,7 @@ def steps(
         binding, seen = place.call.binding, place.call.message
         verdict, taken = _taken(binding, answer, seen.content, seen.envelope)
         entry = _entry(binding, facts, verdict, taken, seen.content, clock.now(), answer.took_seconds)
+        entry = msgspec.structs.replace(entry, scope=place.scope)
         shadows.append((place.number, shadowed(entry)))
     return msgspec.structs.replace(decided, entries=insert_shadows(decided.entries, shadows))
 
@@ -184,6 +200,8 @@ def _live(
     places: list[_Place],
 ) -> Steps:
     """The bindings that count. Puts those in shadow into `places`."""
+    if any(binding.split for binding in bindings):
+        return (yield from _live_in_copies(id, envelope, facts, content, bindings, clock, places))
     entries: list[Entry] = []
     stopped: Event | None = None
     for binding in bindings:
@@ -214,6 +232,165 @@ def _live(
         if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
             stopped = binding.event
     return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
+
+
+def _live_in_copies(
+    id: str,
+    envelope: Envelope,
+    facts: Facts,
+    content: Content,
+    bindings: Sequence[Binding],
+    clock: Clock,
+    places: list[_Place],
+) -> Steps:
+    """As `_live`, where a binding splits: it is called for each recipient, any other for each copy."""
+    copies = Copies(envelope, content)
+    shadows: list[tuple[int, Call, tuple[int, ...]]] = []
+    for binding in bindings:
+        said: list[tuple[tuple[int, ...], _Taken]] = []
+        failures = 0
+        for copy in list(copies.copies):
+            turns = [] if copy.stopped is binding.event else _turns(binding, copy, copies, facts)
+            if not turns:
+                continue
+            shown = [
+                Message(id, copies.shown(who), facts, copy.content, binding.settings, binding.guid)
+                for who in turns
+            ]
+            if binding.mode is Mode.SHADOW:
+                calls = zip(turns, shown, strict=True)
+                shadows += [(len(copies.entries), Call(binding, message), who) for who, message in calls]
+                continue
+            not_called = ""
+            if binding.split and len(turns) + len(copies.copies) > COPIES_LIMIT:
+                not_called = f"{len(turns)} recipients; it is called for no more than {COPIES_LIMIT}"
+                turns = [tuple(number for who in turns for number in who)]
+            outcomes: list[Outcome] = []
+            after: Envelope | None = None
+            for who, message in zip(turns, shown, strict=False):
+                if failures >= FAILURES_LIMIT:
+                    not_called = f"it failed for {failures} copies of this message before"
+                if not_called:
+                    answer = Answer(error=NotSplit(f"not called: {not_called}"))
+                else:
+                    answer = yield Call(binding, message)
+                verdict, taken = _taken(binding, answer, copy.content, message.envelope)
+                if binding.split:
+                    verdict, taken = _kept_apart(binding, verdict, taken, copy, copies, message.envelope)
+                failures += verdict is None
+                entry = _entry(binding, facts, verdict, taken, copy.content, clock.now(), answer.took_seconds)
+                stops = isinstance(verdict, Stop) and taken.action is not Action.UNDONE
+                stopped = binding.event if stops else copy.stopped
+                outcomes.append(Outcome(who, entry, taken.content, stopped))
+                said.append((who, taken))
+                if taken.envelope != message.envelope:
+                    after = taken.envelope
+                if taken.decision is Decision.DEFER:
+                    break
+            place = copies.copies.index(copy)
+            copies.settle(copy, outcomes)
+            if after is not None:
+                copies.readdress(copies.copies[place], after)
+            if said[-1][1].decision is Decision.DEFER:
+                break
+        discarded = [number for who, taken in said if taken.decision is Decision.DISCARD for number in who]
+        everybody = copies.members
+        copies.discard(discarded)
+        verdict_of_all = _of_all(said, everybody, copies)
+        if verdict_of_all is not None:
+            return _decided(verdict_of_all, copies, shadows, places, content, binding.name)
+    return _decided(None, copies, shadows, places, content, "")
+
+
+def _turns(binding: Binding, copy: Copy, copies: Copies, facts: Facts) -> list[tuple[int, ...]]:
+    """Whom a binding is to be called for: each recipient apart when it splits, else all of the copy at once."""
+    rule = binding.rule
+    groups = [(number,) for number in copy.members] if binding.split else [copy.members]
+    return [who for who in groups if who and (rule is None or rule.matches(copies.shown(who), facts.helo))]
+
+
+def _kept_apart(
+    binding: Binding,
+    verdict: Verdict | None,
+    taken: _Taken,
+    copy: Copy,
+    copies: Copies,
+    shown: Envelope,
+) -> tuple[Verdict | None, _Taken]:
+    """What a call for one recipient may leave behind: a copy, when there is room for it, and the envelope as it was."""
+    if taken.envelope != shown:
+        words = "a binding that splits does not edit the envelope: the copies of a message have one"
+        return None, _failed(binding, Failure(words), copy.content, shown, Fault.VIOLATION)
+    if taken.changes and copies.is_full:
+        error = NotSplit("the copies of this message take too much room")
+        return None, _failed(binding, error, copy.content, shown, None)
+    return verdict, taken
+
+
+def _of_all(
+    said: Sequence[tuple[tuple[int, ...], _Taken]], everybody: set[int], copies: Copies
+) -> _Taken | None:
+    """What the calls of one binding say of the message as a whole; None: it goes on.
+
+    A client hears one reply, and custody holds a message whole. So one that defers defers all; a refusal is one only
+    when nobody is left, else the message is held, as it is when a sink says so for one recipient.
+    """
+    refused: set[int] = set()
+    stays: tuple[tuple[int, ...], _Taken] | None = None
+    first: _Taken | None = None
+    gone: _Taken | None = None
+    for who, taken in said:
+        match taken.decision:
+            case Decision.DEFER:
+                return taken
+            case Decision.REJECT:
+                refused.update(who)
+                first = first or taken
+                stays = stays or (who, taken)
+            case Decision.HOLD:
+                stays = stays or (who, taken)
+            case Decision.DISCARD:
+                gone = gone or taken
+            case Decision.ACCEPT:
+                pass
+    left = copies.members
+    if gone is not None and not left:
+        return gone
+    if first is not None and refused >= left:
+        return first
+    if stays is None:
+        return None
+    who, taken = stays
+    words = taken.words
+    if not everybody <= set(who):
+        others = f" and {len(who) - 1} more" if len(who) > 1 else ""
+        words = words_kept(f"{words} (said of the copy for {copies.address(who[0])}{others})")
+    return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words)
+
+
+def _decided(
+    taken: _Taken | None,
+    copies: Copies,
+    shadows: Sequence[tuple[int, Call, tuple[int, ...]]],
+    places: list[_Place],
+    content: Content,
+    binding: str,
+) -> Dispatched:
+    """The end of a chain in copies."""
+    places += [_Place(number, call, copies.scope_of(who)) for number, call, who in shadows]
+    copied = copies.copied()
+    return Dispatched(
+        Decision.ACCEPT if taken is None else taken.decision,
+        copied[0].content if copied else content,
+        copies.envelope(),
+        copies.ledger(),
+        "" if taken is None else taken.words,
+        0 if taken is None else taken.code,
+        "" if taken is None else taken.enhanced,
+        binding,
+        copied,
+        copies.discarded(),
+    )
 
 
 def dispatch(

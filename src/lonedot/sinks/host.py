@@ -121,6 +121,7 @@ def main(arguments: list[str]) -> None:
                 sink.on_damage,
                 sink.on_error,
                 sink.event,
+                sink.split,
             )
         )
     )

@@ -154,6 +154,7 @@ def bind(
     event: Event | str | None = None,
     mode: Mode | str = Mode.LIVE,
     maximum_faults: int | None = None,
+    split: bool | None = None,
 ) -> Binding:
     """A binding from a sink's own defaults and what the configuration says otherwise.
 
@@ -185,7 +186,8 @@ def bind(
         )
     compiled = compile_rule(sink.rule if rule is None else rule)
     declared = sink.effects if effects is None else frozenset(Effect(effect) for effect in effects)
-    check_fit(chosen_name, chosen_event, declared, compiled)
+    splits = sink.split if split is None else split
+    check_fit(chosen_name, chosen_event, declared, compiled, splits)
     try:
         call = sink.call_with(settings or {})
     except SettingsFault as fault:
@@ -209,6 +211,7 @@ def bind(
         event=chosen_event,
         mode=chosen_mode,
         maximum_faults=MAXIMUM_FAULTS if maximum_faults is None else maximum_faults,
+        split=splits,
     )
 
 

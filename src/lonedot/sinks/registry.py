@@ -18,8 +18,10 @@ from lonedot.message.edits import Effect
 from lonedot.sinks.bindings import (
     DEADLINE_SECONDS,
     DEFAULT_PRIORITY,
+    MAXIMUM_FAULTS,
     MEMORY_OCTETS,
     Isolation,
+    Mode,
     OnDamage,
     OnError,
     Role,
@@ -116,7 +118,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     deadline_seconds: float = DEADLINE_SECONDS
     memory_octets: int = MEMORY_OCTETS
     user: str = ""
-    maximum_faults: int | None = None
+    mode: Mode = Mode.LIVE
+    maximum_faults: int = MAXIMUM_FAULTS
+    split: bool | None = None
     group: str = ""
     source_properties: dict[str, Setting] = {}
     """All but rule and priority."""

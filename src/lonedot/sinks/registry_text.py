@@ -56,6 +56,7 @@ _NEW_KEYS = (
     "deadline",
     "memory",
     "user",
+    "split",
     "maximum_faults",
     "group",
 )

@@ -72,6 +72,7 @@ class Sink(msgspec.Struct, frozen=True):
     prepare: Prepare | None = None
     """Makes the function of one argument from the settings of a binding; there when `settings` is."""
     event: Event = Event.ARRIVAL
+    split: bool = False
 
     def call_with(self, settings: Mapping[str, Setting]) -> SinkCall:
         """What a binding with these settings calls.
@@ -125,6 +126,7 @@ def sink(
     role: Role | str = Role.COSMETIC,
     on_damage: OnDamage | str | None = None,
     on_error: OnError | str = OnError.DEFER,
+    split: bool = False,
 ) -> Callable[[SinkCall], Sink]: ...
 
 
@@ -140,6 +142,7 @@ def sink(
     role: Role | str = Role.COSMETIC,
     on_damage: OnDamage | str | None = None,
     on_error: OnError | str = OnError.DEFER,
+    split: bool = False,
 ) -> Callable[[Callable[[Message, S], Verdict]], Sink]: ...
 
 
@@ -154,6 +157,7 @@ def sink(
     role: Role | str = Role.COSMETIC,
     on_damage: OnDamage | str | None = None,
     on_error: OnError | str = OnError.DEFER,
+    split: bool = False,
 ) -> (
     Callable[[SinkCall], Sink]
     | Callable[[Callable[[Message, S], Verdict]], Sink]
@@ -165,7 +169,9 @@ def sink(
     An edit outside `effects` is undone and booked against the binding. `on_damage` defaults to `undo` for the role
     `cosmetic` and `hold` for `protective`. With `settings`, a dataclass or a `msgspec.Struct`, the function takes a
     second argument of that type: the settings of its binding, checked when the binding is made. `on` is any name in the
-    table of events (`sinks.events`); at an event that shows no message the function is called with a `Session`.
+    table of events (`sinks.events`); at an event that shows no message the function is called with a `Session`. With
+    `split` it is called for each recipient that the rule matches, shown that one alone, and its edits are for the copy
+    of that one.
 
     Raises:
         ValueError: a value is not one of those named; the words say which are.
@@ -178,14 +184,25 @@ def sink(
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"sink {name!r}: priority {priority} is not in 0 … {MAX_PRIORITY}")
     declared = frozenset(Effect(effect) for effect in effects)
-    check_fit(name, event, declared, compile_rule(rule))
+    check_fit(name, event, declared, compile_rule(rule), split)
     wanted_role = Role(role)
     damage = None if on_damage is None else OnDamage(on_damage)
     error = OnError(on_error)
 
     def declare(function: SinkCall, prepare: Prepare | None = None) -> Sink:
         return Sink(
-            name, function, priority, rule, declared, wanted_role, damage, error, settings, prepare, event
+            name,
+            function,
+            priority,
+            rule,
+            declared,
+            wanted_role,
+            damage,
+            error,
+            settings,
+            prepare,
+            event,
+            split,
         )
 
     if settings is None:

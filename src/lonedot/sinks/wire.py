@@ -105,6 +105,7 @@ class Declared(msgspec.Struct, frozen=True, array_like=True, tag="declared"):
     on_damage: OnDamage | None
     on_error: OnError
     event: Event
+    split: bool = False
 
 
 class Fit(msgspec.Struct, frozen=True, array_like=True, tag="fit"):

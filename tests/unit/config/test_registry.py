@@ -18,7 +18,7 @@ from lonedot.config.registry import (
 )
 from lonedot.config.tables import keys_of
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import Isolation, OnDamage, OnError, Role, guid_for
+from lonedot.sinks.bindings import Isolation, Mode, OnDamage, OnError, Role, guid_for
 from lonedot.sinks.events import Event
 from lonedot.sinks.registry import Origin, Row, Source, Status, derived_guid
 
@@ -45,6 +45,8 @@ isolation = "process"
 deadline = "2s"
 memory = "128 MiB"
 user = "nobody"
+mode = "shadow"
+split = false
 maximum_faults = 20
 group = "g"
 
@@ -101,6 +103,8 @@ def test_every_field() -> None:
             deadline_seconds=2.0,
             memory_octets=128 * 1024 * 1024,
             user="nobody",
+            mode=Mode.SHADOW,
+            split=False,
             maximum_faults=20,
             group="g",
             source_properties={"ScriptName": "a.vbs"},
@@ -175,7 +179,7 @@ class TestFaults:
             (f'{SINK}\nstatus = "on"', '4:1 fault binding 1: status: "on" is not one of the choices'),
             (f'{SINK}\nguid = "{{}}"', '4:1 fault binding 1: guid: "{}" is not a GUID'),
             (f"{SINK}\nsource = 2", "4:1 fault binding 1: source: there is no source 2"),
-            (f"{SINK}\nmaximum_faults = 0", "4:1 fault binding 1: maximum_faults: 0 is out of range"),
+            (f"{SINK}\nmaximum_faults = -1", "4:1 fault binding 1: maximum_faults: -1 is out of range"),
             (f'{SINK}\nisolation = "jail"', '4:1 fault binding 1: isolation: "jail"'),
             (
                 f'{SINK}\nrole = "protective"\non_damage = "undo"',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,9 +33,12 @@ def envelope(*recipients: str) -> Envelope:
 
 
 def dispatched(
-    *recipients: str, settings: Mapping[str, Setting] | None = None, octets: bytes = MAIL
+    *recipients: str,
+    settings: Mapping[str, Setting] | None = None,
+    octets: bytes = MAIL,
+    split: bool | None = None,
 ) -> Dispatched:
-    binding = bind(x_recipient, sink_class=CLASS, settings=settings)
+    binding = bind(x_recipient, sink_class=CLASS, settings=settings, split=split)
     return dispatch("id", envelope(*recipients), FACTS, content_from(octets), [binding], ManualClock())
 
 
@@ -50,10 +54,62 @@ def test_the_recipient_as_first_addressed_stands_above_all() -> None:
     assert entry.before.head != entry.after.head
 
 
-def test_a_second_recipient_may_be_a_bcc() -> None:
+def test_each_recipient_has_a_copy_of_its_own() -> None:
     done = dispatched("list@example.com", "hidden@example.com")
+    assert [(copy.recipients, copy.content.octets()) for copy in done.copies] == [
+        ((0,), b"X-Recipient: list@example.com\r\n" + MAIL),
+        ((1,), b"X-Recipient: hidden@example.com\r\n" + MAIL),
+    ]
+    assert [entry.scope for entry in done.entries] == [(0,), (1,)]
+    assert len({id(copy.content.body) for copy in done.copies}) == 1
+
+
+def test_without_split_a_second_recipient_may_be_a_bcc() -> None:
+    done = dispatched("list@example.com", "hidden@example.com", split=False)
     assert done.content.octets() == MAIL
     assert done.entries[0].action is Action.UNCHANGED
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"scope": "all"}, (0, 1, 2)),
+        ({"scope": "lists", "lists": "Team@A.example, other@a.example"}, (0,)),
+        ({"scope": "local", "domains": "b.example A.example"}, (0, 1)),
+    ],
+)
+def test_the_scope(settings: Mapping[str, Setting], named: tuple[int, ...]) -> None:
+    done = dispatched("team@a.example", "joe@A.example", "joe@c.example", settings=settings)
+    found = {
+        number
+        for copy in done.copies
+        for number in copy.recipients
+        if copy.content.head.startswith(b"X-Recipient: ")
+    }
+    assert found == set(named)
+
+
+@pytest.mark.parametrize("scope", ["lists", "local", "some"])
+def test_a_scope_of_nobody_is_a_fault(scope: str) -> None:
+    with pytest.raises(ValueError, match=r"lists|domains|scope"):
+        bind(x_recipient, sink_class=CLASS, settings={"scope": scope})
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "written"),
+    [
+        (b"rfc822;list+2Ball@example.org", b"list+all@example.org"),
+        (b"x400;whatever", b"b@example.com"),
+        (b"rfc822;a+0D+0ABcc:+20c@example.org", b"b@example.com"),
+        (b"", b"b@example.com"),
+    ],
+)
+def test_the_original_recipient(orcpt: bytes, written: bytes) -> None:
+    recipient = Recipient(Address(b"b@example.com"), orcpt=orcpt)
+    envelope_given = Envelope(Address(b"a@example.com"), (recipient,))
+    made = bind(x_recipient, sink_class=CLASS, settings={"original": True})
+    done = dispatch("id", envelope_given, FACTS, content_from(MAIL), [made], ManualClock())
+    assert done.content.octets() == b"X-Recipient: " + written + b"\r\n" + MAIL
 
 
 def test_no_recipient() -> None:
@@ -98,7 +154,7 @@ def test_what_it_declares() -> None:
 @given(st.lists(st.emails(), min_size=2, max_size=5))
 def test_several_recipients_change_nothing(recipients: list[str]) -> None:
     message = Message("id", envelope(*recipients), FACTS, content_from(MAIL), {})
-    assert x_recipient(message) == Next()
+    assert x_recipient(message) == Next()  # shown together, as without `split`
 
 
 @given(st.emails())
