@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from lonedot.app.standing import StandingDesk
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.message.findings import Severity
 from lonedot.message.ledger import Action, Entry
@@ -45,9 +46,12 @@ _DETAILS = {"command.refused", "command.tolerated"}
 class RelayObserver:
     """Satisfies the observers that reception, acceptance, Pickup and the scheduler ask for."""
 
-    def __init__(self, events: EventLog, watchers: Sequence[Watcher]) -> None:
-        """`watchers` is asked anew each time, so it may grow."""
+    def __init__(
+        self, events: EventLog, watchers: Sequence[Watcher], standing: StandingDesk | None = None
+    ) -> None:
+        """`watchers` is asked anew each time, so it may grow. `standing` books the faults of sinks."""
         self._events = events
+        self._standing = standing
         self._watchers = watchers
 
     def _tell(self, name: str, fields: Mapping[str, object]) -> None:
@@ -114,6 +118,8 @@ class RelayObserver:
                 kind = EventKind.SINK_OVERSTEPPED
             words = "; ".join(finding.words for finding in faulty) or entry.words
             self._events.append(kind, id, words, binding=entry.binding, action=entry.action.value)
+        if self._standing is not None:
+            self._standing.book_entries(id, entries)
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -123,6 +129,8 @@ class RelayObserver:
             level = LogLevel.ERROR
         if what == "sink.failed":
             self._events.append(EventKind.SINK_FAILED, session.id, words, client=session.client)
+            if self._standing is not None:
+                self._standing.book_session(session.id, words)
             return
         if logs(level):
             event(what, level, session=session.id, client=session.client, helo=session.helo, words=words)

@@ -19,7 +19,8 @@ from lonedot.admin.values import AdminError
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.settings import listener_from, route_from
-from lonedot.app.stalls import book_stalls
+from lonedot.app.stalls import Stall, book_stalls
+from lonedot.app.standing import StandingDesk
 from lonedot.config.model import Config
 from lonedot.delivery.attempt import Courier
 from lonedot.delivery.notify import Notifier
@@ -37,6 +38,7 @@ from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.process import Hosts
+from lonedot.sinks.standing import Fault
 from lonedot.sinks.watch import Watch
 from lonedot.spool.disk import Disk
 from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
@@ -112,7 +114,9 @@ class Relay:
         """
         self.config = config
         self.clock: Clock = clock or SystemClock()
-        self._keeper = RegistryKeeper(config, config.server.registry, given=bindings)
+        self._standing = StandingDesk(config.server.paths.root, self.clock)
+        self._keeper = RegistryKeeper(config, config.server.registry, given=bindings, standing=self._standing)
+        self._standing.when_changed = self._keeper.take_again
         self._disk = disk
         self._watch = watch
         self._watchers: list[Watcher] = []
@@ -172,8 +176,10 @@ class Relay:
         except (SpoolFault, OSError) as error:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
         self._tell_recovered(spool.recovered)
-        book_stalls(paths.root, self.events)
-        observer = RelayObserver(self.events, self._watchers)
+        self._standing.events = self.events
+        self._standing.load()
+        book_stalls(paths.root, self.events, self._charge)
+        observer = RelayObserver(self.events, self._watchers, self._standing)
         # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
@@ -286,9 +292,14 @@ class Relay:
 
     def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
         """A snapshot of the bindings comes into force, in one step."""
-        bindings = snapshot.bindings if self._watch is None else self._watch.over(snapshot.bindings)
-        acceptor.rebind(bindings, snapshot.revision)
+        bindings = self._standing.in_force(snapshot.bindings)
+        if self._watch is not None:
+            bindings = self._watch.over(bindings)
+        acceptor.rebind(bindings, snapshot.revision + self._standing.mark)
         self.hosts.use(bindings)
+
+    def _charge(self, stall: Stall) -> None:
+        self._standing.book(stall.guid, Fault.STALLED, stall.words, stall.id)
 
     async def reload_sinks(self) -> None:
         """Take the registry and the code of the sinks as they are now; a fault goes to the log and changes nothing."""
@@ -319,6 +330,7 @@ class Relay:
         self.transcripts.flush()
         self.events.flush()
         if not self._stopped:
+            self._standing.save_soon()
             self._flusher = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     def _tidy(self) -> None:
@@ -358,6 +370,10 @@ class Relay:
         await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
         if self._control is not None:
             await self._control.stop()
+        try:
+            await self._standing.save()
+        except OSError as error:
+            self.events.append(EventKind.SPOOL_FAULT, "", f"the state of the bindings: {error}")
         await self.spool.close()
         self.events.append(EventKind.STOPPED, "", self.config.server.hostname)
         self.transcripts.close()

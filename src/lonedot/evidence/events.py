@@ -41,6 +41,8 @@ class EventKind(enum.Enum):
     SINK_OVERSTEPPED = "sink-overstepped"
     SINK_REFUSED = "sink-refused"
     SINK_STALLED = "sink-stalled"
+    BINDING_SWITCHED_OFF = "binding-switched-off"
+    BINDING_HOLDS = "binding-holds"
     MESSAGE_REPAIRED_AT_DOOR = "message-repaired-at-door"
     MESSAGE_HELD = "message-held"
     STORED_ALTERED = "stored-altered"
@@ -104,6 +106,18 @@ _FACTS: dict[EventKind, KindFacts] = {
         _ERROR,
         "A sink that runs in the relay did not return by its deadline, or ended the relay, which was started again.",
         'Mend the sink, or give its binding isolation = "process"; until then disable it',
+    ),
+    EventKind.BINDING_SWITCHED_OFF: _facts(
+        108,
+        _ERROR,
+        "A cosmetic binding reached its maximum of faults and is not called any more; mail goes out without its work.",
+        "Mend the sink, then: lonedot sinks enable NAME",
+    ),
+    EventKind.BINDING_HOLDS: _facts(
+        109,
+        _ERROR,
+        "A protective binding reached its maximum of faults; messages that it fails on are held from now on.",
+        "Mend the sink, then: lonedot sinks enable NAME; and look at lonedot queue list --state held",
     ),
     EventKind.MESSAGE_REPAIRED_AT_DOOR: _facts(
         201,

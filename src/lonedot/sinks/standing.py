@@ -20,6 +20,7 @@ import msgspec
 from lonedot.sinks.bindings import Binding, OnError, Role
 
 __all__ = [
+    "MAXIMUM_STALLS",
     "WINDOW_SECONDS",
     "Fault",
     "Measure",
@@ -32,6 +33,8 @@ __all__ = [
 
 WINDOW_SECONDS = 3600.0
 """Faults older than this do not count any more."""
+MAXIMUM_STALLS = 3
+"""As many stalls are enough: each cost all mail a restart."""
 WORDS_LIMIT = 300
 """Signs of the last fault's words that are kept."""
 FILE_LIMIT = 16 * 1024 * 1024
@@ -114,7 +117,10 @@ class Standings:
         counting = tuple([one for one in before.faults if one[0] > now - WINDOW_SECONDS])
         limit = binding.maximum_faults or 1000
         faults = (*counting, (now, fault))[-limit:]
-        reached = 0 < binding.maximum_faults <= len(faults)
+        stalls = sum(kind is Fault.STALLED for _, kind in faults)
+        reached = binding.maximum_faults > 0 and (
+            len(faults) >= binding.maximum_faults or stalls >= MAXIMUM_STALLS
+        )
         measure = _measure(binding) if reached else Measure.NONE
         taken = measure is not Measure.NONE
         standing = Standing(
