@@ -29,6 +29,7 @@ GENERATORS: dict[str, str] = {
     "config": "lonedot.config.reference:tables",
     "decisions": "tools.check_docs:list_decisions",
     "events": "lonedot.sinks.reference:tables",
+    "registry": "lonedot.config.reference:registry_tables",
 }
 
 

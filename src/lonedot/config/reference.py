@@ -12,9 +12,10 @@ import msgspec
 from lonedot.config.key import Key
 from lonedot.config.load import keys_of
 from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
+from lonedot.config.registry import BindingTable, SourceTable
 from lonedot.config.values import octets_words, span_words
 
-__all__ = ["TABLES", "tables"]
+__all__ = ["REGISTRY_TABLES", "TABLES", "registry_tables", "tables"]
 
 TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[server]", Server),
@@ -25,6 +26,17 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[badmail]", Badmail),
 )
 """In the order of the reference."""
+
+
+REGISTRY_TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("[[binding]]", BindingTable),
+    ("[[source]]", SourceTable),
+)
+
+
+def registry_tables(_folder: Path) -> str:
+    """The tables of the registry as Markdown."""
+    return "\n".join(line for header, kind in REGISTRY_TABLES for line in _table(header, kind))
 
 
 def tables(_folder: Path) -> str:
