@@ -81,4 +81,19 @@ def _load_sinks(file: Path, config: Config) -> tuple[Fault, ...]:
             what, do = str(fault), "mend the entry"
         line, column = positions.of(path) or (0, 0)
         faults.append(Fault(str(file), line, column, Severity.FAULT, f"sink {number + 1}", what, do))
+    if config.server.registry is not None:
+        faults += _load_registry(config, config.server.registry)
     return tuple(faults)
+
+
+def _load_registry(config: Config, registry: Path) -> list[Fault]:
+    """What the code of the bindings in the registry says against them: the first of it."""
+    from lonedot.admin.values import AdminError
+    from lonedot.app.registry import RegistryKeeper
+
+    try:
+        RegistryKeeper(config, registry, given=()).load()
+    except AdminError as error:
+        problem = error.problem
+        return [Fault(str(registry), 0, 0, Severity.FAULT, problem.where, problem.what, problem.do)]
+    return []

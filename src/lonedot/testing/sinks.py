@@ -71,6 +71,7 @@ class BindingOptions(TypedDict, total=False):
     on_error: OnError | str
     settings: Mapping[str, Setting]
     event: Event | str
+    split: bool
 
 
 def octets_of(content: str | bytes) -> bytes:

@@ -115,6 +115,18 @@ def test_a_sink_in_a_process_of_its_own_is_asked_there(capsys: pytest.CaptureFix
     assert "settings.largest: expected int, got str" in printed
 
 
+def test_the_registry_is_loaded_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = CONFIG.replace("[[listener]]", 'registry = "registry.toml"\n\n[[listener]]')
+    binding = '[[binding]]\nname = "two"\nsink = "one.py"\n\n[binding.sink_properties]\nlargest = LARGEST\n'
+    (here / "registry.toml").write_text(binding.replace("LARGEST", "5"))
+    assert check(capsys, config, "--load") == (0, "lonedot.toml: no fault\n")
+    (here / "registry.toml").write_text(binding.replace("LARGEST", '"x"'))
+    assert check(capsys, config)[0] == 0
+    code, printed = check(capsys, config, "--load")
+    assert code == 1
+    assert "registry.toml:1: binding 'two': sink 'two': settings.largest: expected int, got str" in printed
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, printed = check(capsys, CONFIG + "settings = { x = 1 }\n", "--load", "--json")
     told = json.loads(printed)

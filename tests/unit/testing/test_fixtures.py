@@ -77,6 +77,18 @@ def test_a_refusal_says_what_the_client_was_told() -> None:
             relay.send(to="no address")
 
 
+def test_copies_of_a_sink_that_splits() -> None:
+    @sink("To", effects={"header"}, split=True)
+    def to(message: Message) -> Verdict:
+        (recipient,) = message.envelope.recipients
+        return Next([Edit.add_field("X-To", recipient.address.text)])
+
+    with RelayThread(to) as relay:
+        relay.send(to=["a@example.com", "b@example.com"])
+        seen = {arrival.recipients: arrival.headers.get("X-To") for arrival in relay.arrivals(2)}
+    assert seen == {("a@example.com",): b"a@example.com", ("b@example.com",): b"b@example.com"}
+
+
 def test_sinks_of_the_session_are_asked_too() -> None:
     @sink("No boss", on="rcpt", rule="RCPT TO=boss@*")
     def no_boss(session: Session) -> Verdict:

@@ -174,6 +174,15 @@ def test_every_verdict(verdict: Verdict, decision: Decision) -> None:
     ran.assert_untouched()
 
 
+def test_a_sink_that_splits_is_run_for_one_recipient() -> None:
+    ran = run_sink(adds_everywhere, make_message(LETTER, recipients="a@example.com"), split=True)
+    ran.assert_added("X-Department", "sales")
+    with pytest.raises(ValueError, match="give it a message for one of them"):
+        run_sink(
+            adds_everywhere, make_message(LETTER, recipients=["a@example.com", "b@c.example"]), split=True
+        )
+
+
 # --- asserting -----------------------------------------------------------------------------------
 
 
