@@ -1,0 +1,33 @@
+"""The page of events: its example works, its test passes, and its order is that of the table."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from lonedot.sinks.events import Event
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
+
+
+def test_the_example_and_its_test(tmp_path: Path) -> None:
+    example, test = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "full_mailboxes.py").write_text(example, encoding="utf-8")
+    (tmp_path / "test_full_mailboxes.py").write_text(test, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_every_event_is_named_before_the_table() -> None:
+    prose = PAGE.split("## The table")[0]
+    assert all(f"`{event.value}`" in prose for event in Event)
