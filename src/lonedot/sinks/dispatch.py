@@ -254,7 +254,7 @@ def _live_in_copies(
             if not turns:
                 continue
             shown = [
-                Message(id, copies.shown(who), facts, copy.content, binding.settings, binding.guid)
+                Message(id, copies.shown(who), facts, copy.content, binding.settings, binding.guid, who)
                 for who in turns
             ]
             if binding.mode is Mode.SHADOW:

@@ -199,7 +199,15 @@ def _answered(
             shown = Session(call.moment, prepared.settings)
         else:
             content = Content(call.head, _body(call, descriptor), call.head_measure, call.body_measure)
-            shown = Message(call.id, call.envelope, call.facts, content, prepared.settings, call.binding_id)
+            shown = Message(
+                call.id,
+                call.envelope,
+                call.facts,
+                content,
+                prepared.settings,
+                call.binding_id,
+                call.scope,
+            )
         # The relay has seen to it that the sink is asked what it takes.
         returned: object = prepared.function(cast(Message, shown))
         answer = wire.frame(wire.Said(call.number, _sendable(returned)))

@@ -344,6 +344,7 @@ class ProcessHost:
                     pieces,
                     content.body.size,
                     isinstance(message.settings, Bag),
+                    message.scope,
                 )
             )
         except (OSError, ValueError, TypeError, OverflowError) as error:

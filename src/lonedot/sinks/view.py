@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 
 from lonedot.message.content import Content
 from lonedot.message.header import HeaderView
@@ -15,7 +16,7 @@ __all__ = ["Message"]
 class Message:
     """A message at one event: envelope, header, and the body on demand."""
 
-    __slots__ = ("_content", "_headers", "binding_id", "envelope", "facts", "id", "settings")
+    __slots__ = ("_content", "_headers", "binding_id", "envelope", "facts", "id", "scope", "settings")
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class Message:
         content: Content,
         settings: Mapping[str, str | int | float | bool],
         binding_id: str = "",
+        scope: tuple[int, ...] = (),
     ) -> None:
         self.id = id
         self.envelope = envelope
@@ -33,17 +35,24 @@ class Message:
         """The binding's settings."""
         self.binding_id = binding_id
         """GUID of the binding that is called."""
+        self.scope = scope
+        """Numbers of the recipients whose copy it is, where recipients get copies that differ; empty: all."""
         self._content = content
         self._headers: HeaderView | None = None
 
     @property
     def key(self) -> str:
-        """The same whenever this message is shown to this binding again under the same revision of the configuration.
+        """The same whenever this message, or this copy of it, is shown to this binding again under the same revision
+        of the configuration.
 
         For a sink with effects outside the message: what was done under this key need not be done twice. A client
         that sends a message again sends a new one, with another key.
         """
-        return f"{self.id} {self.binding_id} {self.facts.revision}"
+        key = f"{self.id} {self.binding_id} {self.facts.revision}"
+        if not self.scope:
+            return key
+        numbers = ",".join(map(str, self.scope))
+        return f"{key} {numbers if len(numbers) <= 32 else sha256(numbers.encode()).hexdigest()[:32]}"
 
     @property
     def headers(self) -> HeaderView:

@@ -82,6 +82,7 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     body_size: int = 0
     folds_case: bool = False
     """Names of settings are compared without case: they come from a property bag."""
+    scope: tuple[int, ...] = ()
 
 
 class AskFrame(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
