@@ -9,6 +9,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,6 +36,8 @@ EDITS = 1000 if os.environ.get("LONEDOT_CRASH") == "long" else 200
 SESSIONS = 3
 
 MARKS = """
+import os
+
 from lonedot import Edit, Message, Next, sink
 
 @sink("first", priority=10, effects={"header"})
@@ -43,6 +47,10 @@ def first(message: Message) -> Next:
 @sink("second", priority=20, effects={"header"})
 def second(message: Message) -> Next:
     return Next(edits=[Edit.add_field("X-Second", str(message.settings["VALUE"]))])
+
+@sink("process", priority=30, effects={"header"})
+def process(message: Message) -> Next:
+    return Next(edits=[Edit.add_field("X-Process", str(os.getpid()))])
 """
 REGISTRY = """\
 # Kept by hand.
@@ -89,6 +97,7 @@ def marks(stored: Stored) -> dict[str, str]:
     return found
 
 
+@pytest.mark.timeout(900)  # the long form is 1 000 edits
 async def test_edited_while_mail_flows_no_message_sees_half_a_change(folder: Path) -> None:
     chance = random.Random(20100401)
     expected: dict[str, dict[str, str]] = {}
@@ -184,6 +193,42 @@ async def test_a_hand_s_edit_and_changed_code_are_taken_on_reload(folder: Path) 
         with pytest.raises(AdminError, match="sink: is missing"):
             await control.call(RELOAD, NoArguments())
         assert marks(relay.spool.show(await submit(relay))) == {"first": "v5", "second": "5"}
+
+
+async def test_a_process_goes_on_when_another_binding_changes(folder: Path) -> None:
+    apart = '[[binding]]\nname = "process"\nsink = "marks.py:process"\nisolation = "process"\n'
+    (folder / "sinks.toml").write_text(REGISTRY + apart)
+    async with running_relay(folder, CONFIG) as relay, controlled(relay) as control:
+
+        async def after(change: Change) -> dict[str, str]:
+            await control.call(APPLY, ApplyArguments((change,)))
+            return marks(relay.spool.show(await submit(relay)))
+
+        before = marks(relay.spool.show(await submit(relay)))["process"]
+        assert before != str(os.getpid())
+        other = await after(SetKey(Selected(("first",)), "sink_properties.value", 1))
+        assert other == {"first": "1", "second": "0", "process": before}
+        own = await after(SetKey(Selected(("process",)), "priority", 5))
+        assert own["process"] not in (before, str(os.getpid()))
+
+
+def test_commands_at_once_lose_nothing(folder: Path) -> None:
+    commands = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lonedot", "sinks", "add", f"n{number}", "marks.py:first"),
+                *("--property", "value=1", "--registry", str(folder / "sinks.toml")),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for number in range(5)
+    ]
+    assert [command.wait(60) for command in commands] == [0] * 5
+    text = (folder / "sinks.toml").read_text()
+    assert text.startswith(REGISTRY)
+    assert sorted(re.findall(r'name = "(n\d)"', text)) == ["n0", "n1", "n2", "n3", "n4"]
+    lines = read_audit(folder / "sinks.toml")
+    assert [line.before for line in lines[1:]] == [line.after for line in lines[:-1]]
 
 
 def test_commands_at_a_relay_of_its_own_and_without_it(
