@@ -1,5 +1,5 @@
 """kill -9 of the whole relay under load, again and again, at moments that nobody chose: nothing that was answered 250
-is lost, and nothing is left half done.
+is lost, and nothing is left half done. Without a parent, and under one that starts the relay again.
 
 The relay is the command itself, with nothing wrapped: what `test_kill_points` proves step by step is tried here as a
 whole. A message arrives twice when the relay died between the next hop's 250 and its own record of it; which messages
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lonedot.testing.process import RelayProcess
+from lonedot.testing.process import SERVE, SUPERVISED, RelayProcess
 from lonedot.testing.relay import CONFIG
 from tests.crash.load import Load, NextHop, drain, judge
 
@@ -25,12 +27,42 @@ CLIENTS = 8
 CONNECTIONS = 4
 
 
+def restart(relay: RelayProcess, chance: random.Random) -> None:
+    """Without a parent."""
+    relay.kill()
+    relay.start()
+
+
+def restart_under_parent(relay: RelayProcess, chance: random.Random) -> None:
+    """Mostly the worker is killed, and the parent starts it again; or the parent is; or both are."""
+    whom = chance.choice(["worker", "worker", "parent", "both"])
+    starts, worker = relay.starts, relay.worker
+    if whom != "parent":
+        os.kill(worker, signal.SIGKILL)
+    if whom == "worker":
+        relay.wait_for_start(starts + 1)
+        return
+    relay.kill()  # the worker, where it lives, stops in order: nobody else has the spool when this returns
+    relay.start()
+
+
 def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
+    survive(tmp_path, SERVE, restart)
+
+
+def test_nothing_accepted_is_lost_under_a_parent(tmp_path: Path) -> None:
+    survive(tmp_path, SUPERVISED, restart_under_parent)
+
+
+def survive(
+    folder: Path, program: Sequence[str], restart: Callable[[RelayProcess, random.Random], None]
+) -> None:
+    """Mail flows, the relay is killed again and again, and nothing is lost."""
     chance = random.Random(SEED)
     with NextHop() as hop:
         toml = CONFIG.format(server="", listener="", route=f"connections = {CONNECTIONS}", port=hop.port)
         hostname = f"relay-{os.getpid()}.example.com"  # a port may pass to the relay of another test
-        relay = RelayProcess(tmp_path, toml.replace("relay.example.com", hostname))
+        relay = RelayProcess(folder, toml.replace("relay.example.com", hostname), program=program)
         load = Load(hop, hostname, SEED, clients=CLIENTS, too_large=0.02)
         try:
             relay.start()
@@ -39,9 +71,8 @@ def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
             for _ in range(KILLS):
                 load.wait_for(chance.randint(1, 300), seconds=20)  # by work done: the machine may be slow
                 threading.Event().wait(chance.uniform(0, 0.02))
-                relay.kill()
                 load.point_at(0)
-                relay.start()
+                restart(relay, chance)
                 load.point_at(relay.ports["in"])
             load.wait_for(50, seconds=20)
             load.stop()
@@ -52,7 +83,7 @@ def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
             relay.kill()
     # A kill inside DATA is seen as a message that never ended, which is just what it must look like.
     assert [fault for fault in hop.faults if not fault.startswith("closed inside")] == []
-    verdict = judge(tmp_path, load, hop)
+    verdict = judge(relay.folder, load, hop)
     duplicates = sum(verdict.duplicates.values())
     print(
         f"{KILLS} kills: {len(load.answered)} accepted, {verdict.messages} in the history, {duplicates} duplicates, "
