@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from lonedot.admin.ids import resolve, resolve_all
-from lonedot.admin.octets import in_thread, octets_of, queued_form
+from lonedot.admin.octets import copies_of, in_thread, octets_of, queued_form
 from lonedot.admin.sinks import Keeper
 from lonedot.admin.values import (
     MAX_LISTED,
@@ -195,13 +195,15 @@ async def octets(desk: Desk, wanted: OctetsArguments) -> AsyncIterator[Piece]:
     """One form of a message, octet for octet; with SENT, compared with what was recorded when it was sent."""
     stored = _stored(desk, wanted.id)
     yield FileBegins(f"{stored.id}.{wanted.form.value}")
-    async for piece in octets_of(desk.spool, stored, wanted.form, wanted.attempt):
+    async for piece in octets_of(desk.spool, stored, wanted.form, wanted.attempt, wanted.recipient):
         yield piece
     yield FileEnds()
 
 
 async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
     """Messages as files: `ID.eml` in the queued form, and `ID.json` with envelope and ledger.
+
+    Where recipients get different copies, each is a file `ID.N.eml`, N the number of its first recipient.
 
     One that cannot be read is said in a `Remark`; its record is exported all the same.
     """
@@ -219,18 +221,21 @@ async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
         sidecar = msgspec.json.format(msgspec.json.encode(record_of(stored)), indent=2)
         for piece in (FileBegins(f"{id}.json"), Octets(sidecar + b"\n"), FileEnds()):
             yield piece
-        try:
-            content = await queued_form(desk.spool, stored)
-        except AdminError as error:
-            yield Remark(f"{id} has no .eml: {error.problem.what}", is_fault=True)
-            continue
-        yield FileBegins(f"{id}.eml")
-        try:
-            async for chunk in in_thread(content.chunks()):
-                yield Octets(chunk)
-        except (OSError, ValueError) as error:
-            yield Remark(f"{id}.eml is not whole: {error}", is_fault=True)
-        yield FileEnds()
+        copies = copies_of(stored)
+        for recipient in copies:
+            name = f"{id}.eml" if len(copies) == 1 else f"{id}.{recipient}.eml"
+            try:
+                content = await queued_form(desk.spool, stored, recipient)
+            except AdminError as error:
+                yield Remark(f"{id} has no .eml: {error.problem.what}", is_fault=True)
+                break
+            yield FileBegins(name)
+            try:
+                async for chunk in in_thread(content.chunks()):
+                    yield Octets(chunk)
+            except (OSError, ValueError) as error:
+                yield Remark(f"{name} is not whole: {error}", is_fault=True)
+            yield FileEnds()
 
 
 LIST = Operation("list", ListArguments, Listing, list_messages)

@@ -86,6 +86,8 @@ class OctetsArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     form: Form
     attempt: int = 0
     """With SENT: number of the attempt, counted from 1; 0 means the last one that sent something."""
+    recipient: str = ""
+    """Address of one whose copy is meant; needed where the copies differ."""
 
 
 class ExportArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -124,6 +124,12 @@ def list_(
     "--attempt", type=click.IntRange(1), help="With --octets sent: of this attempt, not the last one."
 )
 @click.option(
+    "--recipient",
+    default="",
+    metavar="ADDRESS",
+    help="With --octets queued or sent: the copy of this recipient.",
+)
+@click.option(
     "--escaped", is_flag=True, help="Make line ends and other octets visible. Always so on a terminal."
 )
 @place_options
@@ -132,6 +138,7 @@ def show(
     id: str,
     form: str | None,
     attempt: int | None,
+    recipient: str,
     escaped: bool,
     config_file: Path,
     spool_folder: Path | None,
@@ -143,8 +150,8 @@ def show(
     """
     where = place(config_file, spool_folder)
     if form is None:
-        if escaped or attempt:
-            raise click.UsageError("--escaped and --attempt go with --octets")
+        if escaped or attempt or recipient:
+            raise click.UsageError("--escaped, --attempt and --recipient go with --octets")
 
         async def ask(caller: Caller) -> Record:
             return await caller.call(SHOW, IdArguments(id))
@@ -155,7 +162,7 @@ def show(
         else:
             print_lines(record_lines(record, time.time()))
         return 0
-    wanted = OctetsArguments(id, Form(form), attempt or 0)
+    wanted = OctetsArguments(id, Form(form), attempt or 0, recipient)
     if as_json:
         return work(where, lambda caller: _octets_as_json(caller, wanted))
     escaped = escaped or sys.stdout.isatty()

@@ -30,8 +30,8 @@ from lonedot.delivery.transcript import Line, TranscriptSink
 from lonedot.message.content import Content, MemoryBody
 from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered, canonicalise
 from lonedot.message.findings import Part
-from lonedot.message.fold import FoldFault, apply_changes, digests_of, fold
-from lonedot.message.ledger import Action, Entry, EnvelopeChange, Splice, Transform
+from lonedot.message.fold import FoldFault, apply_changes, changes_octets, digests_of, fold
+from lonedot.message.ledger import Action, Entry, Splice, Transform
 from lonedot.message.transforms import CannotTransform
 from lonedot.protocol.client_plan import ContentFacts, Offer, Plan, Refusal, RefusalKind, plan_transaction
 from lonedot.protocol.events import ContentMode
@@ -214,7 +214,7 @@ class _Parcel:
         scoped = [
             (n, frozenset(entry.scope))
             for n, entry in enumerate(self._claim.message.ledger)
-            if entry.scope and not all(isinstance(change, EnvelopeChange) for change in entry.changes)
+            if entry.scope and changes_octets(entry)
         ]
         destination = self._courier.resolver.destination
         groups: dict[tuple[str, tuple[int, ...]], list[RecipientState]] = {}

@@ -18,7 +18,7 @@ from lonedot.message.measure import measure, measure_body
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope, Recipient
 
-__all__ = ["FoldFault", "apply_changes", "digests_of", "fold", "fold_envelope"]
+__all__ = ["FoldFault", "apply_changes", "changes_octets", "digests_of", "fold", "fold_envelope"]
 
 
 class FoldFault(Exception):
@@ -53,6 +53,11 @@ def fold(
     if verify and last is not None and digests_of(content) != last.after:
         raise FoldFault(f"after the entry of {last.binding} ({last.event}) the octets are not those recorded")
     return content
+
+
+def changes_octets(entry: Entry) -> bool:
+    """Some change of it in force is of the content, not of the envelope alone."""
+    return not all(isinstance(change, EnvelopeChange) for change in entry.changes)
 
 
 def apply_changes(content: Content, changes: Iterable[Change]) -> Content:

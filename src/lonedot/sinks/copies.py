@@ -79,10 +79,15 @@ class Copies:
         """Everybody who is still to get it."""
         return {number for copy in self.copies for number in copy.members}
 
+    def has_room(self, content: Content, base: Content) -> bool:
+        """True when one more copy may be kept beside its base; its octets are counted from now on."""
+        self._octets += _unshared(content, base)
+        return not self.is_exhausted
+
     @property
-    def is_full(self) -> bool:
-        """No further copy is to be made."""
-        return len(self.copies) >= COPIES_LIMIT or self._octets > COPIES_OCTETS
+    def is_exhausted(self) -> bool:
+        """The room for copies is used up."""
+        return self._octets > COPIES_OCTETS
 
     def shown(self, members: Sequence[int]) -> Envelope:
         """The envelope with these recipients only."""
@@ -120,8 +125,6 @@ class Copies:
             if entry.changes:
                 content = same[0].content
                 made.append(Copy(content, tuple(sorted(members)), (*copy.lineage, number), stopped))
-                if not is_whole:
-                    self._octets += _unshared(content, copy.content)
             elif stopped is not copy.stopped:
                 unchanged.setdefault(stopped, set()).update(members)
         for stopped, left in unchanged.items():

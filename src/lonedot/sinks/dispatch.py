@@ -30,7 +30,7 @@ from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks.bindings import Binding, Isolation, Mode, OnDamage, OnError, Role
 from lonedot.sinks.copies import COPIES_LIMIT, Copied, Copies, Copy, Outcome
 from lonedot.sinks.events import Event
-from lonedot.sinks.shadow import SHADOW_SECONDS, insert_shadows, shadowed
+from lonedot.sinks.shadow import SHADOW_CALLS, SHADOW_SECONDS, insert_shadows, shadowed
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
@@ -151,8 +151,11 @@ class NotSplit(Failure):
     fault = None
 
 
+NO_ROOM = "the copies of this message take too much room"
 FAILURES_LIMIT = 3
 """Failures of a binding in one message after which it is not called for further copies of it."""
+
+_NO_TIME_LEFT = "not asked: the other shadows took all the time that a message waits"
 
 Steps = Generator[Call, Answer, Dispatched]
 Apart = Callable[[Call], Awaitable[Answer]]
@@ -180,8 +183,13 @@ def steps(
     if not places or decided.decision in (Decision.REJECT, Decision.DEFER):
         return decided  # what is refused has no ledger
     shadows: list[tuple[int, Entry]] = []
-    for place in places:
-        answer = yield place.call
+    spent = 0.0
+    for place in places[:SHADOW_CALLS]:
+        if spent < SHADOW_SECONDS:
+            answer = yield place.call
+            spent += answer.took_seconds
+        else:
+            answer = Answer(error=NotAsked(_NO_TIME_LEFT))
         binding, seen = place.call.binding, place.call.message
         verdict, taken = _taken(binding, answer, seen.content, seen.envelope)
         entry = _entry(binding, facts, verdict, taken, seen.content, clock.now(), answer.took_seconds)
@@ -268,8 +276,8 @@ def _live_in_copies(
             outcomes: list[Outcome] = []
             after: Envelope | None = None
             for who, message in zip(turns, shown, strict=False):
-                if failures >= FAILURES_LIMIT:
-                    not_called = f"it failed for {failures} copies of this message before"
+                if failures >= FAILURES_LIMIT and not not_called:
+                    not_called = f"it failed for {FAILURES_LIMIT} copies of this message before"
                 if not_called:
                     answer = Answer(error=NotSplit(f"not called: {not_called}"))
                 else:
@@ -277,7 +285,9 @@ def _live_in_copies(
                 verdict, taken = _taken(binding, answer, copy.content, message.envelope)
                 if binding.split:
                     verdict, taken = _kept_apart(binding, verdict, taken, copy, copies, message.envelope)
-                failures += verdict is None
+                    if copies.is_exhausted:
+                        not_called = NO_ROOM
+                failures += answer.error is not None
                 entry = _entry(binding, facts, verdict, taken, copy.content, clock.now(), answer.took_seconds)
                 stops = isinstance(verdict, Stop) and taken.action is not Action.UNDONE
                 stopped = binding.event if stops else copy.stopped
@@ -321,8 +331,8 @@ def _kept_apart(
     if taken.envelope != shown:
         words = "a binding that splits does not edit the envelope: the copies of a message have one"
         return None, _failed(binding, Failure(words), copy.content, shown, Fault.VIOLATION)
-    if taken.changes and copies.is_full:
-        error = NotSplit("the copies of this message take too much room")
+    if taken.changes and not copies.has_room(taken.content, copy.content):
+        error = NotSplit(NO_ROOM)
         return None, _failed(binding, error, copy.content, shown, None)
     return verdict, taken
 
@@ -451,7 +461,7 @@ async def dispatch_with(
 async def _in_time(call: Call, apart: Apart, seconds: float) -> Answer:
     """A shadow is not waited for any longer: what it would have said is lost, and no mail is."""
     if seconds <= 0:
-        return Answer(error=NotAsked("not asked: the other shadows took all the time that a message waits"))
+        return Answer(error=NotAsked(_NO_TIME_LEFT))
     try:
         async with asyncio.timeout(seconds):
             return await apart(call)
