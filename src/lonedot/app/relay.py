@@ -179,6 +179,11 @@ class Relay:
         self._standing.events = self.events
         self._standing.load()
         book_stalls(paths.root, self.events, self._charge)
+        try:
+            # At once: a sink that ends the relay may do so again before the next gust of writing.
+            await self._standing.save()
+        except OSError as error:
+            self._standing_not_written(error)
         observer = RelayObserver(self.events, self._watchers, self._standing)
         # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
@@ -298,6 +303,9 @@ class Relay:
         acceptor.rebind(bindings, snapshot.revision + self._standing.mark)
         self.hosts.use(bindings)
 
+    def _standing_not_written(self, error: OSError) -> None:
+        self.events.append(EventKind.SPOOL_FAULT, "", f"the state of the bindings is not written: {error}")
+
     def _charge(self, stall: Stall) -> None:
         self._standing.book(stall.guid, Fault.STALLED, stall.words, stall.id)
 
@@ -373,7 +381,7 @@ class Relay:
         try:
             await self._standing.save()
         except OSError as error:
-            self.events.append(EventKind.SPOOL_FAULT, "", f"the state of the bindings: {error}")
+            self._standing_not_written(error)
         await self.spool.close()
         self.events.append(EventKind.STOPPED, "", self.config.server.hostname)
         self.transcripts.close()

@@ -79,9 +79,11 @@ class StandingDesk:
     # -- booking -----------------------------------------------------------------------------------
 
     def book_entries(self, id: str, entries: Sequence[Entry]) -> None:
-        """Book the faults of a message's ledger."""
+        """Book the faults of a message's ledger: one for each binding, in however many copies it failed."""
+        booked: set[str] = set()
         for entry in entries:
-            if entry.fault:
+            if entry.fault and entry.binding_id not in booked:
+                booked.add(entry.binding_id)
                 words = entry.words or next((finding.words for finding in entry.findings), "")
                 self.book(entry.binding_id, Fault(entry.fault), words, id)
 

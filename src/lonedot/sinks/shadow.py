@@ -13,10 +13,15 @@ import msgspec
 
 from lonedot.message.ledger import Action, Change, Entry, EnvelopeChange, Splice, Transform
 
-__all__ = ["PROPOSED_LIMIT", "SHADOW_SECONDS", "insert_shadows", "shadowed"]
+__all__ = ["PROPOSED_LIMIT", "SHADOW_CALLS", "SHADOW_SECONDS", "insert_shadows", "shadowed"]
 
 SHADOW_SECONDS = 0.5
-"""How long a message waits for the processes of all its shadows together, once everything else is decided."""
+"""How long a message waits for all its shadows together, once everything else is decided.
+
+A process is not waited for any longer; one that runs inline cannot be interrupted, but no other is asked after it.
+"""
+SHADOW_CALLS = 100
+"""Calls of shadows for one message: one that splits could be called for each of thousands of recipients."""
 PROPOSED_LIMIT = 64 * 1024
 """Octets of changes that are kept; of larger ones the digests alone."""
 

@@ -27,7 +27,7 @@ from lonedot.sinks.dispatch import (
     dispatch_with,
     steps,
 )
-from lonedot.sinks.shadow import PROPOSED_LIMIT
+from lonedot.sinks.shadow import PROPOSED_LIMIT, SHADOW_CALLS
 from lonedot.sinks.standing import (
     WINDOW_SECONDS,
     Fault,
@@ -40,6 +40,8 @@ from lonedot.sinks.standing import (
 )
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop
 from lonedot.sinks.view import Message
+from lonedot.terms.address import Address
+from lonedot.terms.envelope import Recipient
 from lonedot.testing.clock import ManualClock
 from tests.unit.sinks.making import CONTENT, ENVELOPE, FACTS, OCTETS, binding, editing, rewriting, run
 
@@ -367,3 +369,35 @@ async def test_a_message_does_not_wait_for_a_shadow_in_a_process(monkeypatch: py
     assert "no answer after 0.05 s" in slow.words
     assert (unasked.fault, unasked.action) == ("", Action.SHADOWED)
     assert issubclass(NotAwaited, Failure)
+
+
+def test_inline_shadows_share_the_time_too() -> None:
+    clock = ManualClock()
+    shadows = [in_shadow(binding(editing(), name)) for name in ("slow", "next")]
+    chain = steps("id", ENVELOPE, FACTS, CONTENT, [LIVE, *shadows], clock)
+    asked: list[str] = []
+    step: Answer | None = None
+    with pytest.raises(StopIteration) as end:
+        while True:
+            call = chain.send(step) if step is not None else next(chain)
+            asked.append(call.binding.name)
+            step = Answer(Next(), took_seconds=0.4 if call.binding is LIVE else 5.0)
+    done: Dispatched = end.value.value
+    assert asked == ["live", "slow"]
+    assert ["not asked" in entry.words for entry in done.entries] == [False, False, True]
+    assert done.entries[1].fault == ""
+
+
+def test_a_shadow_that_splits_is_called_a_bounded_number_of_times() -> None:
+    asked: list[bytes] = []
+
+    def look(message: Message) -> Next:
+        asked.append(message.envelope.recipients[0].address.octets)
+        return Next()
+
+    people = tuple(Recipient(Address(b"p%d@b.example" % number)) for number in range(SHADOW_CALLS * 3))
+    split = msgspec.structs.replace(in_shadow(binding(look, "shadow")), split=True)
+    done = run(split, envelope=msgspec.structs.replace(ENVELOPE, recipients=people), checked=False)
+    assert len(asked) == SHADOW_CALLS
+    assert (done.decision, done.content.octets()) == (Decision.ACCEPT, OCTETS)
+    assert {entry.action for entry in done.entries} == {Action.SHADOWED}
