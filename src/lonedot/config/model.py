@@ -528,8 +528,8 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         timedelta,
         Key(
             v.duration(0.1, 300),
-            "How long one call may take. A process is killed then and `on_error` says what becomes of the message; of "
-            "an inline sink it is only noted. Senders wait for the reply meanwhile.",
+            "How long one call may take. A process is killed then and `on_error` says what becomes of the message; for "
+            "an inline sink the relay itself is ended and started again. Senders wait for the reply meanwhile.",
             '"10s"',
         ),
     ] = timedelta(seconds=10)

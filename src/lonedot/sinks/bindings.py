@@ -75,7 +75,7 @@ class Isolation(enum.Enum):
     """Where a sink's code runs."""
 
     INLINE = "inline"
-    """In the relay itself: quick, and trusted. A deadline cannot be kept; that it was passed is noted."""
+    """In the relay itself: quick, and trusted. At its deadline the parent ends the relay and starts it again."""
     PROCESS = "process"
     """In a process of its own, which is killed when a call takes too long."""
 
