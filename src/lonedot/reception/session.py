@@ -37,13 +37,14 @@ from lonedot.protocol.server import ServerMachine
 from lonedot.reception.acceptance import DISK_FULL, Acceptor, Verdict
 from lonedot.reception.session_sinks import INTERRUPTED, moment_of, refusal_from, start
 from lonedot.reception.settings import ListenerSettings, matches_domain
+from lonedot.reception.transaction import Transaction
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.events import Event as SinkEvent
 from lonedot.sinks.protocol import Judgement
 from lonedot.spool.interface import BodyWriter, Facts, SpoolFault, SpoolFull, TranscriptRef
 from lonedot.terms.address import Address
-from lonedot.terms.envelope import BodyType, Envelope, Recipient, Ret
-from lonedot.terms.ids import MessageId, SessionId
+from lonedot.terms.envelope import Recipient
+from lonedot.terms.ids import SessionId
 from lonedot.terms.reply import Reply, reply
 
 __all__ = ["Host", "Session", "Transcript"]
@@ -109,48 +110,6 @@ class Host(Protocol):
         ...
 
 
-class _Transaction:
-    """What is collected from MAIL to the end of data."""
-
-    __slots__ = (
-        "body",
-        "envid",
-        "failure",
-        "held",
-        "id",
-        "intake",
-        "recipients",
-        "ret",
-        "reverse_path",
-        "smtputf8",
-        "writer",
-    )
-
-    def __init__(self, mail: MailGiven, reverse_path: Address) -> None:
-        self.reverse_path = reverse_path
-        self.body: BodyType = mail.body
-        self.smtputf8 = mail.smtputf8
-        self.ret: Ret = mail.ret
-        self.envid = mail.envid
-        self.recipients: dict[Address, Recipient] = {}
-        self.id = MessageId("")
-        self.intake: Intake | None = None
-        self.writer: BodyWriter | None = None
-        self.failure: Reply | None = None
-        self.held = 0
-        """Octets counted against the memory budget."""
-
-    def envelope(self) -> Envelope:
-        return Envelope(
-            self.reverse_path,
-            tuple(self.recipients.values()),
-            self.body,
-            self.smtputf8,
-            self.ret,
-            self.envid,
-        )
-
-
 class Session(asyncio.Protocol):
     """One connection."""
 
@@ -168,7 +127,7 @@ class Session(asyncio.Protocol):
         self.messages = 0
         self._machine = ServerMachine(settings.options, self._hear)
         self._transport: asyncio.Transport | None = None
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self._transcript: Transcript | None = None
         self._busy = False
         """A decision is out (commit, handshake): events wait."""
@@ -366,7 +325,7 @@ class Session(asyncio.Protocol):
         sinks: Mapping[SinkEvent, tuple[Binding, ...]],
         event: SinkEvent,
         then: Callable[[Reply | None], None],
-        transaction: _Transaction | None = None,
+        transaction: Transaction | None = None,
         recipient: Recipient | None = None,
     ) -> None:
         """Ask the sinks of an event; `then` gets what they refuse with or None, now or when all have answered."""
@@ -410,7 +369,7 @@ class Session(asyncio.Protocol):
         if not acceptor.spool.has_room(event.size):
             self._respond(DISK_FULL_AT_MAIL)
             return
-        transaction = _Transaction(event, event.reverse_path)
+        transaction = Transaction(event, event.reverse_path)
         self._chains = acceptor.chains
         sinks = self._chains.session
         if sinks is None:
@@ -420,7 +379,7 @@ class Session(asyncio.Protocol):
         else:
             self._ask(sinks, SinkEvent.MAIL, partial(self._take_mail, transaction), transaction)
 
-    def _take_mail(self, transaction: _Transaction, refusal: Reply | None) -> None:
+    def _take_mail(self, transaction: Transaction, refusal: Reply | None) -> None:
         if refusal is None:
             self._transaction = transaction
         self._respond(refusal or OK)
@@ -456,7 +415,7 @@ class Session(asyncio.Protocol):
             then = partial(self._take_recipient, transaction, recipient)
             self._ask(sinks, SinkEvent.RCPT, then, transaction, recipient)
 
-    def _take_recipient(self, transaction: _Transaction, recipient: Recipient, refusal: Reply | None) -> None:
+    def _take_recipient(self, transaction: Transaction, recipient: Recipient, refusal: Reply | None) -> None:
         if refusal is None:
             transaction.recipients.setdefault(recipient.address, recipient)
         self._respond(refusal or RECIPIENT_OK)
@@ -471,7 +430,7 @@ class Session(asyncio.Protocol):
             then = partial(self._take_content, transaction, event.mode)
             self._ask(sinks, SinkEvent.DATA, then, transaction)
 
-    def _take_content(self, transaction: _Transaction, mode: ContentMode, refusal: Reply | None) -> None:
+    def _take_content(self, transaction: Transaction, mode: ContentMode, refusal: Reply | None) -> None:
         if refusal is not None:
             self._respond(refusal)
             return
@@ -480,7 +439,7 @@ class Session(asyncio.Protocol):
         self._in_content = True
         self._respond(START if mode is ContentMode.DATA else CHUNK_OK)
 
-    def _open_body(self, transaction: _Transaction) -> BodyWriter:
+    def _open_body(self, transaction: Transaction) -> BodyWriter:
         transaction.writer = self.host.acceptor.spool.body_writer(transaction.id)
         return transaction.writer
 
@@ -506,7 +465,7 @@ class Session(asyncio.Protocol):
             self.host.give_memory(transaction.held)
             transaction.held = 0
 
-    def _fail_content(self, transaction: _Transaction, answer: Reply) -> None:
+    def _fail_content(self, transaction: Transaction, answer: Reply) -> None:
         """Keep reading to the end of data; it gets this answer."""
         transaction.failure = answer
         if transaction.intake is not None:
@@ -542,7 +501,7 @@ class Session(asyncio.Protocol):
             chains=self._chains,
         )
 
-    def _finish(self, transaction: _Transaction, over_limit: bool) -> Arrived | Reply:
+    def _finish(self, transaction: Transaction, over_limit: bool) -> Arrived | Reply:
         """What has come in, or why it is refused."""
         if over_limit:
             return TOO_LARGE
