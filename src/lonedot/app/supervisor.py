@@ -101,8 +101,12 @@ class Supervisor:
 
     def run(self) -> int:
         """Until the worker has stopped in order; the exit code."""
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # one that is ignored, as whoever started us may have it, hides deaths
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        self._start()
+        if not self._start():
+            return 1
         while True:
             self._heed(LOOK_SECONDS)
             code = self._reaped()
@@ -115,14 +119,20 @@ class Supervisor:
 
     # -- the worker ----------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start the worker; False when the system has no process for it."""
         self._board.clear()
         self._seen.clear()
         for descriptor in (self._memory, self._pipe):
             os.set_inheritable(descriptor, True)
         environment = {**os.environ, board.ENVIRONMENT: f"{self._memory},{self._pipe}"}
         self._started_at = time.monotonic()
-        self._pid = os.posix_spawn(self._command[0], self._command, environment, setsigmask=())
+        try:
+            self._pid = os.posix_spawn(self._command[0], self._command, environment, setsigmask=())
+        except OSError as error:
+            self._say("worker.not-started", words=str(error))
+            return False
+        return True
 
     def _reaped(self) -> int | None:
         """How the worker ended (negative: the signal), None while it lives."""
@@ -153,12 +163,14 @@ class Supervisor:
             return own_code
         pause = self._backoff.after(lived)
         self._say("worker.died", code=code, lived_seconds=round(lived, 3), again_in_seconds=pause)
-        until = time.monotonic() + pause
-        while (left := until - time.monotonic()) > 0:
-            if self._heed(left):
-                return 0  # nothing runs
-        self._start()
-        return None
+        while True:
+            until = time.monotonic() + pause
+            while (left := until - time.monotonic()) > 0:
+                if self._heed(left):
+                    return 0  # nothing runs
+            if self._start():
+                return None
+            pause = self._backoff.after(0)
 
     def _look(self) -> None:
         """See how far the worker is, and end it when a sink of it does not."""

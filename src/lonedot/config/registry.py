@@ -192,7 +192,7 @@ class BindingTable(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Key(
             v.duration(0.1, 300),
-            "How long one call may take; a process is killed then; an inline sink has the relay ended and started again.",
+            "How long one call may take; a process is ended then, and an inline sink has the relay started again.",
             '"10s"',
         ),
     ] = timedelta(seconds=10)

@@ -156,3 +156,15 @@ def test_the_parent_loads_nothing_of_the_relay() -> None:
     )
     assert done.stdout.splitlines() == ["['lonedot', 'lonedot.sinks', 'lonedot.sinks.board']", "[]"]
     assert os.path.isabs(supervisor.__file__)
+
+
+def test_a_command_that_cannot_be_run_is_said() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", supervisor.__file__, "/nowhere/python"],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert b"worker.not-started" in done.stderr
+    assert b"Traceback" not in done.stderr
