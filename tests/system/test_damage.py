@@ -51,6 +51,7 @@ def binding(on_damage: str, isolation: Isolation) -> Binding:
         role=role,
         isolation=isolation,
         deadline_seconds=60.0,
+        maximum_faults=0,
     )
 
 

@@ -61,6 +61,7 @@ def apart(
         rule=rule,
         priority=priority,
         settings=settings,
+        maximum_faults=0,
     )
 
 
