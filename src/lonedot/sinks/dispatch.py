@@ -257,12 +257,21 @@ def _live_in_copies(
     for binding in bindings:
         said: list[tuple[tuple[int, ...], _Taken]] = []
         failures = 0
+        everybody = len(copies.members)
         for copy in list(copies.copies):
             turns = [] if copy.stopped is binding.event else _turns(binding, copy, copies, facts)
             if not turns:
                 continue
             shown = [
-                Message(id, copies.shown(who), facts, copy.content, binding.settings, binding.guid, who)
+                Message(
+                    id,
+                    copies.shown(who),
+                    facts,
+                    copy.content,
+                    binding.settings,
+                    binding.guid,
+                    who if len(who) < everybody else (),
+                )
                 for who in turns
             ]
             if binding.mode is Mode.SHADOW:
@@ -304,7 +313,6 @@ def _live_in_copies(
             if said[-1][1].decision is Decision.DEFER:
                 break
         discarded = [number for who, taken in said if taken.decision is Decision.DISCARD for number in who]
-        everybody = copies.members
         copies.discard(discarded)
         verdict_of_all = _of_all(said, everybody, copies)
         if verdict_of_all is not None:
@@ -337,9 +345,7 @@ def _kept_apart(
     return verdict, taken
 
 
-def _of_all(
-    said: Sequence[tuple[tuple[int, ...], _Taken]], everybody: set[int], copies: Copies
-) -> _Taken | None:
+def _of_all(said: Sequence[tuple[tuple[int, ...], _Taken]], everybody: int, copies: Copies) -> _Taken | None:
     """What the calls of one binding say of the message as a whole; None: it goes on.
 
     A client hears one reply, and custody holds a message whole. So one that defers defers all; a refusal is one only
@@ -372,7 +378,7 @@ def _of_all(
         return None
     who, taken = stays
     words = taken.words
-    if not everybody <= set(who):
+    if len(who) < everybody:
         others = f" and {len(who) - 1} more" if len(who) > 1 else ""
         words = words_kept(f"{words} (said of the copy for {copies.address(who[0])}{others})")
     return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words)

@@ -181,6 +181,7 @@ class _Session(asyncio.Protocol):
                 self.say(peer.answer(b"HELO", b"250 peer.example\r\n"))
             case b"MAIL":
                 self.mail = line
+                self.recipients, self.accepted = [], 0
                 self.say(peer.answer(b"MAIL", b"250 2.1.0 Ok\r\n"))
             case b"RCPT":
                 reply = peer.answer(line.split(b":", 1)[1].split(b" ")[0], b"") or peer.answer(
