@@ -47,6 +47,19 @@ def scanner(message: Message) -> Next:
 def stamp(message: Message) -> Next:
     return Next([Edit.add_field("X-Stamp", "yes")])
 """
+WORST = """
+import os, time
+from lonedot import Message, Next, sink
+
+@sink("dies")
+def dies(message: Message) -> Next:
+    os._exit(3)
+
+@sink("hangs")
+def hangs(message: Message) -> Next:
+    time.sleep(600)
+    return Next()
+"""
 ROWS = """\
 # Kept by hand.
 [[binding]]
@@ -263,3 +276,25 @@ async def test_a_registry_puts_a_binding_in_shadow(tmp_path: Path) -> None:
             assert "would have changed the message" in entry.words and len(entry.proposed) == 1
     assert b"X-Stamp" not in receiver.arrivals[0].content
     assert msgspec.json.decode(msgspec.json.encode(entry), type=type(entry)) == entry
+
+
+async def test_a_process_that_dies_or_hangs_in_shadow_costs_no_mail_and_goes_off(tmp_path: Path) -> None:
+    (tmp_path / "worst.py").write_text(WORST)
+    tables = "".join(
+        f'\n[[sink]]\nname = "{name}"\nfile = "worst.py:{name}"\nisolation = "process"\nmode = "shadow"\n'
+        f"maximum_faults = {maximum}\n"
+        for name, maximum in (("dies", 2), ("hangs", 1))
+    )
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, more=tables)
+        async with running_relay(tmp_path, toml) as relay:
+            stored = await finished(relay, await submit(relay))
+            assert [(e.binding, e.action, e.fault) for e in stored.ledger[1:]] == [
+                ("dies", Action.SHADOWED, "died"),
+                ("hangs", Action.SHADOWED, "deadline"),
+            ]
+            assert await sinks_of(relay) == ["dies"]
+            assert await sinks_of(relay) == []
+            told = events(relay, EventKind.BINDING_SWITCHED_OFF)
+            assert [one.fields["binding"] for one in told] == ["hangs", "dies"]
+    assert len(receiver.arrivals) == 3
