@@ -186,6 +186,27 @@ def test_a_sink_that_does_not_return(
     assert len(receiver.arrivals) == 2
 
 
+@pytest.mark.parametrize("role", ["cosmetic", "protective"])
+def test_the_third_stall(tmp_path: Path, receiver: StrictSink, role: str) -> None:
+    """A cosmetic binding is not called any more; nothing goes past a protective one."""
+    protective = f'role = "{role}"\non_damage = "{"undo" if role == "cosmetic" else "hold"}"\n'
+    toml = config(tmp_path, receiver.port, "loops", more=protective)
+    with RelayProcess(tmp_path, toml, program=SUPERVISED) as relay:
+        for stalls in range(1, 4):
+            assert send(relay, BAD) == 0
+            relay.wait_for_start(stalls + 1)
+        if role == "cosmetic":
+            assert send(relay, BAD) == 250
+            receiver.wait_for(1)
+            assert [line["binding"] for line in events(relay, "event.binding-switched-off")] == ["Plug-in"]
+        else:
+            assert send(relay, BAD) == 0
+            relay.wait_for_start(5)
+            assert receiver.arrivals == []
+        assert relay.stop() == 0
+    assert len(events(relay, "event.sink-stalled")) == (3 if role == "cosmetic" else 4)
+
+
 def test_who_was_running_when_somebody_kills_the_worker_is_not_blamed(
     tmp_path: Path, receiver: StrictSink
 ) -> None:
