@@ -40,7 +40,9 @@ COMMANDS: dict[str, Lazy] = {
     ),
     "why": Lazy("lonedot.cli.why:command", "Tell the journey of one message."),
     "sinks": Lazy("lonedot.cli.sinks:command", "List, change and try the bindings of sinks."),
-    "smtpreg": Lazy("lonedot.cli.smtpreg:command", "The same with the arguments of the old registration tool."),
+    "smtpreg": Lazy(
+        "lonedot.cli.smtpreg:command", "The same with the arguments of the old registration tool."
+    ),
     "inject": Lazy(
         "lonedot.cli.inject:command", "Send one file as a message, also octet for octet as it is."
     ),
