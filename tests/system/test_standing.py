@@ -142,6 +142,64 @@ async def ids(relay: Relay) -> list[MessageId]:
     return [MessageId(row.id) for row in relay.spool.listing(Filter(states=tuple(MessageState)))]
 
 
+GROUPED = """
+[[binding]]
+name = "one"
+group = "g"
+sink = "broken.py:broken"
+maximum_faults = 1
+
+[[binding]]
+name = "two"
+group = "g"
+sink = "broken.py:broken"
+maximum_faults = 1
+"""
+
+
+async def test_enabling_names_groups_and_what_is_disabled_besides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    registry = tmp_path / "sinks.toml"
+    registry.write_text(GROUPED)
+    config = ["-c", str(tmp_path / "lonedot.toml")]
+
+    async def lonedot(*arguments: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(run, ["sinks", *arguments, *config])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    with StrictSink() as receiver:
+        async with running_relay(tmp_path, first_config(receiver.port, server=REGISTRY)) as relay:
+            assert await sinks_of(relay) == ["one", "two"]
+            assert await sinks_of(relay) == []
+            code, said = await lonedot("enable", "--group", "g")
+            assert code == 0 and said.count("it had switched itself off") == 2
+            assert registry.read_text() == GROUPED
+            assert await sinks_of(relay) == ["one", "two"]
+            code, said = await lonedot("show", "one")
+            assert "1 fault since" in said and "no database" in said
+            assert (await lonedot("disable", "one"))[0] == 0
+            written = registry.read_text()
+            assert written.count("disabled") == 1
+            assert await sinks_of(relay) == []
+            code, said = await lonedot("enable", "one", "two")
+            assert code == 0 and said.count("it had switched itself off") == 2
+            assert registry.read_text() == written.replace("disabled", "enabled")
+            assert await sinks_of(relay) == ["one", "two"]
+            code, said = await lonedot("enable", "tow")
+            assert code != 0 and "did you mean 'two'?" in said
+            assert await sinks_of(relay) == [], "what failed cleared nothing"
+            code, said = await lonedot("remove", "one")
+            assert code == 0
+            row = await listed(relay, "two")
+            assert row.standing is not None and row.standing.measure is Measure.OFF
+            assert (await lonedot("add", "one", "broken.py:broken", "--mode", "shadow"))[0] == 0
+            assert (await listed(relay, "one")).mode is Mode.SHADOW
+            assert await sinks_of(relay) == ["one"], "one that is removed takes its faults along"
+
+
 async def test_one_of_the_configuration_too_and_enabled_while_the_relay_is_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

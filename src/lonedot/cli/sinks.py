@@ -99,6 +99,7 @@ def show(name: str, config_file: Path, registry_file: Path | None, as_json: bool
 @click.option("--on-damage", help="undo, repair, hold or reject.")
 @click.option("--on-error", help="defer, skip, reject or hold.")
 @click.option("--isolation", help="inline or process.")
+@click.option("--mode", help="live, or shadow: shown live mail, and nothing of what it says is done.")
 @click.option("--group", help="A group that it belongs to.")
 @click.option("--source", type=int, help="Number of the virtual server.")
 @click.option("--guid", help="Its GUID; derived from the name when not given.")
@@ -119,6 +120,7 @@ def add(
     on_damage: str | None,
     on_error: str | None,
     isolation: str | None,
+    mode: str | None,
     group: str | None,
     source: int | None,
     guid: str | None,
@@ -143,6 +145,7 @@ def add(
         "on_damage": on_damage,
         "on_error": on_error,
         "isolation": isolation,
+        "mode": mode,
         "group": group,
     }
     values = {key: value for key, value in given.items() if value is not None}

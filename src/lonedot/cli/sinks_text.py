@@ -125,6 +125,7 @@ def show_lines(binding: ListedBinding) -> Iterator[str]:
         ("mode", binding.mode.value),
         ("maximum_faults", str(binding.maximum_faults) if binding.maximum_faults else "0 (never off)"),
         ("faults", _faults(binding)),
+        ("last fault", binding.standing.words if binding.standing is not None else "none"),
         ("group", binding.group or "none"),
         ("stands in", binding.origin.value),
     ]

@@ -57,6 +57,7 @@ _NEW_KEYS = (
     "memory",
     "user",
     "split",
+    "mode",
     "maximum_faults",
     "group",
 )
