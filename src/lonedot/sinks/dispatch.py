@@ -208,7 +208,7 @@ def _live(
     places: list[_Place],
 ) -> Steps:
     """The bindings that count. Puts those in shadow into `places`."""
-    if any(binding.split for binding in bindings):
+    if _may_differ(envelope, bindings):
         return (yield from _live_in_copies(id, envelope, facts, content, bindings, clock, places))
     entries: list[Entry] = []
     stopped: Event | None = None
@@ -240,6 +240,14 @@ def _live(
         if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
             stopped = binding.event
     return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
+
+
+def _may_differ(envelope: Envelope, bindings: Sequence[Binding]) -> bool:
+    """Some binding splits, and there are several recipients, or may be."""
+    for binding in bindings:
+        if binding.split:
+            return len(envelope.recipients) > 1 or any(Effect.ENVELOPE in one.effects for one in bindings)
+    return False
 
 
 def _live_in_copies(
@@ -279,7 +287,7 @@ def _live_in_copies(
                 shadows += [(len(copies.entries), Call(binding, message), who) for who, message in calls]
                 continue
             not_called = ""
-            if binding.split and len(turns) + len(copies.copies) > COPIES_LIMIT:
+            if binding.split and len(turns) + len(copies.copies) - 1 > COPIES_LIMIT:
                 not_called = f"{len(turns)} recipients; it is called for no more than {COPIES_LIMIT}"
                 turns = [tuple(number for who in turns for number in who)]
             outcomes: list[Outcome] = []

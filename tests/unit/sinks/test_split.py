@@ -17,7 +17,7 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import Binding, Mode, OnDamage, OnError, Role, guid_for
 from lonedot.sinks.builtin.x_recipient import x_recipient
-from lonedot.sinks.copies import COPIES_LIMIT, NOBODY
+from lonedot.sinks.copies import COPIES_LIMIT, NOBODY, Copied
 from lonedot.sinks.dispatch import FAILURES_LIMIT, Decision, Dispatched, dispatch
 from lonedot.sinks.load import bind
 from lonedot.sinks.rules import compile_rule
@@ -83,9 +83,12 @@ def run(*bindings: Binding, envelope: Envelope = THREE, content: Content = CONTE
 def check(content: Content, done: Dispatched) -> None:
     """What holds of every chain that splits: each copy is canonical, and the fold of what the ledger says of it."""
     numbers = range(len(done.envelope.recipients))
-    told = [number for copy in done.copies for number in copy.recipients]
+    copies = done.copies
+    if not copies and not done.discarded:  # nobody to tell apart
+        copies = (Copied(tuple(numbers), done.content),)
+    told = [number for copy in copies for number in copy.recipients]
     assert sorted([*told, *done.discarded]) == list(numbers), "everybody is in one copy"
-    for copy in done.copies:
+    for copy in copies:
         canonicalise(copy.content)
         for number in copy.recipients:
             own = [entry for entry in done.entries if not entry.scope or number in entry.scope]
@@ -317,6 +320,21 @@ def test_too_many_recipients_are_not_split() -> None:
     assert (calls, entry.action, entry.scope) == ([], Action.SKIPPED, ())
     assert f"no more than {COPIES_LIMIT}" in entry.words
     assert len(done.copies) == 1
+
+
+def test_as_many_as_may_be_are_split() -> None:
+    many = people(*(f"r{n}@b.example" for n in range(COPIES_LIMIT)))
+    done = dispatch("id", many, FACTS, CONTENT, [splitting(named)], ManualClock())
+    assert len(done.copies) == COPIES_LIMIT
+
+
+def test_one_that_becomes_two_is_split() -> None:
+    add = splitting(lambda m: Next([Edit.add_recipient("new@d.example")]), "add", {ENVELOPE}, split=False)
+    done = run(add, splitting(named), envelope=people("joe@b.example"))
+    assert heads(done) == {
+        "joe@b.example": b"X-For: joe@b.example\r\n",
+        "new@d.example": b"X-For: new@d.example\r\n",
+    }
 
 
 def test_what_fails_is_not_called_for_ever() -> None:
