@@ -121,6 +121,23 @@ def test_a_maximum_of_nothing_means_never() -> None:
     assert standing is not None and len(standing.faults) == 1000, "what is kept is bounded"
 
 
+@pytest.mark.parametrize(
+    ("role", "maximum", "measure"),
+    [
+        (Role.COSMETIC, 20, Measure.OFF),
+        (Role.COSMETIC, 0, None),
+        (Role.PROTECTIVE, 20, Measure.HOLDS),
+    ],
+)
+def test_three_stalls_are_enough(role: Role, maximum: int, measure: Measure | None) -> None:
+    standings = Standings(ManualClock().now)
+    one = bound(role=role, maximum=maximum)
+    booked = [standings.book(one, fault, "") for fault in (Fault.STALLED, Fault.RAISED, Fault.STALLED)]
+    assert booked == [None] * 3
+    third = standings.book(one, Fault.STALLED, "")
+    assert (None if third is None else third.measure) == measure
+
+
 def test_one_that_is_made_protective_is_called_again() -> None:
     standings = Standings(ManualClock().now)
     standings.book(bound(maximum=1), Fault.RAISED, "")
