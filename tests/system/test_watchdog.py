@@ -16,7 +16,9 @@ from subprocess import TimeoutExpired
 
 import pytest
 
-from lonedot.sinks.board import STALLED_FILE
+from lonedot.app.standing import STANDING_FILE
+from lonedot.sinks.board import ENVIRONMENT, STALLED_FILE
+from lonedot.sinks.standing import StandingFile
 from lonedot.spool.interface import SpoolPaths
 from lonedot.spool.sqlite import CONTENT_LIMIT
 from lonedot.testing.process import SUPERVISED, RelayProcess
@@ -70,6 +72,15 @@ def breaks(message: Message) -> Next:
 @sink("Waits")
 def waits(message: Message) -> Next:
     Path(__file__).with_name("began").touch()
+    time.sleep(600)
+    return Next()
+
+@sink("Second exits")
+def second(message: Message) -> Next:
+    began = Path(__file__).with_name("began")
+    if began.exists():
+        os._exit(7)
+    began.touch()
     time.sleep(600)
     return Next()
 
@@ -184,6 +195,29 @@ def test_a_sink_that_does_not_return(
     assert relay.starts == 2
     assert not (SpoolPaths(tmp_path / "spool").root / STALLED_FILE).exists()
     assert len(receiver.arrivals) == 2
+    assert "1 stalled" in standing(tmp_path)
+
+
+def standing(folder: Path) -> str:
+    """What counts against the one binding there is, in words; empty when nothing does."""
+    found = StandingFile(folder / "spool" / STANDING_FILE).read()
+    return " ".join(one.in_words for one in found)
+
+
+def test_of_two_that_ran_nobody_can_say_which_it_was(tmp_path: Path, receiver: StrictSink) -> None:
+    toml = config(tmp_path, receiver.port, "second", 300)
+    with RelayProcess(tmp_path, toml, program=SUPERVISED) as relay:
+        first = threading.Thread(target=send, args=(relay, BAD, LARGE))
+        first.start()
+        wait_until((tmp_path / "began").exists)
+        assert send(relay, BAD, LARGE) == 0
+        first.join(PATIENCE)
+        relay.wait_for_start(2)
+        assert relay.stop() == 0
+    told = events(relay, "event.sink-stalled")
+    assert len({line["id"] for line in told}) == len(told) == 2
+    assert all("ended with code 7" in str(line["words"]) for line in told)
+    assert standing(tmp_path) == ""
 
 
 @pytest.mark.parametrize("role", ["cosmetic", "protective"])
@@ -335,6 +369,13 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
             relay.wait(0.7)
         os.kill(relay.pid, signal.SIGTERM)
         assert relay.wait(PATIENCE) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("said", ["nonsense", "0,0", "3", "999,998"])
+def test_what_only_a_parent_may_say_is_not_believed_of_others(tmp_path: Path, said: str) -> None:
+    relay = RelayProcess(tmp_path, config(tmp_path, 1), {ENVIRONMENT: said}, program=SUPERVISED)
+    with pytest.raises(RuntimeError, match="is no parent's"):
+        relay.start()
 
 
 def test_sighup_reaches_the_worker(tmp_path: Path) -> None:
