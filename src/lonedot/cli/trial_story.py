@@ -48,6 +48,8 @@ __all__ = [
 _SHOWN = 40
 """Octets of a tail that are shown where two are compared."""
 _MAX_FINDINGS = 12
+ATTEMPTS_TOLD = 10
+"""Attempts of one message that are told; each copy is one."""
 
 
 class Kind(enum.Enum):
@@ -231,13 +233,13 @@ def journey(stored: Stored, caught: Caught | None) -> Iterator[Line]:
         yield from _entry_in_short(entry)
     if stored.state is MessageState.HELD:
         yield Line(Kind.ALARM, clean(stored.reason), 0, "held")
-    attempt = last_attempt(stored)
-    if attempt is None:
+    if not stored.attempts:
         return
-    if attempt.wire is not None:
-        ending = signs(attempt.wire.tail[-24:])
-        yield Line(Kind.OCTETS, f"{size_in_words(attempt.wire.size)}, ending … {ending}", 0, "sent")
-    yield from _outcomes(attempt)
+    for attempt in stored.attempts[-ATTEMPTS_TOLD:]:
+        if attempt.wire is not None:
+            ending = signs(attempt.wire.tail[-24:])
+            yield Line(Kind.OCTETS, f"{size_in_words(attempt.wire.size)}, ending … {ending}", 0, "sent")
+        yield from _outcomes(attempt)
     if caught is not None:
         yield _compared(stored, caught)
 

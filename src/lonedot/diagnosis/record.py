@@ -361,7 +361,10 @@ def _entry(number: int, entry: Entry, addresses: dict[int, str]) -> EntryRecord:
         attempted_size=entry.attempted_size,
         tail_before=visible(entry.tail_before),
         tail_attempted=visible(entry.tail_attempted),
-        recipients=tuple(addresses.get(index, f"recipient {index}") for index in entry.scope),
+        recipients=tuple(
+            addresses.get(index, f"recipient {index}" if index >= 0 else "somebody who was removed later")
+            for index in entry.scope
+        ),
         revision=entry.revision,
         proposed=tuple(proposed),
     )
