@@ -60,6 +60,10 @@ SEVEN_BIT = "encode-7bit"
 _INLINE_LIMIT = 256 * 1024
 """Octets in memory that are worked on at once; larger content, and files, are read in a thread."""
 
+_TRANSACTIONS = 10
+"""In one `deliver`. The others come in the next one, when what was sent is settled: after a crash in between no more
+than these may arrive twice."""
+
 _POOLS_KEPT = 1000
 """Pools beyond this number that nobody uses are forgotten."""
 
@@ -231,6 +235,8 @@ class _Parcel:
 
     def _next(self, later: bool = False) -> None:
         """Begin the next batch, or end. `later`: the caller must return before anything is told."""
+        if len(self._attempts) >= _TRANSACTIONS:
+            self._batches.clear()
         if not self._batches:
             self._conclude("", later)
             return

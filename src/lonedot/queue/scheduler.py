@@ -112,7 +112,17 @@ class Observer(Protocol):
 class _Work:
     """A claimed message and the jobs that are out for it."""
 
-    __slots__ = ("behind", "claim", "forgotten", "octets", "open", "reporting", "settling", "waiting")
+    __slots__ = (
+        "behind",
+        "claim",
+        "forgotten",
+        "is_due",
+        "octets",
+        "open",
+        "reporting",
+        "settling",
+        "waiting",
+    )
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -126,6 +136,8 @@ class _Work:
         self.behind: deque[Settlement] = deque()
         self.waiting = sum(r.status is RecipientStatus.WAITING for r in claim.message.recipients)
         self.forgotten = False
+        self.is_due = False
+        """A courier has come back before it had tried all: the others are due at once."""
 
 
 class _Job:
@@ -403,6 +415,8 @@ class Scheduler:
         work.open -= 1
         if state is not None:
             state.active -= 1
+        if 0 < len(outcomes) < len(job.recipients):
+            work.is_due = True
         self._observer.attempted(claim, delivery)
         if conclusion.reports:
             # Counted now: another job of this message that ends in the same turn must not give the claim back.
@@ -490,9 +504,10 @@ class Scheduler:
         for recipient in settlement.recipients:
             if recipient.next_at:
                 self._wake_at(recipient.next_at)
-        if settlement.spawned:
-            self.kick()
+        is_due = work.is_due and settlement.release
         self._let_go(work)
+        if settlement.spawned or is_due:
+            self.kick()
 
     def _not_settled(self, work: _Work, settlement: Settlement, error: BaseException) -> None:
         self._observer.spool_failed(

@@ -180,6 +180,20 @@ async def test_copies_that_differ_go_in_transactions_of_their_own() -> None:
         assert {attempt.next_hop for attempt in delivery.attempts} == {delivery.attempts[0].next_hop} != {""}
 
 
+async def test_no_more_than_ten_transactions_wait_for_their_settlement() -> None:
+    arrival = message()
+    names = [b"r%d@example.org" % number for number in range(12)]
+    ledger = tuple(
+        entry(arrival, Splice(Part.HEAD, 0, 0, b"X-Recipient: %s\r\n" % name), scope=(number,))
+        for number, name in enumerate(names)
+    )
+    async with running(Peer()) as peer, outbound(route(peer.port)) as out:
+        delivery = await out.send(claim(*names, content=arrival, ledger=ledger))
+        assert [index for index, _ in delivery.outcomes] == list(range(10))
+        assert len(delivery.attempts) == len(peer.messages) == 10
+        assert delivery.hold == ""
+
+
 async def test_a_scoped_entry_that_changes_nothing_makes_no_copy() -> None:
     ledger = (entry(message(), scope=(1,)),)
     async with running(Peer()) as peer, outbound(route(peer.port)) as out:
