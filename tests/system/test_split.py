@@ -14,6 +14,7 @@ from lonedot.admin.values import AdminError, Form, Octets, Remark
 from lonedot.app import Relay
 from lonedot.sinks.bindings import Binding, firing_order
 from lonedot.sinks.builtin.x_recipient import x_recipient
+from lonedot.sinks.child import declare
 from lonedot.sinks.load import bind
 from lonedot.sinks.verdicts import Verdict
 from lonedot.spool.interface import MessageState, RecipientStatus, Stored
@@ -245,3 +246,17 @@ async def test_nobody_is_disclosed_by_retries_or_reports(tmp_path: Path, seed: i
         (only,) = addressees(received)
         assert b"X-Recipient: " + only + b"\r\n" in received.octets
     check_disclosed(peer, set(people))
+
+
+async def test_a_sink_in_a_process_splits_as_well(tmp_path: Path) -> None:
+    where = "lonedot.sinks.builtin.x_recipient:x_recipient"
+    declared = declare(where)
+    assert declared.split
+    apart = bind(declared, sink_class=where, isolation="process")
+    with StrictSink() as receiver:
+        async with running_relay(tmp_path, first_config(receiver.port), bindings=[apart]) as relay:
+            stored = await finished(relay, await submit(relay, MESSAGE, ANNA, BLIND))
+    assert [entry.scope for entry in stored.ledger[1:]] == [(0,), (1,)]
+    for arrival in receiver.arrivals:
+        (recipient,) = arrival.recipients
+        assert arrival.content.startswith(b"X-Recipient: " + recipient + b"\r\n")
