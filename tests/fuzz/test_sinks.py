@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +15,9 @@ from lonedot.message.encode import DataEncoder, NotCanonical, canonicalise
 from lonedot.message.findings import Severity
 from lonedot.message.fold import digests_of, fold, fold_envelope
 from lonedot.message.intake import content_from
-from lonedot.message.ledger import Action
+from lonedot.message.ledger import Action, Entry
 from lonedot.message.transforms.crlf import repaired
-from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
+from lonedot.sinks.bindings import Binding, Mode, OnDamage, OnError, Role
 from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
 from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
@@ -167,6 +168,32 @@ def check_run(content: Content, bindings: list[Binding], done: Dispatched) -> No
         assert done.words
 
 
+def check_shadows(
+    rng: random.Random, content: Content, bindings: list[Binding], done: Dispatched
+) -> set[Action]:
+    """With sinks in shadow between them, all comes out as it did without; what the shadows would have done."""
+    mixed: list[Binding] = []
+    for number in range(len(bindings) * 2 + 1):
+        if number % 2:
+            mixed.append(bindings[number // 2])
+        elif rng.random() < 0.5:
+            shadow = some_sink(-1 - rng.getrandbits(40))
+            mixed.append(msgspec.structs.replace(shadow, mode=Mode.SHADOW))
+    beside = dispatch("id", ENVELOPE, FACTS, content, mixed, ManualClock())
+    check(content, mixed, beside)
+    live = [entry for entry in beside.entries if entry.action is not Action.SHADOWED]
+    assert list(map(timeless, live)) == list(map(timeless, done.entries))
+    assert beside.content.octets() == done.content.octets()
+    assert (beside.decision, beside.words, beside.envelope) == (done.decision, done.words, done.envelope)
+    shadows = [entry for entry in beside.entries if entry.action is Action.SHADOWED]
+    assert all((entry.before, entry.changes) == (entry.after, ()) for entry in shadows)
+    return {entry.action for entry in shadows}
+
+
+def timeless(entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, took_seconds=0.0)
+
+
 def test_random_chains() -> None:
     seen = set()
     for seed in range(CHAINS):
@@ -176,6 +203,7 @@ def test_random_chains() -> None:
         done = dispatch("id", ENVELOPE, FACTS, content, bindings, ManualClock())
         check_run(content, bindings, done)
         seen |= {entry.action for entry in done.entries} | {done.decision}
+        seen |= check_shadows(rng, content, bindings, done)
     assert seen == set(Action) | set(Decision), "every way it can go was gone"
 
 
@@ -183,7 +211,9 @@ def test_random_chains() -> None:
 def test_any_chain(message: int, sinks: list[int]) -> None:
     content = canonical_message(random.Random(message))
     bindings = [some_sink(seed) for seed in sinks]
-    check_run(content, bindings, dispatch("id", ENVELOPE, FACTS, content, bindings, ManualClock()))
+    done = dispatch("id", ENVELOPE, FACTS, content, bindings, ManualClock())
+    check_run(content, bindings, done)
+    check_shadows(random.Random(message), content, bindings, done)
 
 
 @given(st.integers(0, 2**40), st.integers(0, 2**40))
