@@ -555,8 +555,9 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         Mode,
         Key(
             v.one_of(Mode),
-            "`live`, or `shadow`: it is shown live mail, and what it would have done is recorded and compared, never done. "
-            "A message waits at most half a second for shadows in processes; one that runs inline takes the time it takes.",
+            "`live`, or `shadow`: it is shown live mail, and what it would have done is recorded and compared, never "
+            "done. A message waits at most half a second for shadows in processes; one that runs inline takes the time "
+            "it takes.",
             '"shadow"',
         ),
     ] = Mode.LIVE
@@ -574,8 +575,8 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         int,
         Key(
             v.whole(0, 1000),
-            "After so many faults within an hour a cosmetic binding switches itself off until `lonedot sinks enable`; a "
-            "protective one that deferred holds the messages that it fails on. 0: never.",
+            "After so many faults within an hour a cosmetic binding switches itself off until `lonedot sinks enable`; "
+            "a protective one that deferred holds the messages that it fails on. 0: never.",
             "20",
         ),
     ] = MAXIMUM_FAULTS
