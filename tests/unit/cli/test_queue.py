@@ -115,6 +115,16 @@ class TestShow:
         assert text.endswith("..dots<CR><LF>\n--b--<CR><LF>\n.<CR><LF>\n")
         assert "the same octets as were sent to mx.example.net" in shell.error
 
+    def test_octets_of_one_recipients_copy(self, shell: Shell) -> None:
+        record = json.loads(shell.queue("show", DONE, "--json"))
+        address = record["recipients"][0]["address"]
+        shell.queue("show", DONE, "--octets", "sent", "--recipient", address)
+        assert "the same octets as were sent" in shell.error
+        shell.queue("show", DONE, "--octets", "queued", "--recipient", "nobody@example.net", code=1)
+        assert "nobody@example.net is not a recipient of it" in shell.error
+        assert address in shell.error
+        shell.queue("show", DONE, "--recipient", address, code=2)
+
     def test_octets_as_json(self, shell: Shell) -> None:
         answer = json.loads(shell.queue("show", DONE, "--octets", "queued", "--json"))
         assert answer["form"] == "queued" and answer["octets"]
