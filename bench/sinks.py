@@ -34,7 +34,8 @@ from lonedot.message.measure import measure
 from lonedot.observability.clock import SystemClock
 from lonedot.sinks import wire
 from lonedot.sinks.bindings import Binding, Isolation
-from lonedot.sinks.dispatch import Call, dispatch
+from lonedot.sinks.calls import Call
+from lonedot.sinks.dispatch import dispatch
 from lonedot.sinks.load import bind
 from lonedot.sinks.process import Hosts
 from lonedot.sinks.protocol import Session

@@ -15,7 +15,7 @@ import lonedot
 import lonedot.testing
 from lonedot import Effect, Sink
 from lonedot.config.load import examine
-from lonedot.sinks.dispatch import Decision
+from lonedot.sinks.calls import Decision
 from lonedot.sinks.load import GROUP, load_file
 from lonedot.testing import make_message, run_sink
 

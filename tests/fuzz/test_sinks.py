@@ -18,7 +18,8 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Action, Entry
 from lonedot.message.transforms.crlf import repaired
 from lonedot.sinks.bindings import Binding, Mode, OnDamage, OnError, Role
-from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
+from lonedot.sinks.calls import Decision, Dispatched
+from lonedot.sinks.dispatch import dispatch
 from lonedot.sinks.verdicts import Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.terms.address import Address

@@ -20,7 +20,8 @@ from lonedot.message.intake import Arrived
 from lonedot.message.ledger import Action, Entry
 from lonedot.message.trace import TraceFacts
 from lonedot.sinks.bindings import Binding, Chains, chains_of
-from lonedot.sinks.dispatch import Apart, Decision, Dispatched, Steps, advance, dispatch, dispatch_with, steps
+from lonedot.sinks.calls import Apart, Decision, Dispatched, Steps
+from lonedot.sinks.dispatch import advance, dispatch, dispatch_with, steps
 from lonedot.sinks.protocol import Elsewhere
 from lonedot.spool.interface import (
     Acceptance,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from lonedot.reception.acceptance import on_the_wire
 from lonedot.sinks.bindings import Binding
-from lonedot.sinks.dispatch import Decision
+from lonedot.sinks.calls import Decision
 from lonedot.sinks.events import Event
 from lonedot.sinks.protocol import (
     Command,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from lonedot.message.edits import Effect
-from lonedot.sinks.events import EVENTS, Event
+from lonedot.sinks.events import EVENTS, Event, Kind
 from lonedot.sinks.rules import Rule
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
@@ -115,6 +115,10 @@ class Binding(msgspec.Struct, frozen=True):
     """See `standing`; 0: faults are counted, and nothing follows."""
     split: bool = False
     """It is called for each recipient apart, and what it does concerns the copy of that recipient."""
+    source: int = 1
+    """Number of the virtual server that it belongs to."""
+    reads_body: bool = True
+    """It is shown the body; else reading it is a fault of the sink."""
 
 
 class Chains(msgspec.Struct, frozen=True):
@@ -123,15 +127,17 @@ class Chains(msgspec.Struct, frozen=True):
     session: Mapping[Event, tuple[Binding, ...]] | None = None
     """Those asked before there is a message; None when there are none, so that asking costs one test."""
     received: tuple[Binding, ...] = ()
-    """Those shown a message that came through a session: of `end-of-data`, then of `arrival`."""
+    """Those shown a message that came through a session: of `end-of-data`, then of the transport events."""
     submitted: tuple[Binding, ...] = ()
-    """Those shown any other message (Pickup): of `arrival`."""
+    """Those shown any other message (Pickup): of the transport events."""
     has_apart: bool = False
     """Some of those that are shown a message run in processes of their own."""
     revision: str = ""
     """Of configuration and registry; the ledger of each message names it. Empty: that of the session."""
     splits: bool = False
     """Some binding is called for each recipient."""
+    delivery: Mapping[Event, tuple[Binding, ...]] | None = None
+    """Those of delivery events; None when there are none."""
 
 
 def guid_for(name: str) -> str:
@@ -183,13 +189,17 @@ def check_fit(
 def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
     """Split bindings by event, each part in firing order."""
     asked: dict[Event, tuple[Binding, ...]] = {}
+    departing: dict[Event, tuple[Binding, ...]] = {}
     received: list[Binding] = []
     for binding in firing_order(bindings):
-        if EVENTS[binding.event].shows_message:
+        facts = EVENTS[binding.event]
+        if facts.kind is Kind.DELIVERY:
+            departing[binding.event] = (*departing.get(binding.event, ()), binding)
+        elif facts.shows_message:
             received.append(binding)
         else:
             asked[binding.event] = (*asked.get(binding.event, ()), binding)
-    submitted = tuple([binding for binding in received if binding.event is Event.ARRIVAL])
+    submitted = tuple([binding for binding in received if EVENTS[binding.event].kind is Kind.TRANSPORT])
     splits = any(binding.split for binding in received)
     has_apart = any(binding.isolation is not Isolation.INLINE for binding in received)
-    return Chains(asked or None, tuple(received), submitted, has_apart, revision, splits)
+    return Chains(asked or None, tuple(received), submitted, has_apart, revision, splits, departing or None)

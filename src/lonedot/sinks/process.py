@@ -23,8 +23,8 @@ from lonedot.observability import log
 from lonedot.observability.levels import LogLevel
 from lonedot.sinks import wire
 from lonedot.sinks.bindings import Binding, Isolation
+from lonedot.sinks.calls import Answer, Call, Failure
 from lonedot.sinks.child import LOAD_SECONDS, Child
-from lonedot.sinks.dispatch import Answer, Call, Failure
 from lonedot.sinks.protocol import Question
 from lonedot.sinks.registry import Bag
 from lonedot.sinks.standing import Fault

@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 
 from lonedot.sinks.bindings import Binding, Isolation, OnError, Setting
-from lonedot.sinks.dispatch import Answer, Call, Decision, Failure, check_reply, words_kept
+from lonedot.sinks.calls import Answer, Call, Decision, Failure, check_reply, words_kept
 from lonedot.sinks.events import Event
 from lonedot.sinks.verdicts import Defer, Next, Reject, Stop, Verdict
 from lonedot.terms.address import NULL_REVERSE_PATH

@@ -8,8 +8,21 @@ from typing import Annotated
 import msgspec
 
 from lonedot.message.edits import AnyEdit
+from lonedot.sinks.events import Says
 
-__all__ = ["EDITS_LIMIT", "Defer", "Discard", "Hold", "Next", "Reject", "Stop", "Verdict"]
+__all__ = [
+    "EDITS_LIMIT",
+    "Accept",
+    "Defer",
+    "Discard",
+    "Hold",
+    "Next",
+    "Redirect",
+    "Reject",
+    "Stop",
+    "Verdict",
+    "says_of",
+]
 
 EDITS_LIMIT = 10_000
 """Edits in a verdict that comes from another process."""
@@ -60,4 +73,39 @@ class Discard(msgspec.Struct, frozen=True, tag="discard"):
     words: str
 
 
-Verdict = Next | Stop | Hold | Reject | Defer | Discard
+class Accept(msgspec.Struct, frozen=True, tag="accept"):
+    """Answer the command with success, in words of your own, and ask no further sink of this event."""
+
+    words: str = ""
+    """For the client; empty: the usual ones."""
+    code: int = 0
+    """200 to 299; 0: the usual one. Another than the usual only where the command is not the relay's own."""
+    enhanced: str = ""
+    keywords: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
+    """At `helo`: lines that are added to the reply to EHLO, such as `XEXAMPLE 1`."""
+
+
+class Redirect(msgspec.Struct, frozen=True, tag="redirect"):
+    """Go on to the next sink, with these edits; the message is sent over the route of this name."""
+
+    route: str
+    edits: _Edits = ()
+
+
+Verdict = Next | Stop | Hold | Reject | Defer | Discard | Accept | Redirect
+
+_SAYS: dict[type[object], Says] = {
+    Next: Says.NEXT,
+    Stop: Says.STOP,
+    Hold: Says.HOLD,
+    Reject: Says.REJECT,
+    Defer: Says.DEFER,
+    Discard: Says.DISCARD,
+    Accept: Says.ACCEPT,
+    Redirect: Says.REDIRECT,
+}
+
+
+def says_of(returned: object) -> Says | None:
+    """What a verdict is in the table of events; None: it is no verdict."""
+    return _SAYS.get(type(returned))

@@ -91,6 +91,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     transcript: TranscriptRef | None = None
     parent: str = ""
     """Id of the message that a DSN speaks of."""
+    server: int = 1
+    """Number of the virtual server that took it."""
 
 
 class RecipientState(msgspec.Struct, frozen=True, array_like=True):

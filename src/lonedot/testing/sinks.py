@@ -20,7 +20,8 @@ from lonedot.message.header import HeaderView
 from lonedot.message.intake import content_from
 from lonedot.message.ledger import Entry
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role, Setting
-from lonedot.sinks.dispatch import Answer, Decision, Dispatched, call_inline, steps
+from lonedot.sinks.calls import Answer, Decision, Dispatched, call_inline
+from lonedot.sinks.dispatch import steps
 from lonedot.sinks.events import EVENTS, Event, Reads, event_named
 from lonedot.sinks.load import bind
 from lonedot.sinks.protocol import Command, Moment, Session

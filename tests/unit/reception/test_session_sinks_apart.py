@@ -11,7 +11,7 @@ import pytest
 
 from lonedot.reception.session import PAUSE_AT
 from lonedot.sinks.bindings import Binding, Isolation
-from lonedot.sinks.dispatch import Answer, Call, Failure
+from lonedot.sinks.calls import Answer, Call, Failure
 from lonedot.sinks.events import EVENTS, Event
 from lonedot.sinks.load import bind
 from lonedot.sinks.protocol import Question, Session

@@ -10,7 +10,8 @@ from lonedot.message.encode import canonicalise
 from lonedot.message.fold import digests_of, fold
 from lonedot.message.intake import content_from
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role, guid_for
-from lonedot.sinks.dispatch import Dispatched, dispatch
+from lonedot.sinks.calls import Dispatched
+from lonedot.sinks.dispatch import dispatch
 from lonedot.sinks.rules import compile_rule
 from lonedot.sinks.verdicts import Next, Verdict
 from lonedot.sinks.view import Message

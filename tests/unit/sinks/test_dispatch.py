@@ -15,7 +15,7 @@ from lonedot.message.edits import Edit, Effect
 from lonedot.message.findings import Code, Severity
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import OnDamage, OnError, Role
-from lonedot.sinks.dispatch import WORDS_LIMIT, Decision
+from lonedot.sinks.calls import WORDS_LIMIT, Decision
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.terms.address import Address

@@ -80,21 +80,28 @@ def test_the_type_of_events_in_a_session_is_that_of_the_table() -> None:
 
 def test_it_has_every_event_in_the_order_in_which_a_message_meets_them() -> None:
     assert list(EVENTS) == list(Event)
-    assert [EVENTS[event].kind for event in Event] == [Kind.PROTOCOL] * 7 + [Kind.TRANSPORT]
+    assert [EVENTS[event].kind for event in Event] == (
+        [Kind.PROTOCOL] * 8 + [Kind.TRANSPORT] * 4 + [Kind.DELIVERY] * 7
+    )
 
 
 @pytest.mark.parametrize("event", IN_SESSION)
 def test_before_there_is_a_message_nothing_can_be_edited_held_or_discarded(event: Event) -> None:
     facts = EVENTS[event]
     assert facts.effects == frozenset()
-    assert facts.says == {Says.NEXT, Says.STOP, Says.REJECT, Says.DEFER}
+    assert not facts.says & {Says.HOLD, Says.DISCARD, Says.REDIRECT}
 
 
 @pytest.mark.parametrize("event", WITH_MESSAGE)
-def test_with_a_message_everything_can(event: Event) -> None:
-    assert EVENTS[event].effects == frozenset(Effect)
-    assert EVENTS[event].says == frozenset(Says)
+def test_with_a_message_there_is_no_command_to_accept(event: Event) -> None:
+    assert Says.ACCEPT not in EVENTS[event].says
     assert Reads.COMMAND not in EVENTS[event].reads
+
+
+@pytest.mark.parametrize("event", [event for event in Event if EVENTS[event].kind is Kind.TRANSPORT])
+def test_on_its_way_into_the_queue_everything_can(event: Event) -> None:
+    assert EVENTS[event].effects == frozenset(Effect)
+    assert EVENTS[event].says == frozenset(Says) - {Says.ACCEPT}
 
 
 def test_the_page_says_all_of_it() -> None:
@@ -198,8 +205,9 @@ def test_every_binding_stands_in_its_chain_in_firing_order(
     asked = chains.session or {}
     assert all(asked.values()), "an event without bindings does not stand there"
     in_session = [b for event in Event for b in asked.get(event, ())]
-    assert (*in_session, *chains.received) == order
-    assert chains.submitted == tuple(b for b in order if b.event is Event.ARRIVAL)
+    departing = [b for event in Event for b in (chains.delivery or {}).get(event, ())]
+    assert (*in_session, *chains.received, *departing) == order
+    assert chains.submitted == tuple(b for b in order if EVENTS[b.event].kind is Kind.TRANSPORT)
     for one, next_one in itertools.pairwise(order):
         ranks = [list(Event).index(b.event) for b in (one, next_one)]
         assert ranks[0] <= ranks[1]

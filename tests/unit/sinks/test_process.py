@@ -21,8 +21,8 @@ from lonedot.message.measure import measure
 from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks import process
 from lonedot.sinks.bindings import Binding, Isolation, Setting
+from lonedot.sinks.calls import Answer, Call
 from lonedot.sinks.child import declare
-from lonedot.sinks.dispatch import Answer, Call
 from lonedot.sinks.events import Event
 from lonedot.sinks.load import SinkNotLoaded, load_class
 from lonedot.sinks.process import (

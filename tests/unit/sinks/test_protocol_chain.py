@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lonedot.message.edits import Edit
 from lonedot.sinks.bindings import Binding, OnError, SinkCall, guid_for
-from lonedot.sinks.dispatch import WORDS_LIMIT, Decision
+from lonedot.sinks.calls import WORDS_LIMIT, Decision
 from lonedot.sinks.events import Event
 from lonedot.sinks.protocol import Command, Judgement, Moment, Note, ProtocolCall, Session, ask
 from lonedot.sinks.rules import compile_rule

@@ -17,8 +17,10 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import Binding, Mode, OnDamage, OnError, Role, guid_for
 from lonedot.sinks.builtin.x_recipient import x_recipient
+from lonedot.sinks.calls import Decision, Dispatched
 from lonedot.sinks.copies import COPIES_LIMIT, NOBODY, Copied
-from lonedot.sinks.dispatch import FAILURES_LIMIT, Decision, Dispatched, dispatch
+from lonedot.sinks.copying import FAILURES_LIMIT
+from lonedot.sinks.dispatch import dispatch
 from lonedot.sinks.load import bind
 from lonedot.sinks.rules import compile_rule
 from lonedot.sinks.sink import sink

@@ -16,17 +16,8 @@ from lonedot.message.findings import Code
 from lonedot.message.fold import digests_of
 from lonedot.message.ledger import Action, Entry
 from lonedot.sinks.bindings import Binding, Isolation, Mode, OnDamage, OnError, Role
-from lonedot.sinks.dispatch import (
-    Answer,
-    Call,
-    Decision,
-    Dispatched,
-    Failure,
-    NotAwaited,
-    advance,
-    dispatch_with,
-    steps,
-)
+from lonedot.sinks.calls import Answer, Call, Decision, Dispatched, Failure, NotAwaited
+from lonedot.sinks.dispatch import advance, dispatch_with, steps
 from lonedot.sinks.shadow import PROPOSED_LIMIT, SHADOW_CALLS
 from lonedot.sinks.standing import (
     WINDOW_SECONDS,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lonedot import Discard, Edit, Hold, Message, Next, Reject, Session, Sink, Stop, Verdict, sink
 from lonedot.message.ledger import Action
-from lonedot.sinks.dispatch import Decision
+from lonedot.sinks.calls import Decision
 from lonedot.sinks.events import EVENTS, Event, Reads
 from lonedot.testing import Ran, bound, make_envelope, make_message, make_session, run_sink
 

@@ -11,7 +11,8 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import Binding, OnDamage, Role
 from lonedot.sinks.builtin.faulty import FIELD, rewrite_badly, x_recipient_list
-from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
+from lonedot.sinks.calls import Decision, Dispatched
+from lonedot.sinks.dispatch import dispatch
 from lonedot.sinks.load import bind
 from lonedot.spool.interface import Facts
 from lonedot.terms.address import Address

@@ -13,7 +13,8 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import OnError, Setting
 from lonedot.sinks.builtin.x_recipient import x_recipient
-from lonedot.sinks.dispatch import Decision, Dispatched, dispatch
+from lonedot.sinks.calls import Decision, Dispatched
+from lonedot.sinks.dispatch import dispatch
 from lonedot.sinks.load import bind, load_import
 from lonedot.sinks.verdicts import Next
 from lonedot.sinks.view import Message

@@ -1,0 +1,138 @@
+"""A call of a sink: what it is shown, what comes back, and what the chain as a whole decides. Values only."""
+
+from __future__ import annotations
+
+import enum
+import re
+import time
+from collections.abc import Awaitable, Callable, Generator
+
+import msgspec
+
+from lonedot.message.content import Content
+from lonedot.message.ledger import Entry
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.copies import Copied
+from lonedot.sinks.standing import Fault
+from lonedot.sinks.view import Message
+from lonedot.terms.envelope import Envelope
+
+__all__ = [
+    "WORDS_LIMIT",
+    "Answer",
+    "Apart",
+    "Call",
+    "Decision",
+    "Dispatched",
+    "Failure",
+    "NotAsked",
+    "NotAwaited",
+    "NotSplit",
+    "Steps",
+    "call_inline",
+    "check_reply",
+    "words_kept",
+]
+
+WORDS_LIMIT = 500
+"""Signs of a sink's words that are kept."""
+
+
+class Decision(enum.Enum):
+    """What the chain as a whole says."""
+
+    ACCEPT = "accept"
+    HOLD = "hold"
+    REJECT = "reject"
+    DISCARD = "discard"
+    DEFER = "defer"
+
+
+class Dispatched(msgspec.Struct, frozen=True):
+    """The message after the chain. With REJECT and DEFER nothing was taken."""
+
+    decision: Decision
+    content: Content
+    envelope: Envelope
+    entries: tuple[Entry, ...]
+    words: str = ""
+    """Why it is not simply accepted, for people."""
+    code: int = 0
+    """Reply code that a sink gave with its refusal; 0: the usual one."""
+    enhanced: str = ""
+    binding: str = ""
+    """Who says so."""
+    copies: tuple[Copied, ...] = ()
+    """By recipient, when some binding splits; `content` is that of the first. Empty: all get the same."""
+    discarded: tuple[int, ...] = ()
+    """Numbers of recipients in the envelope that are to get nothing."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A sink that is to be called, and what it is to be shown."""
+
+    binding: Binding
+    message: Message
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of a call: what the sink returned, whatever that is, or why it returned nothing."""
+
+    returned: object = None
+    error: BaseException | None = None
+    took_seconds: float = 0.0
+
+
+class Failure(Exception):
+    """Why a call has no result, in words that need no name of a type before them."""
+
+    fault: Fault | None = Fault.RAISED
+    """What is booked against the binding; None: it is not the sink's."""
+
+
+class NotAwaited(Failure):
+    """The time for shadows was over before it answered."""
+
+    fault = Fault.DEADLINE
+
+
+class NotAsked(Failure):
+    """The time for shadows was over before its turn came."""
+
+    fault = None
+
+
+class NotSplit(Failure):
+    """A sink was not called for some recipients, or the result could not be kept for them."""
+
+    fault = None
+
+
+Steps = Generator[Call, Answer, Dispatched]
+Apart = Callable[[Call], Awaitable[Answer]]
+"""Calls a sink that does not run here. What goes wrong is an answer too; it raises only when it is cancelled."""
+
+
+def call_inline(call: Call) -> Answer:
+    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through."""
+    began = time.perf_counter()
+    try:
+        returned: object = call.binding.call(call.message)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a sink may also exit, or raise what only loops should see
+        return Answer(error=error, took_seconds=time.perf_counter() - began)
+    return Answer(returned, took_seconds=time.perf_counter() - began)
+
+
+def check_reply(code: object, enhanced: object, first: int) -> None:
+    """Raises ValueError when a client could not be told this."""
+    if not isinstance(code, int) or code // 100 != first:
+        raise ValueError(f"reply code {code!r} is not in {first}00 to {first}99")
+    if not isinstance(enhanced, str) or not re.fullmatch(rf"{first}\.\d{{1,3}}\.\d{{1,3}}", enhanced):
+        raise ValueError(f"enhanced status code {enhanced!r} is not of the form {first}.X.Y")
+
+
+def words_kept(text: str) -> str:
+    """A sink's words as they are kept: bounded, and such as can be written down (a lone surrogate cannot)."""
+    return text[:WORDS_LIMIT].encode("utf-8", "backslashreplace").decode()
