@@ -36,8 +36,8 @@ from lonedot.sinks import wire
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.calls import Call
 from lonedot.sinks.dispatch import dispatch
+from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.load import bind
-from lonedot.sinks.process import Hosts
 from lonedot.sinks.protocol import Session
 from lonedot.sinks.sink import Sink
 from lonedot.spool.interface import Facts

@@ -15,7 +15,7 @@ from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding, chains_of
 from lonedot.sinks.dispatch import dispatch_with, steps
-from lonedot.sinks.process import Hosts
+from lonedot.sinks.hosts import Hosts
 from lonedot.spool.interface import Facts
 from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import SessionId

@@ -37,7 +37,7 @@ from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
 from lonedot.sinks.bindings import Binding
-from lonedot.sinks.process import Hosts
+from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.watch import Watch
 from lonedot.spool.disk import Disk

@@ -1,4 +1,4 @@
-"""Sinks in processes of their own: calls wait in turn, a deadline kills, what was killed is started again.
+"""The process of one binding: calls wait in turn, a deadline kills, what was killed is started again.
 
 Rules a change here must keep:
 1. Every call gets one answer: what the sink said, or a `Failure` that says why it said nothing. A call is cancelled
@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import fcntl
 import os
 import time
-from collections.abc import Iterable
 
 import msgspec
 
-from lonedot.message.content import Body, FileBody, MemoryBody, SplicedBody
 from lonedot.observability import log
 from lonedot.observability.levels import LogLevel
 from lonedot.sinks import wire
-from lonedot.sinks.bindings import Binding, Isolation
+from lonedot.sinks.bindings import Binding
 from lonedot.sinks.calls import Answer, Call, Failure
 from lonedot.sinks.child import LOAD_SECONDS, Child
+from lonedot.sinks.frames import frame_of_call, frame_of_question, in_memory_file, is_long_to_copy
 from lonedot.sinks.protocol import Question
-from lonedot.sinks.registry import Bag
 from lonedot.sinks.standing import Fault
 
-__all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "Hosts", "ProcessDied", "ProcessHost", "SinkRaised"]
+__all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "ProcessDied", "ProcessHost", "SinkRaised"]
 
 BACK_OFF_SECONDS = 0.1
 """Before the second start of a process that has not answered anything; doubles each time."""
@@ -40,9 +37,6 @@ WAITING_LIMIT = 1000
 """Calls that wait for one process."""
 WAITING_SECONDS = 120.0
 RECEIVE_OCTETS = 256 * 1024
-COPIED_OCTETS = 1024 * 1024
-"""A body in memory of at most this many is copied at once; a larger one in a thread."""
-END_SECONDS = 5.0
 
 
 class HostDown(Failure):
@@ -271,8 +265,8 @@ class ProcessHost:
                 self._ask(waiting.call)
                 return
             body = waiting.call.message.content.body
-            if _is_long_to_copy(body):
-                future = self._loop.run_in_executor(None, _in_memory_file, body)
+            if is_long_to_copy(body):
+                future = self._loop.run_in_executor(None, in_memory_file, body)
                 future.add_done_callback(lambda f, number=self._number: self._copied(f, number))  # type: ignore[misc]
             else:
                 self._show(waiting.call, -1)
@@ -296,60 +290,18 @@ class ProcessHost:
 
     def _ask(self, question: Question) -> None:
         """Send the question under way."""
-        settings = question.session.settings
         try:
-            frame = wire.frame(
-                wire.AskFrame(
-                    self._number, question.session.moment, dict(settings), isinstance(settings, Bag)
-                )
-            )
+            frame = frame_of_question(self._number, question)
         except (ValueError, TypeError, OverflowError) as error:
             self._not_sent(error)
         else:
             self._send(question.binding, frame, -1)
 
-    def _show(self, call: Call, descriptor: int) -> None:
-        """Send the call under way; `descriptor`: of its body, when that had to be copied."""
-        message = call.message
-        content = message.content
-        body: Body = content.body
-        octets: bytes | None = None
-        pieces: tuple[wire.Piece, ...] | None = None
-        base_size = body.size
+    def _show(self, call: Call, copy: int) -> None:
+        """Send the call under way; `copy`: a descriptor of its body, when that had to be copied."""
         try:
-            if descriptor < 0:
-                if isinstance(body, SplicedBody):
-                    pieces = body.pieces
-                    base_size = body.base.size
-                    body = body.base
-                if isinstance(body, FileBody):
-                    descriptor = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                elif pieces is None and body.size <= wire.BODY_IN_FRAME:
-                    octets = body.octets()
-                else:
-                    descriptor = _in_memory_file(body)
-            frame = wire.frame(
-                wire.CallFrame(
-                    self._number,
-                    message.id,
-                    message.envelope,
-                    message.facts,
-                    dict(message.settings),
-                    message.binding_id,
-                    content.head,
-                    content.head_measure,
-                    content.body_measure,
-                    octets,
-                    base_size,
-                    pieces,
-                    content.body.size,
-                    isinstance(message.settings, Bag),
-                    message.scope,
-                )
-            )
+            frame, descriptor = frame_of_call(self._number, call.message, copy)
         except (OSError, ValueError, TypeError, OverflowError) as error:
-            if descriptor >= 0:
-                os.close(descriptor)
             self._not_sent(error)
         else:
             self._send(call.binding, frame, descriptor)
@@ -468,94 +420,3 @@ class ProcessHost:
 def _id_of(call: Call | Question) -> str:
     """Of the message, or of the session where there is none yet."""
     return call.session.id if isinstance(call, Question) else call.message.id
-
-
-def _is_long_to_copy(body: Body) -> bool:
-    """It has to be copied, and is too large for that to be done on the loop."""
-    base = body.base if isinstance(body, SplicedBody) else body
-    if isinstance(base, FileBody):
-        return False
-    return body.size > (COPIED_OCTETS if isinstance(body, MemoryBody) else wire.BODY_IN_FRAME)
-
-
-def _in_memory_file(body: Body) -> int:
-    """A descriptor of a copy in memory that nobody can write to.
-
-    Raises:
-        OSError, ValueError: the body cannot be read.
-    """
-    descriptor = os.memfd_create("body", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        for chunk in body.chunks():
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-class _Identity(msgspec.Struct, frozen=True):
-    """What makes two bindings share a process."""
-
-    guid: str
-    sink_class: str
-    memory_octets: int
-    user: str
-
-
-class Hosts:
-    """The processes of all bindings that ask for one. Calling it calls the sink."""
-
-    def __init__(self) -> None:
-        self._hosts: dict[_Identity, ProcessHost] = {}
-        self._leaving: list[ProcessHost] = []
-        self._is_closed = False
-
-    def __call__(self, call: Call | Question) -> asyncio.Future[Answer]:
-        return self.host(call.binding).call(call)
-
-    def host(self, binding: Binding) -> ProcessHost:
-        identity = _Identity(binding.guid, binding.sink_class, binding.memory_octets, binding.user)
-        host = self._hosts.get(identity)
-        if host is None:
-            host = self._hosts[identity] = ProcessHost(binding)
-            if self._is_closed:
-                host.close()
-        return host
-
-    def use(self, bindings: Iterable[Binding]) -> None:
-        """These are in force: start their processes, and end those of others that are idle.
-
-        A binding that was made anew gets a new process, for its code may have changed.
-        """
-        used: list[ProcessHost] = []
-        for binding in bindings:
-            if binding.isolation is Isolation.PROCESS:
-                host = self.host(binding)
-                used.append(host)
-                if host.binding is not binding:
-                    host.binding = binding
-                    host.renew()
-                host.warm()
-        for identity, host in list(self._hosts.items()):
-            if host.is_idle and host not in used:
-                host.close()
-                self._leaving = [left for left in self._leaving if not left.ended.is_set()]
-                self._leaving.append(self._hosts.pop(identity))
-
-    async def close(self) -> None:
-        """End all, and wait for their end; calls that wait are cancelled."""
-        self._is_closed = True
-        hosts = [*self._hosts.values(), *self._leaving]
-        for host in hosts:
-            host.close()
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                for host in hosts:
-                    await host.ended.wait()
-        except TimeoutError:
-            pass  # the kernel does not give it back from a disk that does not answer

@@ -24,12 +24,12 @@ from lonedot.sinks.bindings import Binding, Isolation, Setting
 from lonedot.sinks.calls import Answer, Call
 from lonedot.sinks.child import declare
 from lonedot.sinks.events import Event
+from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.load import SinkNotLoaded, load_class
 from lonedot.sinks.process import (
     BadAnswer,
     DeadlineExceeded,
     HostDown,
-    Hosts,
     ProcessDied,
     ProcessHost,
     SinkRaised,
