@@ -7,8 +7,12 @@ from hashlib import sha256
 
 from lonedot.message.content import Content
 from lonedot.message.header import HeaderView
+from lonedot.message.report import ReportKind
+from lonedot.sinks.hop import Departure, Hop
 from lonedot.spool.interface import Facts
-from lonedot.terms.envelope import Envelope
+from lonedot.terms.envelope import Envelope, Recipient
+from lonedot.terms.outcome import Outcome
+from lonedot.terms.reply import Reply
 
 __all__ = ["Message"]
 
@@ -16,7 +20,17 @@ __all__ = ["Message"]
 class Message:
     """A message at one event: envelope, header, and the body on demand."""
 
-    __slots__ = ("_content", "_headers", "binding_id", "envelope", "facts", "id", "scope", "settings")
+    __slots__ = (
+        "_content",
+        "_headers",
+        "binding_id",
+        "departure",
+        "envelope",
+        "facts",
+        "id",
+        "scope",
+        "settings",
+    )
 
     def __init__(
         self,
@@ -27,6 +41,7 @@ class Message:
         settings: Mapping[str, str | int | float | bool],
         binding_id: str = "",
         scope: tuple[int, ...] = (),
+        departure: Departure | None = None,
     ) -> None:
         self.id = id
         self.envelope = envelope
@@ -37,6 +52,8 @@ class Message:
         """GUID of the binding that is called."""
         self.scope = scope
         """Numbers of the recipients whose copy it is, where recipients get copies that differ; empty: all."""
+        self.departure = departure
+        """What a delivery event shows besides, as one value; for the relay's own use."""
         self._content = content
         self._headers: HeaderView | None = None
 
@@ -78,3 +95,50 @@ class Message:
     def content(self) -> Content:
         """Head and body as they stand; for the relay's own use."""
         return self._content
+
+    # -- at delivery events ------------------------------------------------------------------------
+
+    @property
+    def hop(self) -> Hop:
+        """The next hop. At delivery events, but not at `dsn`."""
+        departure = self.departure
+        if departure is None or departure.hop is None:
+            raise self._unknown("next hop")
+        return departure.hop
+
+    @property
+    def recipient(self) -> Recipient:
+        """The recipient that is being decided. Only at `per-recipient`."""
+        departure = self.departure
+        if departure is None or departure.recipient is None:
+            raise self._unknown("recipient of its own")
+        return departure.recipient
+
+    @property
+    def replies(self) -> tuple[tuple[Recipient, Reply | None], ...]:
+        """The next hop's reply to each RCPT. Only at `before-data`."""
+        departure = self.departure
+        if departure is None or departure.replies is None:
+            raise self._unknown("replies")
+        return departure.replies
+
+    @property
+    def outcomes(self) -> tuple[tuple[Recipient, Outcome], ...]:
+        """What came of it, by recipient. At `outcome`, and at `dsn` for those that the report speaks of."""
+        departure = self.departure
+        if departure is None or departure.outcomes is None:
+            raise self._unknown("outcomes")
+        return departure.outcomes
+
+    @property
+    def report(self) -> ReportKind:
+        """Which kind of report it is. Only at `dsn`."""
+        departure = self.departure
+        if departure is None or departure.report is None:
+            raise self._unknown("report")
+        return departure.report
+
+    def _unknown(self, what: str) -> LookupError:
+        if self.departure is not None:
+            return self.departure.unknown(what)
+        return LookupError(f"only some delivery events show a {what}")
