@@ -199,7 +199,7 @@ class Relay:
         )
         notifier = Notifier(
             config.server.hostname,
-            config.badmail.folder,
+            lambda server: config.badmail.folder,
             routes,
             self.spool.content,
             lambda: MessageId(ids.next(self.clock.now())),

@@ -77,15 +77,15 @@ class Notifier:
     def __init__(
         self,
         hostname: str,
-        badmail: Path,
+        badmail_of: Callable[[int], Path],
         routes: RouteTable,
         content_of: Callable[[MessageId], Content],
         new_id: Callable[[], MessageId],
         clock: Clock,
     ) -> None:
-        """`content_of` is `Spool.content`; `badmail` is a folder, made when it is needed."""
+        """`content_of` is `Spool.content`; `badmail_of` the folder of a virtual server, made when it is needed."""
         self._hostname = hostname
-        self._badmail = badmail
+        self._badmail_of = badmail_of
         self._routes = routes
         self._content_of = content_of
         self._new_id = new_id
@@ -137,6 +137,7 @@ class Notifier:
                 trusted=True,
                 revision=stored.facts.revision,
                 parent=stored.id,
+                server=stored.facts.server,
             ),
             arrival=dsn,
             ledger=(),
@@ -212,24 +213,30 @@ class Notifier:
         }
         name = f"{stored.id}-{'-'.join(str(state.index) for state in states[:8])}"
         loop = asyncio.get_running_loop()
+        folder = self._badmail_of(stored.facts.server)
         try:
-            await loop.run_in_executor(None, self._file, name, content, lines, envelope)
+            await loop.run_in_executor(None, self._file, folder, name, content, lines, envelope)
         except OSError as error:
             raise SpoolFault(f"Badmail could not be written: {error}") from error
 
     def _file(
-        self, name: str, content: Content | None, lines: list[str], envelope: dict[str, object]
+        self,
+        folder: Path,
+        name: str,
+        content: Content | None,
+        lines: list[str],
+        envelope: dict[str, object],
     ) -> None:
         words = "\n".join(lines)
         if content is not None:
             try:
-                file_badmail(self._badmail, name, _read(content), words, envelope)
+                file_badmail(folder, name, _read(content), words, envelope)
                 return
             except ValueError as error:
                 # What is left of it still gets there: nobody else will ever be told.
                 words += f"\nIts body could not be read: {error}"
         octets = [] if content is None else [content.head]
-        file_badmail(self._badmail, name, octets, words, envelope)
+        file_badmail(folder, name, octets, words, envelope)
 
 
 def _read(content: Content) -> Iterator[bytes]:

@@ -86,7 +86,7 @@ Done = Callable[[Verdict], None]
 
 
 class Acceptor:
-    """Takes messages into custody. One per worker."""
+    """Takes messages into custody. One for each virtual server of a worker."""
 
     def __init__(
         self,
@@ -99,8 +99,13 @@ class Acceptor:
         hostname: str,
         hop_limit: int,
         elsewhere: Elsewhere | None = None,
+        server: int = 1,
     ) -> None:
-        """`elsewhere` calls the sinks that do not run here; without it they fail."""
+        """`elsewhere` calls the sinks that do not run here; without it they fail.
+
+        `server` is the number of the virtual server for which it takes messages.
+        """
+        self.server = server
         self.spool = spool
         self.clock = clock
         self.hostname = hostname

@@ -184,6 +184,7 @@ class PickupFolder:
                 protocol="local",
                 trusted=True,
                 revision=self._revision,
+                server=self._acceptor.server,
             )
             policy = DoorPolicy(LineEnds.NORMALIZE, LongLines.ENCODE, add_missing=True)
             future: asyncio.Future[Verdict] = loop.create_future()

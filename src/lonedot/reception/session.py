@@ -554,6 +554,7 @@ class Session(asyncio.Protocol):
                 tls=self.tls,
                 trusted=self.trusted,
                 revision=self.host.revision,
+                server=self.host.acceptor.server,
             )
         if smtputf8:
             # RFC 6531 §4.3

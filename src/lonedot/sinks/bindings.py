@@ -10,7 +10,7 @@ import msgspec
 
 from lonedot.message.edits import Effect
 from lonedot.sinks.events import EVENTS, Event, Kind
-from lonedot.sinks.rules import Rule
+from lonedot.sinks.rules import ANY_VERB, Command, Rule
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
 
@@ -26,6 +26,7 @@ __all__ = [
     "Mode",
     "OnDamage",
     "OnError",
+    "Part",
     "Role",
     "Setting",
     "SinkCall",
@@ -78,6 +79,14 @@ class Isolation(enum.Enum):
     """In the relay itself: quick, and trusted. At its deadline the parent ends the relay and starts it again."""
     PROCESS = "process"
     """In a process of its own, which is killed when a call takes too long."""
+
+
+class Part(enum.Enum):
+    """What of a message a sink is shown. It says so beforehand: a body that nobody reads need not be carried."""
+
+    ENVELOPE = "envelope"
+    HEADER = "header"
+    BODY = "body"
 
 
 class Mode(enum.Enum):
@@ -138,6 +147,8 @@ class Chains(msgspec.Struct, frozen=True):
     """Some binding is called for each recipient."""
     delivery: Mapping[Event, tuple[Binding, ...]] | None = None
     """Those of delivery events; None when there are none."""
+    asked: frozenset[bytes] = frozenset()
+    """Commands that a session asks its sinks about before it obeys them, in upper case (`ANY_VERB`: all others)."""
 
 
 def guid_for(name: str) -> str:
@@ -179,6 +190,11 @@ def check_fit(
             f"sink {name!r}: effects {names} at event {event.value!r}: there is no message to edit yet; "
             "use 'end-of-data' or 'arrival'"
         )
+    if rule is not None and Command.VERB in rule.asks - facts.rule:
+        raise ValueError(
+            f"sink {name!r}: rule {rule.text!r} at event {event.value!r} names a command that only event 'verb' is "
+            "asked about; use EHLO, MAIL FROM or RCPT TO, or that event"
+        )
     if rule is not None and (early := rule.asks - facts.rule):
         names = ", ".join(sorted(command.value for command in early))
         raise ValueError(
@@ -202,4 +218,25 @@ def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
     submitted = tuple([binding for binding in received if EVENTS[binding.event].kind is Kind.TRANSPORT])
     splits = any(binding.split for binding in received)
     has_apart = any(binding.isolation is not Isolation.INLINE for binding in received)
-    return Chains(asked or None, tuple(received), submitted, has_apart, revision, splits, departing or None)
+    return Chains(
+        asked or None,
+        tuple(received),
+        submitted,
+        has_apart,
+        revision,
+        splits,
+        departing or None,
+        _asked_about(asked),
+    )
+
+
+def _asked_about(asked: Mapping[Event, Iterable[Binding]]) -> frozenset[bytes]:
+    """Commands that no session may obey before its sinks were asked."""
+    verbs = [verb for binding in asked.get(Event.VERB, ()) for verb in _verbs_of(binding.rule)]
+    if Event.HELO in asked:
+        verbs += (b"EHLO", b"HELO")
+    return frozenset(verbs)
+
+
+def _verbs_of(rule: Rule | None) -> frozenset[bytes]:
+    return frozenset((ANY_VERB,)) if rule is None else rule.verbs

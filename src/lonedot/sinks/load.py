@@ -21,6 +21,7 @@ from lonedot.sinks.bindings import (
     Mode,
     OnDamage,
     OnError,
+    Part,
     Role,
     Setting,
     check_fit,
@@ -155,6 +156,8 @@ def bind(
     mode: Mode | str = Mode.LIVE,
     maximum_faults: int | None = None,
     split: bool | None = None,
+    reads: Iterable[Part | str] | None = None,
+    source: int = 1,
 ) -> Binding:
     """A binding from a sink's own defaults and what the configuration says otherwise.
 
@@ -187,6 +190,8 @@ def bind(
     compiled = compile_rule(sink.rule if rule is None else rule)
     declared = sink.effects if effects is None else frozenset(Effect(effect) for effect in effects)
     splits = sink.split if split is None else split
+    # Who changes the body is shown it.
+    reads_body = reads is None or Effect.BODY in declared or Part.BODY in {Part(part) for part in reads}
     check_fit(chosen_name, chosen_event, declared, compiled, splits)
     try:
         call = sink.call_with(settings or {})
@@ -212,6 +217,8 @@ def bind(
         mode=chosen_mode,
         maximum_faults=MAXIMUM_FAULTS if maximum_faults is None else maximum_faults,
         split=splits,
+        source=source,
+        reads_body=reads_body,
     )
 
 

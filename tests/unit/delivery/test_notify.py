@@ -88,7 +88,7 @@ def notifier(badmail: Path, content: Content | Exception | None = None) -> Notif
     )
     return Notifier(
         "relay.example.com",
-        badmail,
+        lambda server: badmail,
         RouteTable([route]),
         content_of,
         lambda: MessageId(f"id{next(numbers)}"),
