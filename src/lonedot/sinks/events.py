@@ -133,7 +133,7 @@ _OCTETS = _NONE | {Effect.HEADER, Effect.BODY}
 _UNNAMED: frozenset[Command] = frozenset()
 _NAMED = _UNNAMED | {Command.EHLO}
 _FROM = _NAMED | {Command.MAIL_FROM}
-_ADDRESSED = frozenset(Command)
+_ADDRESSED = _FROM | {Command.RCPT_TO}
 _P, _T, _D = Kind.PROTOCOL, Kind.TRANSPORT, Kind.DELIVERY
 
 
@@ -186,7 +186,7 @@ EVENTS: dict[Event, EventFacts] = {
         _COMMAND,
         _SPEAK,
         _NONE,
-        _NAMED,
+        _NAMED | {Command.VERB},
         "OnInboundCommand",
         "OnHelpCommand",
         "OnNoopCommand",
