@@ -1,4 +1,4 @@
-"""The header section as spans over the octets of a head. Nothing is decoded, nothing is written again.
+"""The header section as spans over the octets of a head. Nothing is written again; text is decoded when asked for.
 
 A *head* is every octet up to and including the first empty line, or all of a message that has none. A line ends at
 CRLF, at a lone CR or at a lone LF, so that a damaged head is read in the same way as the repaired one.
@@ -13,6 +13,9 @@ import re
 from collections.abc import Iterator
 
 import msgspec
+
+from lonedot.message.mailboxes import Mailbox, read_mailboxes
+from lonedot.message.words import decode_text
 
 __all__ = ["Field", "HeaderView", "end_of_head"]
 
@@ -42,6 +45,11 @@ class Field(msgspec.Struct, frozen=True):
     def value(self) -> bytes:
         """The value unfolded (RFC 5322 §2.2.3), without white space around it."""
         return _unfold(self.raw)
+
+    @property
+    def text(self) -> str:
+        """The value as a person reads it: encoded words decoded (RFC 2047)."""
+        return decode_text(self.value)
 
 
 class HeaderView:
@@ -136,6 +144,20 @@ class HeaderView:
     def all(self, name: str | bytes) -> tuple[bytes, ...]:
         """The unfolded values of all fields of that name, in their order."""
         return tuple(field.value for field in self.every(name))
+
+    def get_text(self, name: str | bytes) -> str | None:
+        """The value of the first field of that name as a person reads it: encoded words decoded (RFC 2047)."""
+        value = self.get(name)
+        return None if value is None else decode_text(value)
+
+    @property
+    def subject(self) -> str:
+        """As a person reads it; empty when there is none."""
+        return self.get_text(b"subject") or ""
+
+    def mailboxes(self, name: str | bytes) -> tuple[Mailbox, ...]:
+        """The mailboxes in all fields of that name (From, To, Cc, …), in their order."""
+        return tuple(box for value in self.all(name) for box in read_mailboxes(value))
 
     def count_hops(self) -> int:
         """How many Received fields there are (RFC 5321 §6.3)."""
