@@ -34,7 +34,8 @@ from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding, Isolation, firing_order
 from lonedot.sinks.child import declare
-from lonedot.sinks.load import SinkNotLoaded, bind, load_file, load_import
+from lonedot.sinks.inline import load_inline
+from lonedot.sinks.load import SinkNotLoaded, bind
 from lonedot.sinks.registry import Bag, Change, Registry, Row, Selected, Status, Switch
 from lonedot.sinks.registry_file import RegistryFault, RegistryFile
 from lonedot.sinks.registry_text import CannotChange, apply_changes
@@ -189,10 +190,7 @@ class RegistryKeeper:
             return declare(str(named), row.sink_properties, memory_octets=row.memory_octets, user=row.user)
         key = str(named)
         if key not in self._code:
-            if isinstance(named, SinkFile):
-                self._code[key] = load_file(named.path, named.function)
-            else:
-                self._code[key] = load_import(named)
+            self._code[key] = load_inline(key)
         return self._code[key]
 
     def binding_of(self, guid: str) -> Binding:

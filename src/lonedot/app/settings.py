@@ -17,7 +17,8 @@ from lonedot.queue.retry import RetrySchedule
 from lonedot.reception.settings import ListenerSettings
 from lonedot.sinks.bindings import Binding, Isolation, firing_order
 from lonedot.sinks.child import declare
-from lonedot.sinks.load import bind, load_file, load_import
+from lonedot.sinks.inline import load_inline
+from lonedot.sinks.load import bind
 
 __all__ = ["bindings_from", "listener_from", "route_from"]
 
@@ -142,10 +143,8 @@ def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
         sink_class = str(entry.file) if entry.file is not None else entry.import_path
         if entry.isolation is Isolation.PROCESS:
             found = declare(sink_class, entry.settings, memory_octets=entry.memory, user=entry.user)
-        elif entry.file is not None:
-            found = load_file(entry.file.path, entry.file.function)
         else:
-            found = load_import(entry.import_path)
+            found = load_inline(sink_class)
         made.append(
             bind(
                 found,

@@ -130,22 +130,26 @@ async def _serve(config: Config, parent: _Parent | None) -> None:
         logs_json = kind is LogKind.JSON or (kind is LogKind.AUTO and not sys.stderr.isatty())
         board.describe(str(config.server.paths.root.absolute()), logs_json=logs_json)
     relay = Relay(config, watch=parent.watch if parent is not None else None)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+    is_up = False
+
+    def reload_sinks() -> None:
+        if is_up:
+            task = loop.create_task(relay.reload_sinks())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+    # Before anybody is told that it listens: whoever stops it then has it stopped in order.
+    loop.add_signal_handler(signal.SIGHUP, reload_sinks)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
     try:
         await relay.start()
     except AppFault as fault:
         raise Problem(str(fault)) from fault
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
-
-    def reload_sinks() -> None:
-        task = loop.create_task(relay.reload_sinks())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload_sinks)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    is_up = True
     if parent is not None:
         loop.add_reader(parent.pipe, stop.set)
         parent.watch.board.set_state(READY)

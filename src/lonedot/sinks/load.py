@@ -90,7 +90,9 @@ def load_import(path: str) -> Sink:
         raise SinkNotLoaded(f"{path!r} names no attribute: write `package.module:attribute`")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise SinkNotLoaded(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
     return _pick(module, attribute, path)
 
@@ -112,7 +114,9 @@ def load_file(path: Path, attribute: str = "") -> Sink:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         del sys.modules[module_name]
         raise SinkNotLoaded(f"{str(path)!r} does not load: {type(error).__name__}: {error}") from error
     return _pick(module, attribute, str(path))
