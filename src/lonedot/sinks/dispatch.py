@@ -32,6 +32,7 @@ from lonedot.sinks.calls import (
 from lonedot.sinks.copying import Place, live_in_copies, may_differ
 from lonedot.sinks.entries import entry_of
 from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Departure
 from lonedot.sinks.judge import take
 from lonedot.sinks.shadow import SHADOW_CALLS, SHADOW_SECONDS, insert_shadows, shadowed
 from lonedot.sinks.verdicts import Stop
@@ -52,6 +53,7 @@ def steps(
     content: Content,
     bindings: Sequence[Binding],
     clock: Clock,
+    departure: Departure | None = None,
 ) -> Steps:
     """The chain without the calls: yields each call that is due and is sent its answer.
 
@@ -60,9 +62,11 @@ def steps(
     Bindings of several events stand one event behind the other: a `Stop` ends its own event only.
 
     Bindings in shadow are called last, when everything is decided, each with the message as it stood at its place.
+
+    `departure` is what a delivery event shows besides; there no binding splits.
     """
     places: list[Place] = []
-    decided = yield from _live(id, envelope, facts, content, bindings, clock, places)
+    decided = yield from _live(id, envelope, facts, content, bindings, clock, places, departure)
     if not places or decided.decision in (Decision.REJECT, Decision.DEFER):
         return decided  # what is refused has no ledger
     shadows: list[tuple[int, Entry]] = []
@@ -89,6 +93,7 @@ def _live(
     bindings: Sequence[Binding],
     clock: Clock,
     places: list[Place],
+    departure: Departure | None = None,
 ) -> Steps:
     """The bindings that count. Puts those in shadow into `places`."""
     if may_differ(envelope, bindings):
@@ -100,7 +105,8 @@ def _live(
             continue
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
-        call = Call(binding, Message(id, envelope, facts, content, binding.settings, binding.guid))
+        message = Message(id, envelope, facts, content, binding.settings, binding.guid, departure=departure)
+        call = Call(binding, message)
         if binding.mode is Mode.SHADOW:
             places.append(Place(len(entries), call))
             continue

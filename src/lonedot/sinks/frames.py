@@ -11,11 +11,12 @@ import os
 
 from lonedot.message.content import Body, FileBody, MemoryBody, SplicedBody
 from lonedot.sinks import wire
+from lonedot.sinks.inquiry import HopCall
 from lonedot.sinks.protocol import Question
 from lonedot.sinks.registry import Bag
 from lonedot.sinks.view import Message
 
-__all__ = ["frame_of_call", "frame_of_question", "in_memory_file", "is_long_to_copy"]
+__all__ = ["frame_of_call", "frame_of_hop", "frame_of_question", "in_memory_file", "is_long_to_copy"]
 
 COPIED_OCTETS = 1024 * 1024
 """A body in memory of at most this many is copied at once; a larger one in a thread."""
@@ -31,6 +32,14 @@ def frame_of_question(number: int, question: Question) -> bytearray:
     return wire.frame(
         wire.AskFrame(number, question.session.moment, dict(settings), isinstance(settings, Bag))
     )
+
+
+def frame_of_hop(number: int, call: HopCall) -> bytearray:
+    """What a sink of a session with a next hop is asked.
+
+    Raises: as `frame_of_question`.
+    """
+    return wire.frame(wire.HopFrame(number, call.hop, isinstance(call.hop.settings, Bag)))
 
 
 def frame_of_call(number: int, message: Message, copy: int) -> tuple[bytearray, int]:
@@ -78,6 +87,7 @@ def frame_of_call(number: int, message: Message, copy: int) -> tuple[bytearray, 
                 content.body.size,
                 isinstance(message.settings, Bag),
                 message.scope,
+                message.departure,
             )
         )
     except BaseException:

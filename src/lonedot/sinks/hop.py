@@ -38,7 +38,7 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
     tls: str = ""
     """`TLSv1.3 TLS_AES_256_GCM_SHA384`, or empty."""
     offered: tuple[str, ...] = ()
-    """Lines of the reply to EHLO behind the first, such as `SIZE 1000`. Empty at `session-start`: it comes before EHLO."""
+    """Lines of the reply to EHLO behind the first, such as `SIZE 1000`; none at `session-start`, before EHLO."""
     settings: Mapping[str, str | int | float | bool] = {}
     """The binding's settings, where the sink is called with a `Hop`."""
 

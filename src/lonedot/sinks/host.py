@@ -26,6 +26,7 @@ import msgspec
 from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody, SplicedBody
 from lonedot.sinks import wire
 from lonedot.sinks.bindings import Setting
+from lonedot.sinks.hop import Hop
 from lonedot.sinks.load import SinkNotLoaded, load_class
 from lonedot.sinks.protocol import Session
 from lonedot.sinks.registry import Bag
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> None:
         match wire.decode_to_sink(octets):
             case wire.SettingsFrame(settings):
                 line.send(wire.frame(_fit(sink, settings)))
-            case wire.CallFrame() | wire.AskFrame() as call:
+            case wire.CallFrame() | wire.AskFrame() | wire.HopFrame() as call:
                 answer, is_spent = _answered(prepared, call, body)
                 if body >= 0:
                     os.close(body)
@@ -151,11 +152,12 @@ class _Prepared:
         self.settings: dict[str, Setting] = {}
         self.function = sink.function
 
-    def take(self, call: wire.CallFrame | wire.AskFrame) -> None:
-        given = call.settings, call.folds_case
+    def take(self, call: wire.CallFrame | wire.AskFrame | wire.HopFrame) -> None:
+        settings = dict(call.hop.settings) if isinstance(call, wire.HopFrame) else call.settings
+        given = settings, call.folds_case
         if given != self._given:
-            self.function = self._sink.call_with(call.settings)
-            self.settings = Bag(call.settings) if call.folds_case else call.settings
+            self.function = self._sink.call_with(settings)
+            self.settings = Bag(settings) if call.folds_case else settings
             self._given = given
 
 
@@ -189,14 +191,16 @@ def _confine(memory: int, parent: int, user: str) -> None:
 
 
 def _answered(
-    prepared: _Prepared, call: wire.CallFrame | wire.AskFrame, descriptor: int
+    prepared: _Prepared, call: wire.CallFrame | wire.AskFrame | wire.HopFrame, descriptor: int
 ) -> tuple[bytearray, bool]:
     """The frame of the answer, and whether the process must end behind it."""
     try:
         prepared.take(call)
-        shown: Message | Session
+        shown: Message | Session | Hop
         if isinstance(call, wire.AskFrame):
             shown = Session(call.moment, prepared.settings)
+        elif isinstance(call, wire.HopFrame):
+            shown = msgspec.structs.replace(call.hop, settings=prepared.settings)
         else:
             content = Content(call.head, _body(call, descriptor), call.head_measure, call.body_measure)
             shown = Message(
@@ -207,6 +211,7 @@ def _answered(
                 prepared.settings,
                 call.binding_id,
                 call.scope,
+                call.departure,
             )
         # The relay has seen to it that the sink is asked what it takes.
         returned: object = prepared.function(cast(Message, shown))

@@ -13,6 +13,7 @@ import msgspec
 
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.calls import Answer, Call
+from lonedot.sinks.inquiry import HopCall
 from lonedot.sinks.process import ProcessHost
 from lonedot.sinks.protocol import Question
 
@@ -38,7 +39,7 @@ class Hosts:
         self._leaving: list[ProcessHost] = []
         self._is_closed = False
 
-    def __call__(self, call: Call | Question) -> asyncio.Future[Answer]:
+    def __call__(self, call: Call | Question | HopCall) -> asyncio.Future[Answer]:
         return self.host(call.binding).call(call)
 
     def host(self, binding: Binding) -> ProcessHost:

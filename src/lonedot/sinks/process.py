@@ -22,7 +22,14 @@ from lonedot.sinks import wire
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.calls import Answer, Call, Failure
 from lonedot.sinks.child import LOAD_SECONDS, Child
-from lonedot.sinks.frames import frame_of_call, frame_of_question, in_memory_file, is_long_to_copy
+from lonedot.sinks.frames import (
+    frame_of_call,
+    frame_of_hop,
+    frame_of_question,
+    in_memory_file,
+    is_long_to_copy,
+)
+from lonedot.sinks.inquiry import HopCall
 from lonedot.sinks.protocol import Question
 from lonedot.sinks.standing import Fault
 
@@ -68,7 +75,7 @@ class SinkRaised(Failure):
 
 
 class _Waiting(msgspec.Struct):
-    call: Call | Question
+    call: Call | Question | HopCall
     answer: asyncio.Future[Answer]
     since: float
 
@@ -122,7 +129,7 @@ class ProcessHost:
     def _is_refusing(self) -> bool:
         return self._child is None and self._restart is None and self._loop.time() < self._down_until
 
-    def call(self, call: Call | Question) -> asyncio.Future[Answer]:
+    def call(self, call: Call | Question | HopCall) -> asyncio.Future[Answer]:
         """Have the sink called when its turn comes."""
         answer: asyncio.Future[Answer] = self._loop.create_future()
         now = self._loop.time()
@@ -261,7 +268,7 @@ class ProcessHost:
                 continue
             self._current = waiting
             self._number += 1
-            if isinstance(waiting.call, Question):
+            if not isinstance(waiting.call, Call):
                 self._ask(waiting.call)
                 return
             body = waiting.call.message.content.body
@@ -288,10 +295,13 @@ class ProcessHost:
             assert isinstance(call, Call)
             self._show(call, future.result())
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, question: Question | HopCall) -> None:
         """Send the question under way."""
         try:
-            frame = frame_of_question(self._number, question)
+            if isinstance(question, HopCall):
+                frame = frame_of_hop(self._number, question)
+            else:
+                frame = frame_of_question(self._number, question)
         except (ValueError, TypeError, OverflowError) as error:
             self._not_sent(error)
         else:
@@ -417,6 +427,12 @@ class ProcessHost:
             self._timer = None
 
 
-def _id_of(call: Call | Question) -> str:
+def _id_of(call: Call | Question | HopCall) -> str:
     """Of the message, or of the session where there is none yet."""
-    return call.session.id if isinstance(call, Question) else call.message.id
+    match call:
+        case Call(message=message):
+            return message.id
+        case Question(session=session):
+            return session.id
+        case HopCall(hop=hop):
+            return hop.id

@@ -22,6 +22,7 @@ from lonedot.message.edits import (
 )
 from lonedot.sinks.bindings import OnDamage, OnError, Role, Setting
 from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Departure, Hop
 from lonedot.sinks.protocol import Moment
 from lonedot.sinks.verdicts import Hold, Next, Stop, Verdict
 from lonedot.spool.interface import Facts
@@ -36,6 +37,7 @@ __all__ = [
     "Declared",
     "Fit",
     "FromSink",
+    "HopFrame",
     "NotLoaded",
     "Piece",
     "Raised",
@@ -83,6 +85,7 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     folds_case: bool = False
     """Names of settings are compared without case: they come from a property bag."""
     scope: tuple[int, ...] = ()
+    departure: Departure | None = None
 
 
 class AskFrame(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
@@ -91,6 +94,15 @@ class AskFrame(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
     number: int
     moment: Moment
     settings: dict[str, Setting]
+    folds_case: bool = False
+    """As in `CallFrame`."""
+
+
+class HopFrame(msgspec.Struct, frozen=True, array_like=True, tag="hop"):
+    """One question about a session with a next hop. Its settings are those of the binding."""
+
+    number: int
+    hop: Hop
     folds_case: bool = False
     """As in `CallFrame`."""
 
@@ -142,7 +154,7 @@ class Raised(msgspec.Struct, frozen=True, array_like=True, tag="raised"):
     """The process cannot go on (it has no memory left)."""
 
 
-ToSink = CallFrame | AskFrame | SettingsFrame
+ToSink = CallFrame | AskFrame | HopFrame | SettingsFrame
 FromSink = Declared | Fit | NotLoaded | Said | Raised
 
 _encoder = msgspec.msgpack.Encoder()
