@@ -10,17 +10,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lonedot.message.ledger import Action
+from lonedot.message.ledger import Action, EnvelopeChange
 from lonedot.spool.interface import (
     Acceptance,
     Filter,
     KeyUsed,
     MessageState,
     NoSuchMessage,
+    Progress,
+    RecipientState,
     RecipientStatus,
     Settlement,
     Spool,
 )
+from lonedot.terms.address import Address
+from lonedot.terms.envelope import Recipient
 from lonedot.terms.ids import IdSource, MessageId
 from lonedot.terms.outcome import Result
 from lonedot.testing.clock import ManualClock
@@ -259,6 +263,66 @@ class SpoolContract(ABC):
         assert spool.content(report.id).body.octets() == b"It failed.\r\n"
         assert spool.listing(Filter())[0].sender == "<>"
         assert [claim.message.id for claim in await spool.claim("me", clock.now(), 60, 10)] == [report.id]
+
+    async def test_how_far_a_message_in_transport_has_come_is_kept(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        begun, on = (
+            Progress(waits_for="scanner"),
+            Progress("arrival", 7, "scanner", "{1}", "archive", 2, "no"),
+        )
+        new = acceptance(ids.next(clock.now()), clock.now(), owner="me", recipients=("a@x.org", "b@y.org"))
+        given = msgspec.structs.replace(new, transport=begun)
+        await spool.accept([given])
+        assert spool.show(given.id).transport == begun
+        assert [(row.waits_for, row.put_off) for row in spool.listing(Filter())] == [("scanner", "")]
+        step = Settlement(given.id, 1, entries=(entry(given.arrival),), release=False, transport=on)
+        assert (
+            await spool.settle([step, msgspec.structs.replace(step, transport=msgspec.UNSET)]) == [True] * 2
+        )
+        assert spool.show(given.id).transport == on
+        assert await spool.settle([Settlement(given.id, 1)]) == [True]
+        (claim,) = await spool.claim("me", clock.now(), 60, 10)
+        assert claim.message.transport == on
+        assert [(row.waits_for, row.put_off) for row in spool.listing(Filter())] == [("archive", "no")]
+        await spool.hold([given.id], "wait")
+        assert spool.show(given.id).transport == on
+        await spool.release([given.id], clock.now())
+        (claim,) = await spool.claim("me", clock.now(), 60, 10)
+        assert await spool.settle([Settlement(given.id, claim.epoch, transport=None)]) == [True]
+        assert spool.show(given.id).transport is None
+
+    async def test_sinks_may_change_the_envelope_of_a_message_in_custody(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        new = acceptance(ids.next(clock.now()), clock.now(), owner="me", recipients=("a@x.org", "b@y.org"))
+        apart = msgspec.structs.replace(entry(new.arrival, binding="splitter"), scope=(1,))
+        given = msgspec.structs.replace(new, ledger=(*new.ledger, apart), transport=Progress())
+        await spool.accept([given])
+        late = RecipientState(2, Recipient(Address(b"c@z.org")), redirect="out", joined=(1, 2))
+        gone = RecipientState(0, given.recipients[0].recipient, RecipientStatus.DELETED)
+        changes = (EnvelopeChange((b"c@z.org",), (b"a@x.org",), b"new@x.org"),)
+        changing = msgspec.structs.replace(entry(given.arrival), changes=changes)
+        settlement = Settlement(given.id, 1, (gone, late), entries=(changing,), transport=None)
+        assert await spool.settle([settlement]) == [True]
+        shown = spool.show(given.id)
+        (claim,) = await spool.claim("me", clock.now(), 60, 10)
+        for stored in (shown, claim.message):
+            assert stored.recipients == (gone, given.recipients[1], late)
+            assert stored.envelope.reverse_path.text == "new@x.org"
+            assert [r.address.text for r in stored.envelope.recipients] == ["a@x.org", "b@y.org", "c@z.org"]
+            assert [line.scope for line in stored.ledger] == [(), (1, 2), ()]
+        (row,) = spool.listing(Filter())
+        assert row.sender == "new@x.org"
+
+    async def test_the_first_reason_of_a_hold_stays(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        given = acceptance(ids.next(clock.now()), clock.now())
+        await spool.accept([given])
+        for reason in ("a scanner failed", "by hand", "by hand"):
+            assert await spool.hold([given.id], reason) == [True]
+        assert spool.show(given.id).reason == "a scanner failed; by hand"
 
     async def test_recipients_are_settled_in_parts(
         self, spool: Spool, clock: ManualClock, ids: IdSource

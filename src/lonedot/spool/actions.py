@@ -21,7 +21,7 @@ from lonedot.spool.flight import Flight
 from lonedot.spool.interface import Claim, MessageState, RecipientState, RecipientStatus, Stored
 from lonedot.terms.ids import MessageId, id_from_number
 
-__all__ = ["Actions", "Effects", "KeepContent"]
+__all__ = ["Actions", "Effects", "KeepContent", "reasons"]
 
 Result = TypeVar("Result")
 KeepContent = Callable[[bool], bool]
@@ -30,14 +30,23 @@ KeepContent = Callable[[bool], bool]
 _DUE = """
 SELECT m.id, m.epoch, m.accepted_at, m.finished_at, m.size, r.value,
        (SELECT file FROM content c WHERE c.message = m.id),
-       (SELECT max(number) FROM attempt a WHERE a.message = m.id)
+       (SELECT max(number) FROM attempt a WHERE a.message = m.id), m.transport
 FROM message m LEFT JOIN record r ON r.message = m.id
 WHERE m.state = 'queued' AND m.owner IS NULL AND m.due <= ? ORDER BY m.due LIMIT ?
 """
 _OWN = "UPDATE message SET owner = ?, epoch = ? WHERE id = ?"
 _DISOWN = "UPDATE message SET owner = NULL WHERE id = ?"
 _DAMAGED = "UPDATE message SET state = 'damaged', owner = NULL, reason = ? WHERE id = ?"
+REASON_LIMIT = 2000
+"""Signs of a reason that was added to."""
 _FORGET = ("message", "record", "content", "recipient", "entry", "attempt", "source_key")
+
+
+def reasons(before: str, added: str) -> str:
+    """Why a message is held that was held already: the first reason stays, another is added."""
+    if not before or before == added:
+        return added
+    return before if added in before.split("; ") else f"{before}; {added}"[:REASON_LIMIT]
 
 
 class Effects:
@@ -76,17 +85,18 @@ class Actions:
         claimed: list[Claim] = []
         while len(claimed) < limit:
             found = schema.query(connection, _DUE, (now, limit - len(claimed)))
-            for number, epoch, accepted_at, finished_at, size, value, file, attempts in found:
+            for number, epoch, accepted_at, finished_at, size, value, file, attempts, transport in found:
                 try:
                     if value is None:
                         raise msgspec.DecodeError("it is missing")
                     record = rows.record_from(value)
                     recipients = reading.read_recipients(connection, number)
                     entries, after = reading.read_entries(connection, number)
+                    progress = None if transport is None else rows.progress_from(transport)
                 except msgspec.DecodeError as error:
                     connection.execute(_DAMAGED, (reading.undecodable(error), number))
                     continue
-                ledger = record.ledger + entries
+                ledger = rows.joined_ledger(record.ledger + entries, recipients) if entries else record.ledger
                 connection.execute(_OWN, (owner, epoch + 1, number))
                 effects.touched[number] = None
                 self._claims.put(
@@ -100,6 +110,7 @@ class Actions:
                         keep=self._keep_content(rows.is_remarkable(ledger)),
                         attempts=0 if attempts is None else attempts + 1,
                         entries=after,
+                        transport=transport,
                     )
                 )
                 stored = Stored(
@@ -108,12 +119,13 @@ class Actions:
                     reason="",
                     accepted_at=accepted_at,
                     finished_at=finished_at,
-                    envelope=record.envelope,
+                    envelope=rows.current_envelope(record.envelope, entries, recipients),
                     facts=record.facts,
                     ledger=ledger,
                     recipients=recipients,
                     size=size,
                     has_content=file is not None,
+                    transport=progress,
                 )
                 claimed.append(Claim(stored, epoch + 1))
             if not found:
@@ -142,9 +154,13 @@ class Actions:
             if state not in {MessageState.QUEUED, MessageState.HELD}:
                 return False
             held = self._interrupt(connection, effects, number)
+            words = reason
+            if state is MessageState.HELD:
+                ((before,),) = schema.query(connection, "SELECT reason FROM message WHERE id = ?", (number,))
+                words = reasons(before, reason)
             if held is not None:
-                held.state, held.reason = MessageState.HELD, reason
-            connection.execute("UPDATE message SET state = 'held', reason = ? WHERE id = ?", (reason, number))
+                held.state, held.reason = MessageState.HELD, words
+            connection.execute("UPDATE message SET state = 'held', reason = ? WHERE id = ?", (words, number))
             return True
 
         return self._each(connection, ids, act)

@@ -36,6 +36,7 @@ class Held:
         "owner",
         "reason",
         "state",
+        "transport",
         "waiting",
     )
 
@@ -53,6 +54,7 @@ class Held:
         entries: int = 0,
         state: MessageState = MessageState.QUEUED,
         reason: str = "",
+        transport: bytes | None = None,
     ) -> None:
         self.number = number
         self.owner = owner
@@ -66,6 +68,8 @@ class Held:
         self.entries = entries
         self.state = state
         self.reason = reason
+        self.transport = transport
+        """As the row has it."""
         self.deleted = False
         """A person deleted it while it was in flight: what comes back is recorded, nothing is tried again."""
 

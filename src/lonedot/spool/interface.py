@@ -34,6 +34,7 @@ __all__ = [
     "Listed",
     "MessageState",
     "NoSuchMessage",
+    "Progress",
     "RecipientState",
     "RecipientStatus",
     "Settlement",
@@ -108,6 +109,32 @@ class RecipientState(msgspec.Struct, frozen=True, array_like=True):
     delay_reported: bool = False
     route: str = ""
     """Name of the route chosen at the last attempt."""
+    redirect: str = ""
+    """Name of the route that a sink has chosen; empty: the one that its address falls under."""
+    joined: tuple[int, int] | None = None
+    """Of one that a sink has added to a message in custody: the number of a recipient whose copy it gets, and how many
+    ledger entries there were. What they have for that recipient alone holds for this one too."""
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True):
+    """How far a message has come through the sinks of transport events: its place in the firing order.
+
+    The chain goes on behind the binding that is named here, with the bindings that are in force by then.
+    """
+
+    event: str = ""
+    """Of the last binding that is done with; empty: none is."""
+    priority: int = 0
+    name: str = ""
+    guid: str = ""
+    waits_for: str = ""
+    """Display name of the binding whose turn it is."""
+    deferrals: int = 0
+    """How often in a row that binding put it off."""
+    words: str = ""
+    """Why it was put off."""
+    was_given_back: bool = False
+    """It was put off or held since it was accepted."""
 
 
 class WireRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -159,6 +186,8 @@ class Acceptance(msgspec.Struct, frozen=True):
     lease_until: float = 0.0
     key: bytes = b""
     """Idempotency key of the source (Pickup); a second acceptance with a key already used raises KeyUsed."""
+    transport: Progress | None = None
+    """Sinks of transport events are still to be called; None: it can be delivered."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -177,6 +206,8 @@ class Stored(msgspec.Struct, frozen=True):
     attempts: tuple[Attempt, ...] = ()
     """Filled by `Spool.show` only."""
     has_content: bool = True
+    transport: Progress | None = None
+    """It is in transport: no attempt is made before its sinks were called."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -206,6 +237,8 @@ class Settlement(msgspec.Struct, frozen=True):
     spawned: tuple[Acceptance, ...] = ()
     """DSNs that this outcome causes."""
     at: float = 0.0
+    transport: Progress | msgspec.UnsetType | None = msgspec.UNSET
+    """How far it has come, None when its transport is over; unset: as before."""
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -223,6 +256,10 @@ class Listed(msgspec.Struct, frozen=True):
     next_at: float
     """0 when it is not waiting."""
     attempts: int
+    waits_for: str = ""
+    """Of one in transport: the sink whose turn it is."""
+    put_off: str = ""
+    """Of one in transport: why that sink put it off."""
 
 
 class Filter(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from lonedot.spool.interface import (
     Listed,
     MessageState,
     NoSuchMessage,
+    Progress,
     RecipientState,
     RecipientStatus,
     Stored,
@@ -50,10 +51,10 @@ NO_FACTS = Facts("", SessionId(""))
 
 _SHOW = """
 SELECT m.state, m.reason, m.accepted_at, m.finished_at, m.size, r.value,
-       EXISTS (SELECT 1 FROM content c WHERE c.message = m.id)
+       EXISTS (SELECT 1 FROM content c WHERE c.message = m.id), m.transport
 FROM message m LEFT JOIN record r ON r.message = m.id WHERE m.id = ?
 """
-_LIST = "SELECT id, state, reason, accepted_at, finished_at, size, sender, due FROM message"
+_LIST = "SELECT id, state, reason, accepted_at, finished_at, size, sender, due, transport FROM message"
 _LISTED_RECIPIENTS = "SELECT address, status, value FROM recipient WHERE message = ? ORDER BY number"
 
 
@@ -102,18 +103,24 @@ def read_message(connection: apsw.Connection, id: MessageId) -> Stored:
     found = None if number is None else connection.execute(_SHOW, (number,)).fetchone()
     if number is None or found is None:
         raise NoSuchMessage(id)
-    state, reason, accepted_at, finished_at, size, value, has_content = found
+    state, reason, accepted_at, finished_at, size, value, has_content, transport = found
     envelope, facts = NO_ENVELOPE, NO_FACTS
     ledger: tuple[Entry, ...] = ()
     recipients: tuple[RecipientState, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    progress: Progress | None = None
     try:
         if value is None:
             raise msgspec.DecodeError("it is missing")
         record = rows.record_from(value)
         envelope, facts, ledger = record.envelope, record.facts, record.ledger
         recipients = read_recipients(connection, number)
-        ledger += read_entries(connection, number)[0]
+        entries = read_entries(connection, number)[0]
+        if entries:
+            envelope = rows.current_envelope(envelope, entries, recipients)
+            ledger = rows.joined_ledger(ledger + entries, recipients)
+        if transport is not None:
+            progress = rows.progress_from(transport)
         attempts = _read_attempts(connection, number)
     except msgspec.DecodeError as error:
         state, reason = MessageState.DAMAGED.value, undecodable(error)
@@ -130,6 +137,7 @@ def read_message(connection: apsw.Connection, id: MessageId) -> Stored:
         size=size,
         attempts=attempts,
         has_content=bool(has_content),
+        transport=progress,
     )
 
 
@@ -198,7 +206,7 @@ def _suffix(text: str) -> str:
 
 
 def _listed(connection: apsw.Connection, row: tuple[Any, ...]) -> Listed:
-    number, state, reason, accepted_at, finished_at, size, sender, due = row
+    number, state, reason, accepted_at, finished_at, size, sender, due, transport = row
     recipients: list[tuple[str, str, str]] = []
     attempts = 0
     for address, status, value in connection.execute(_LISTED_RECIPIENTS, (number,)):
@@ -210,6 +218,12 @@ def _listed(connection: apsw.Connection, row: tuple[Any, ...]) -> Listed:
             continue
         recipients.append((address, status, _last_words(recipient)))
         attempts = max(attempts, recipient.attempts)
+    progress: Progress | None = None
+    try:
+        if transport is not None:
+            progress = rows.progress_from(transport)
+    except msgspec.DecodeError as error:
+        state, reason = MessageState.DAMAGED.value, undecodable(error)
     return Listed(
         id=id_from_number(number),
         state=MessageState(state),
@@ -221,6 +235,8 @@ def _listed(connection: apsw.Connection, row: tuple[Any, ...]) -> Listed:
         recipients=tuple(recipients),
         next_at=due or 0.0 if state == MessageState.QUEUED.value else 0.0,
         attempts=attempts,
+        waits_for="" if progress is None else progress.waits_for,
+        put_off="" if progress is None else progress.words,
     )
 
 

@@ -6,14 +6,15 @@ added at the end of these values, with a default: what an older version stored m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from lonedot.message.content import Measure
 from lonedot.message.findings import Severity
-from lonedot.message.ledger import Action, Entry
-from lonedot.spool.interface import Attempt, Facts, RecipientState, RecipientStatus
+from lonedot.message.ledger import Action, Entry, EnvelopeChange
+from lonedot.spool.interface import Attempt, Facts, Progress, RecipientState, RecipientStatus
+from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope
 
 __all__ = [
@@ -21,10 +22,14 @@ __all__ = [
     "Record",
     "Row",
     "attempt_from",
+    "current_envelope",
     "encode",
     "entries_from",
     "is_remarkable",
+    "joined_ledger",
     "measures_from",
+    "new_sender",
+    "progress_from",
     "recipient_from",
     "recipient_row",
     "record_from",
@@ -52,6 +57,7 @@ recipient_from = msgspec.msgpack.Decoder(RecipientState).decode
 attempt_from = msgspec.msgpack.Decoder(Attempt).decode
 entries_from = msgspec.msgpack.Decoder(tuple[Entry, ...]).decode
 measures_from = msgspec.msgpack.Decoder(Measures).decode
+progress_from = msgspec.msgpack.Decoder(Progress).decode
 
 Row = tuple[int | float | str | bytes | None, ...]
 _WAITING = RecipientStatus.WAITING
@@ -81,3 +87,45 @@ def is_remarkable(entries: Iterable[Entry]) -> bool:
         if entry.findings and any(finding.severity is not Severity.NOTE for finding in entry.findings):
             return True
     return False
+
+
+def new_sender(entries: Iterable[Entry]) -> Address | None:
+    """The reverse-path that sinks have given to a message since it was accepted; None: the one it came with."""
+    found: bytes | None = None
+    for entry in entries:
+        for change in entry.changes:
+            if isinstance(change, EnvelopeChange) and change.reverse_path is not None:
+                found = change.reverse_path
+    return None if found is None else Address(found)
+
+
+def current_envelope(
+    envelope: Envelope, entries: Iterable[Entry], recipients: Sequence[RecipientState]
+) -> Envelope:
+    """The envelope as it is now.
+
+    Args:
+        envelope: as it was accepted.
+        entries: of the ledger, written since then.
+        recipients: all, also those that get nothing any more.
+    """
+    sender = new_sender(entries) or envelope.reverse_path
+    if sender is envelope.reverse_path and len(recipients) == len(envelope.recipients):
+        return envelope
+    everybody = tuple([recipient.recipient for recipient in recipients])
+    return msgspec.structs.replace(envelope, reverse_path=sender, recipients=everybody)
+
+
+def joined_ledger(ledger: tuple[Entry, ...], recipients: Iterable[RecipientState]) -> tuple[Entry, ...]:
+    """The ledger, where entries for the copy of one recipient hold for those too that were added to that copy later."""
+    late = [recipient for recipient in recipients if recipient.joined is not None]
+    if not late:
+        return ledger
+    whole = list(ledger)
+    for recipient in late:
+        other, count = recipient.joined or (0, 0)
+        for place, entry in enumerate(whole[:count]):
+            if other in entry.scope and recipient.index not in entry.scope:
+                scope = tuple(sorted((*entry.scope, recipient.index)))
+                whole[place] = msgspec.structs.replace(entry, scope=scope)
+    return tuple(whole)

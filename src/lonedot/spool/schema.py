@@ -16,7 +16,7 @@ from lonedot.spool.interface import SpoolFault
 
 __all__ = ["VERSION", "open_reader", "open_writer", "query"]
 
-VERSION = 1
+VERSION = 2
 
 PAGE_SIZE = 8192
 """Measured with 4096, 8192 and 16384 at 1, 10 and 64 KiB: within 5 % at 1 and 10 KiB, the larger the better at 64."""
@@ -39,7 +39,8 @@ CREATE TABLE message (
     finished_at REAL NOT NULL,
     size INTEGER NOT NULL,
     sender TEXT NOT NULL,
-    reason TEXT NOT NULL
+    reason TEXT NOT NULL,
+    transport BLOB                   -- interface.Progress; NULL: it can be delivered
 ) STRICT;
 CREATE INDEX message_due ON message (due) WHERE state = 'queued' AND owner IS NULL;
 CREATE INDEX message_live ON message (state) WHERE state <> 'finished';
@@ -97,7 +98,10 @@ CREATE TABLE progress (
 INSERT INTO progress VALUES (1, 0, 0);
 """
 
-PUT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)"
+_STEPS = {1: "ALTER TABLE message ADD COLUMN transport BLOB"}
+"""From each older version to the next."""
+
+PUT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"
 PUT_RECORD = "INSERT INTO record VALUES (?, ?)"
 PUT_CONTENT = "INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)"
 PUT_RECIPIENT = "INSERT OR REPLACE INTO recipient VALUES (?, ?, ?, ?, ?, ?)"
@@ -105,8 +109,10 @@ PUT_KEY = "INSERT INTO source_key VALUES (?, ?)"
 PUT_ENTRY = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?)"
 PUT_ATTEMPT = "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)"
 SETTLE = (
-    "UPDATE message SET state = ?, due = ?, owner = ?, finished_at = ?, reason = ?, deaths = 0 WHERE id = ?"
+    "UPDATE message SET state = ?, due = ?, owner = ?, finished_at = ?, reason = ?, transport = ?, deaths = 0"
+    " WHERE id = ?"
 )
+SENDER = "UPDATE message SET sender = ? WHERE id = ?"
 DROP_CONTENT = "DELETE FROM content WHERE message = ?"
 PROGRESS = "UPDATE progress SET transactions = ?, finished = finished + ?"
 PROGRESS_STEP = "UPDATE progress SET transactions = transactions + 1"
@@ -138,7 +144,11 @@ def open_writer(path: Path, vfs: str | None) -> apsw.Connection:
         connection.pragma("cache_spill", 0)
         if version < VERSION:
             with connection:
-                connection.execute(_TABLES)
+                if not version:
+                    connection.execute(_TABLES)
+                else:
+                    for older in range(version, VERSION):
+                        connection.execute(_STEPS[older])
                 connection.pragma("user_version", VERSION)
     except BaseException:
         connection.close()

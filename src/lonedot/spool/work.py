@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import apsw
+from msgspec import UNSET, UnsetType
 
 from lonedot.message.content import FileBody
 from lonedot.spool import rows, schema
@@ -48,6 +49,7 @@ class Transaction:
         "_messages",
         "_recipients",
         "_records",
+        "_senders",
         "_settled",
         "claims",
         "effects",
@@ -66,6 +68,7 @@ class Transaction:
         self._entries: list[rows.Row] = []
         self._attempts: list[rows.Row] = []
         self._settled: list[rows.Row] = []
+        self._senders: list[rows.Row] = []
         self._drops: list[rows.Row] = []
 
     def add(self, new: NewMessage) -> None:
@@ -109,6 +112,10 @@ class Transaction:
         if outcome.entries is not None:
             self._entries.append((number, held.entries, outcome.entries))
             held.entries += 1
+        if outcome.sender is not None:
+            self._senders.append((outcome.sender, number))
+        if not isinstance(outcome.transport, UnsetType):
+            held.transport = outcome.transport
         held.keep = held.keep or outcome.keep
         was = held.state
         state, reason = _settled_state(settlement, held)
@@ -127,7 +134,7 @@ class Transaction:
             self.claims.drop(number)
             owner = None
         due = min(waiting.values()) if waiting else None
-        self._settled.append((state._value_, due, owner, finished_at, reason, number))
+        self._settled.append((state._value_, due, owner, finished_at, reason, held.transport, number))
         for new in outcome.spawned:
             self.add(new)
         return True
@@ -148,6 +155,7 @@ class Transaction:
             (schema.PUT_ENTRY, self._entries),
             (schema.PUT_ATTEMPT, self._attempts),
             (schema.SETTLE, self._settled),
+            (schema.SENDER, self._senders),
             (schema.DROP_CONTENT, self._drops),
         ):
             if collected:
@@ -202,7 +210,17 @@ class NewMessage:
 class PreparedSettlement:
     """A settlement with its rows."""
 
-    __slots__ = ("attempts", "entries", "keep", "number", "recipients", "settlement", "spawned")
+    __slots__ = (
+        "attempts",
+        "entries",
+        "keep",
+        "number",
+        "recipients",
+        "sender",
+        "settlement",
+        "spawned",
+        "transport",
+    )
 
     settlement: Settlement
     number: int
@@ -210,7 +228,10 @@ class PreparedSettlement:
     attempts: list[bytes]
     entries: bytes | None
     keep: bool
+    sender: str | None
+    """Another than before."""
     spawned: list[NewMessage]
+    transport: bytes | UnsetType | None
 
 
 class Preparer:
@@ -250,6 +271,7 @@ class Preparer:
             given.size,
             given.envelope.reverse_path.text,
             given.reason,
+            None if given.transport is None else rows.encode(given.transport),
         )
         new.record = rows.encode(rows.Record(given.envelope, given.facts, given.ledger))
         new.recipients = [rows.recipient_row(number, recipient) for recipient in given.recipients]
@@ -267,7 +289,17 @@ class Preparer:
         new.key = given.key
         new.held = None
         if owner is not None:
-            new.held = Held(number, owner, 1, given.lease_until, waiting, file=file, keep=keep)
+            transport = new.message[-1]
+            new.held = Held(
+                number,
+                owner,
+                1,
+                given.lease_until,
+                waiting,
+                file=file,
+                keep=keep,
+                transport=transport if isinstance(transport, bytes) else None,
+            )
         return new
 
     def settlement(self, given: Settlement, spawned: Sequence[Acceptance]) -> PreparedSettlement:
@@ -284,6 +316,13 @@ class Preparer:
             if attempt.suffix:
                 remarkable = remarkable or rows.is_remarkable(attempt.suffix)
         made.keep = self._keep_content(remarkable)
+        sender = rows.new_sender(given.entries) if given.entries else None
+        made.sender = None if sender is None else sender.text
+        progress = given.transport
+        if progress is None or isinstance(progress, UnsetType):
+            made.transport = None if progress is None else UNSET
+        else:
+            made.transport = rows.encode(progress)
         made.spawned = [self.message(acceptance) for acceptance in spawned]
         return made
 

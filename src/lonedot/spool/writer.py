@@ -423,12 +423,12 @@ def _read_claim(connection: apsw.Connection, held: Held) -> Held | None:
     found = schema.query(
         connection,
         "SELECT m.owner, m.epoch, m.state, m.reason, (SELECT max(number) FROM attempt WHERE message = m.id),"
-        " (SELECT max(number) FROM entry WHERE message = m.id) FROM message m WHERE m.id = ?",
+        " (SELECT max(number) FROM entry WHERE message = m.id), m.transport FROM message m WHERE m.id = ?",
         (held.number,),
     )
     if not found or found[0][0] is None:
         return None
-    owner, epoch, state, reason, attempts, entries = found[0]
+    owner, epoch, state, reason, attempts, entries, transport = found[0]
     read = Held(
         held.number,
         owner,
@@ -441,6 +441,7 @@ def _read_claim(connection: apsw.Connection, held: Held) -> Held | None:
         entries=0 if entries is None else entries + 1,
         state=MessageState(state),
         reason=reason,
+        transport=transport,
     )
     read.deleted = read.state is MessageState.FINISHED and not read.waiting and held.deleted
     return read

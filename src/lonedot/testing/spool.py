@@ -11,6 +11,7 @@ import msgspec
 
 from lonedot.message.content import Content, FileBody, MemoryBody
 from lonedot.message.ledger import Entry
+from lonedot.spool.actions import reasons
 from lonedot.spool.interface import (
     Acceptance,
     Attempt,
@@ -27,7 +28,7 @@ from lonedot.spool.interface import (
     SpoolFault,
     Stored,
 )
-from lonedot.spool.rows import is_remarkable
+from lonedot.spool.rows import current_envelope, is_remarkable, joined_ledger
 from lonedot.terms.ids import MessageId
 
 __all__ = ["MemorySpool"]
@@ -51,10 +52,15 @@ class _Kept:
         self.epoch = 0
         self.lease_until = 0.0
         self.deleted = False
+        self.transport = given.transport
 
     @property
     def ledger(self) -> tuple[Entry, ...]:
-        return self.given.ledger + self.entries
+        return joined_ledger(self.given.ledger + self.entries, self.everybody)
+
+    @property
+    def everybody(self) -> tuple[RecipientState, ...]:
+        return tuple(self.recipients[index] for index in sorted(self.recipients))
 
     @property
     def waiting(self) -> list[RecipientState]:
@@ -75,13 +81,14 @@ class _Kept:
             reason=self.reason,
             accepted_at=self.given.accepted_at,
             finished_at=self.finished_at,
-            envelope=self.given.envelope,
+            envelope=current_envelope(self.given.envelope, self.entries, self.everybody),
             facts=self.given.facts,
             ledger=self.ledger,
-            recipients=tuple(self.recipients[index] for index in sorted(self.recipients)),
+            recipients=self.everybody,
             size=self.given.size,
             attempts=self.attempts if attempts else (),
             has_content=self.arrival is not None,
+            transport=self.transport,
         )
 
 
@@ -200,6 +207,8 @@ class MemorySpool:
                 kept.recipients[recipient.index] = recipient
         kept.attempts += settlement.attempts
         kept.entries += settlement.entries
+        if not isinstance(settlement.transport, msgspec.UnsetType):
+            kept.transport = settlement.transport
         state, reason = settlement.state, settlement.reason
         if state is MessageState.FINISHED and kept.waiting:
             state = MessageState.QUEUED
@@ -267,7 +276,8 @@ class MemorySpool:
         if kept is None or kept.state not in {MessageState.QUEUED, MessageState.HELD}:
             return False
         self._interrupt(kept)
-        kept.state, kept.reason = MessageState.HELD, reason
+        words = reasons(kept.reason, reason) if kept.state is MessageState.HELD else reason
+        kept.state, kept.reason = MessageState.HELD, words
         return True
 
     def _interrupt(self, kept: _Kept) -> None:
@@ -342,6 +352,8 @@ def _listed(kept: _Kept) -> Listed:
         recipients=recipients,
         next_at=(kept.due or 0.0) if kept.state is MessageState.QUEUED else 0.0,
         attempts=max((recipient.attempts for recipient in kept.recipients.values()), default=0),
+        waits_for="" if kept.transport is None else kept.transport.waits_for,
+        put_off="" if kept.transport is None else kept.transport.words,
     )
 
 

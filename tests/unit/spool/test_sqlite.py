@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from lonedot.message.ledger import Action
-from lonedot.spool import writer
+from lonedot.spool import schema, writer
 from lonedot.spool.interface import (
     Acceptance,
     ContentDamaged,
@@ -126,8 +126,22 @@ async def test_a_newer_schema_is_refused_and_left_alone(bench: Bench) -> None:
     with pytest.raises(SpoolFault, match="newer version"):
         bench.open()
     with bench.database() as database:
-        database.pragma("user_version", 1)
+        database.pragma("user_version", schema.VERSION)
     assert bench.open().counts()[QUEUED] == 0
+
+
+async def test_a_file_of_the_first_version_is_taken_over(bench: Bench) -> None:
+    given = bench.new()
+    spool = bench.open()
+    await spool.accept([given])
+    await spool.close()
+    with bench.database() as database:
+        database.execute("ALTER TABLE message DROP COLUMN transport")
+        database.pragma("user_version", 1)
+    spool = bench.open()
+    assert spool.show(given.id).transport is None
+    (claim,) = await spool.claim("me", bench.clock.now(), 60, 10)
+    assert claim.message.recipients == given.recipients
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(bench: Bench) -> None:
