@@ -273,9 +273,19 @@ def declare(
     match said:
         case wire.NotLoaded(words):
             raise SinkNotLoaded(words)
-        case wire.Declared(name, priority, rule, effects, role, on_damage, on_error, event, split):
+        case wire.Declared(name, priority, rule, effects, role, on_damage, on_error, event, split, reads):
             return Sink(
-                name, _elsewhere, priority, rule, effects, role, on_damage, on_error, event=event, split=split
+                name,
+                _elsewhere,
+                priority,
+                rule,
+                effects,
+                role,
+                on_damage,
+                on_error,
+                event=event,
+                split=split,
+                reads=reads,
             )
     raise SinkNotLoaded(f"{sink_class!r}: its process answers what it was not asked")
 

@@ -76,6 +76,7 @@ def live_in_copies(
                     binding.settings,
                     binding.guid,
                     who if len(who) < everybody else (),
+                    reads_body=binding.reads_body,
                 )
                 for who in turns
             ]

@@ -105,7 +105,9 @@ def _live(
             continue
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
-        message = Message(id, envelope, facts, content, binding.settings, binding.guid, departure=departure)
+        message = Message(
+            id, envelope, facts, content, binding.settings, binding.guid, (), departure, binding.reads_body
+        )
         call = Call(binding, message)
         if binding.mode is Mode.SHADOW:
             places.append(Place(len(entries), call))

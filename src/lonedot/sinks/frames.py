@@ -59,7 +59,7 @@ def frame_of_call(number: int, message: Message, copy: int) -> tuple[bytearray, 
     pieces: tuple[wire.Piece, ...] | None = None
     base_size = body.size
     try:
-        if descriptor < 0:
+        if descriptor < 0 and message.reads_body:
             if isinstance(body, SplicedBody):
                 pieces = body.pieces
                 base_size = body.base.size
@@ -88,6 +88,7 @@ def frame_of_call(number: int, message: Message, copy: int) -> tuple[bytearray, 
                 isinstance(message.settings, Bag),
                 message.scope,
                 message.departure,
+                message.reads_body,
             )
         )
     except BaseException:
@@ -97,8 +98,11 @@ def frame_of_call(number: int, message: Message, copy: int) -> tuple[bytearray, 
     return frame, descriptor
 
 
-def is_long_to_copy(body: Body) -> bool:
-    """It has to be copied, and is too large for that to be done on the loop."""
+def is_long_to_copy(message: Message) -> bool:
+    """Its body has to be copied for the process, and is too large for that to be done on the loop."""
+    body = message.content.body
+    if not message.reads_body:
+        return False
     base = body.base if isinstance(body, SplicedBody) else body
     if isinstance(base, FileBody):
         return False

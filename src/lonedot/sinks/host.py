@@ -33,7 +33,7 @@ from lonedot.sinks.registry import Bag
 from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
-from lonedot.sinks.view import Message
+from lonedot.sinks.view import BodyNotShown, Message
 
 __all__ = ["main"]
 
@@ -67,6 +67,29 @@ class DescriptorBody(msgspec.Struct, frozen=True):
 
     def octets(self) -> bytes:
         return b"".join(self.chunks())
+
+    def read_at(self, start: int, end: int) -> bytes:
+        """See `message.reading`."""
+        pieces = []
+        while start < end:
+            piece = os.pread(self.descriptor, end - start, start)
+            if not piece:
+                raise ValueError(f"the body ends at octet {start}; {self.size} were stored")
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
+
+
+class _AbsentBody(msgspec.Struct, frozen=True):
+    """A body that was not sent, because the sink does not say that it reads it."""
+
+    size: int
+
+    def chunks(self, limit: int = CHUNK_SIZE) -> Iterator[bytes]:
+        raise BodyNotShown
+
+    def octets(self) -> bytes:
+        raise BodyNotShown
 
 
 class _Line:
@@ -123,6 +146,7 @@ def main(arguments: list[str]) -> None:
                 sink.on_error,
                 sink.event,
                 sink.split,
+                sink.reads,
             )
         )
     )
@@ -212,6 +236,7 @@ def _answered(
                 call.binding_id,
                 call.scope,
                 call.departure,
+                call.reads_body,
             )
         # The relay has seen to it that the sink is asked what it takes.
         returned: object = prepared.function(cast(Message, shown))
@@ -227,6 +252,8 @@ def _answered(
 
 
 def _body(call: wire.CallFrame, descriptor: int) -> Body:
+    if not call.reads_body:
+        return _AbsentBody(call.body_size)
     if call.body is not None:
         return MemoryBody(call.body)
     base = DescriptorBody(descriptor, call.base_size)

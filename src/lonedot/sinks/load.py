@@ -194,8 +194,9 @@ def bind(
     compiled = compile_rule(sink.rule if rule is None else rule)
     declared = sink.effects if effects is None else frozenset(Effect(effect) for effect in effects)
     splits = sink.split if split is None else split
+    read = sink.reads if reads is None else frozenset(Part(part) for part in reads)
     # Who changes the body is shown it.
-    reads_body = reads is None or Effect.BODY in declared or Part.BODY in {Part(part) for part in reads}
+    reads_body = Effect.BODY in declared or Part.BODY in read
     check_fit(chosen_name, chosen_event, declared, compiled, splits)
     try:
         call = sink.call_with(settings or {})
@@ -236,11 +237,10 @@ def _event_for(sink: Sink, name: str, event: Event | str | None) -> Event:
         chosen = sink.event
     else:
         chosen = event if isinstance(event, Event) else event_named(event)
-    shows_message = EVENTS[chosen].shows_message
-    if shows_message != EVENTS[sink.event].shows_message:
-        shown = ("a session", "a message")
+    takes, shows = EVENTS[sink.event].shows, EVENTS[chosen].shows
+    if takes is not shows:
         raise ValueError(
-            f"sink {name!r} takes {shown[not shows_message]} (it says on={sink.event.value!r}); "
-            f"event {chosen.value!r} shows {shown[shows_message]}"
+            f"sink {name!r} takes a {takes.value} (it says on={sink.event.value!r}); "
+            f"event {chosen.value!r} shows a {shows.value}"
         )
     return chosen

@@ -271,9 +271,9 @@ class ProcessHost:
             if not isinstance(waiting.call, Call):
                 self._ask(waiting.call)
                 return
-            body = waiting.call.message.content.body
-            if is_long_to_copy(body):
-                future = self._loop.run_in_executor(None, in_memory_file, body)
+            message = waiting.call.message
+            if is_long_to_copy(message):
+                future = self._loop.run_in_executor(None, in_memory_file, message.content.body)
                 future.add_done_callback(lambda f, number=self._number: self._copied(f, number))  # type: ignore[misc]
             else:
                 self._show(waiting.call, -1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
 from lonedot.message.content import Content
 from lonedot.message.header import HeaderView
+from lonedot.message.parts import Part, parts_of
+from lonedot.message.reading import open_range
 from lonedot.message.report import ReportKind
 from lonedot.sinks.hop import Departure, Hop
 from lonedot.spool.interface import Facts
@@ -14,7 +17,17 @@ from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.outcome import Outcome
 from lonedot.terms.reply import Reply
 
-__all__ = ["Message"]
+__all__ = ["BodyNotShown", "Message"]
+
+
+class BodyNotShown(LookupError):
+    """A sink reads the body of a message without having said that it does."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            'this sink does not say that it reads the body: write reads={"body"} in its @sink, '
+            'or reads = ["body"] for its binding'
+        )
 
 
 class Message:
@@ -23,11 +36,13 @@ class Message:
     __slots__ = (
         "_content",
         "_headers",
+        "_root",
         "binding_id",
         "departure",
         "envelope",
         "facts",
         "id",
+        "reads_body",
         "scope",
         "settings",
     )
@@ -42,6 +57,7 @@ class Message:
         binding_id: str = "",
         scope: tuple[int, ...] = (),
         departure: Departure | None = None,
+        reads_body: bool = True,
     ) -> None:
         self.id = id
         self.envelope = envelope
@@ -54,8 +70,11 @@ class Message:
         """Numbers of the recipients whose copy it is, where recipients get copies that differ; empty: all."""
         self.departure = departure
         """What a delivery event shows besides, as one value; for the relay's own use."""
+        self.reads_body = reads_body
+        """The sink has said that it reads the body. Without, whatever needs it raises `BodyNotShown`."""
         self._content = content
         self._headers: HeaderView | None = None
+        self._root: Part | None = None
 
     @property
     def key(self) -> str:
@@ -83,13 +102,55 @@ class Message:
         """Octets, header section included."""
         return self._content.size
 
+    @property
+    def root(self) -> Part:
+        """The message as the outermost part. The structure is read when this is asked for the first time.
+
+        Raises:
+            BodyNotShown: see `reads_body`.
+        """
+        if self._root is None:
+            self._root = parts_of(self._shown())
+        return self._root
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Every part in the order of the octets, the message itself first.
+
+        Raises:
+            BodyNotShown: see `reads_body`.
+        """
+        return tuple(self.root.walk())
+
+    def open_body(self) -> io.BufferedReader:
+        """The body as a file: `read(n)`, `seek`, lines. A large one is not taken into memory.
+
+        Raises:
+            BodyNotShown: see `reads_body`.
+        """
+        body = self._shown().body
+        return open_range(body, 0, body.size)
+
     def body_chunks(self) -> Iterator[bytes]:
-        """The body in pieces: a large one lies in a file and is read as you go."""
-        return self._content.body.chunks()
+        """The body in pieces: a large one lies in a file and is read as you go.
+
+        Raises:
+            BodyNotShown: see `reads_body`.
+        """
+        return self._shown().body.chunks()
 
     def octets(self) -> bytes:
-        """The whole message in memory, CRLF line ends."""
-        return self._content.octets()
+        """The whole message in memory, CRLF line ends.
+
+        Raises:
+            BodyNotShown: see `reads_body`.
+        """
+        return self._shown().octets()
+
+    def _shown(self) -> Content:
+        if not self.reads_body:
+            raise BodyNotShown
+        return self._content
 
     @property
     def content(self) -> Content:

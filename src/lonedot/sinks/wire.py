@@ -20,7 +20,7 @@ from lonedot.message.edits import (
     Effect,
     RemoveRecipient,
 )
-from lonedot.sinks.bindings import OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import OnDamage, OnError, Part, Role, Setting
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Departure, Hop
 from lonedot.sinks.protocol import Moment
@@ -86,6 +86,8 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     """Names of settings are compared without case: they come from a property bag."""
     scope: tuple[int, ...] = ()
     departure: Departure | None = None
+    reads_body: bool = True
+    """Else there is no body here, and `body_size` says how long it is."""
 
 
 class AskFrame(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
@@ -119,6 +121,7 @@ class Declared(msgspec.Struct, frozen=True, array_like=True, tag="declared"):
     on_error: OnError
     event: Event
     split: bool = False
+    reads: frozenset[Part] = frozenset()
 
 
 class Fit(msgspec.Struct, frozen=True, array_like=True, tag="fit"):

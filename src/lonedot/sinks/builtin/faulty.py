@@ -27,7 +27,7 @@ _BOUNDARY = re.compile(rb'boundary="?([^"\s;]+)', re.IGNORECASE)
 _ENCODING = re.compile(rb"(?im)^Content-Transfer-Encoding:[ \t]*base64[ \t]*$")
 
 
-@sink("XRecipientList (faulty)", on="arrival", priority=28020, effects={"header"})
+@sink("XRecipientList (faulty)", on="arrival", priority=28020, effects={"header"}, reads={"body"})
 def x_recipient_list(message: Message) -> Next:
     """Hand back the whole message, rewritten badly."""
     return Next(edits=[Edit.replace_message(rewrite_badly(message.octets()))])
