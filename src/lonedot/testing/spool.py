@@ -28,7 +28,7 @@ from lonedot.spool.interface import (
     SpoolFault,
     Stored,
 )
-from lonedot.spool.rows import current_envelope, is_remarkable, joined_ledger
+from lonedot.spool.rows import current_envelope, is_remarkable, joined_ledger, new_sender
 from lonedot.terms.ids import MessageId
 
 __all__ = ["MemorySpool"]
@@ -57,6 +57,10 @@ class _Kept:
     @property
     def ledger(self) -> tuple[Entry, ...]:
         return joined_ledger(self.given.ledger + self.entries, self.everybody)
+
+    @property
+    def sender(self) -> str:
+        return (new_sender(self.entries) or self.given.envelope.reverse_path).text
 
     @property
     def everybody(self) -> tuple[RecipientState, ...]:
@@ -254,7 +258,7 @@ class MemorySpool:
             for id, kept in sorted(self._kept.items())
             if (not wanted.states or kept.state in wanted.states)
             and (not wanted.ids or id in wanted.ids)
-            and (not wanted.sender or kept.given.envelope.reverse_path.text.lower() == wanted.sender.lower())
+            and (not wanted.sender or kept.sender.lower() == wanted.sender.lower())
             and (not wanted.recipient or _has_recipient(kept, wanted.recipient.lower()))
         ]
         return found[-wanted.limit :] if wanted.limit else []
@@ -348,7 +352,7 @@ def _listed(kept: _Kept) -> Listed:
         accepted_at=kept.given.accepted_at,
         finished_at=kept.finished_at,
         size=kept.given.size,
-        sender=kept.given.envelope.reverse_path.text,
+        sender=kept.sender,
         recipients=recipients,
         next_at=(kept.due or 0.0) if kept.state is MessageState.QUEUED else 0.0,
         attempts=max((recipient.attempts for recipient in kept.recipients.values()), default=0),
