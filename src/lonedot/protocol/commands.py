@@ -18,13 +18,22 @@ from lonedot.protocol.events import (
     ResetGiven,
     VerifyGiven,
 )
-from lonedot.protocol.grammar import parse_forward_path, parse_parameters, parse_reverse_path
-from lonedot.protocol.session import CommandHandler, ServerSession
+from lonedot.protocol.grammar import is_ehlo_line, parse_forward_path, parse_parameters, parse_reverse_path
+from lonedot.protocol.options import DEFAULT_KEYWORDS
+from lonedot.protocol.session import CommandHandler, Decider, ServerSession
 from lonedot.protocol.transaction import MailParameters, RcptParameters, Transaction
 from lonedot.terms.envelope import BodyType, Recipient, Ret
 from lonedot.terms.reply import Reply
 
-__all__ = ["COMMANDS", "NOT_IMPLEMENTED", "not_implemented"]
+__all__ = [
+    "ANSWERED",
+    "COMMANDS",
+    "NOT_IMPLEMENTED",
+    "command_answered",
+    "not_implemented",
+    "not_recognised",
+    "unknown_answered",
+]
 
 _CLIENT_NAME = re.compile(rb"[ -~]{1,255}")
 _PRINTABLE = re.compile(rb"[ -~\x80-\xff]+")
@@ -51,6 +60,37 @@ def _greet(session: ServerSession, verb: bytes, argument: bytes, answer: bytes) 
         return session.refuse(answers.CLIENT_NAME)
     if refused := session.count_idle():
         return refused
+    if verb not in session.asked:
+        return _greeted(session, verb, argument, answer)
+
+    def answered(session: ServerSession, reply: Reply) -> None:
+        if reply.code >= 400:
+            session.write_decision(reply)  # RFC 5321 §4.1.4: the session stays in the state that it was in
+            return
+        event = _greeted(session, verb, argument, _greeting(answer, reply, session.options.hostname))
+        session.later_first(event)
+
+    return session.ask(verb, argument, lambda s, a: _greeted(s, verb, a, answer), answered)
+
+
+def _greeting(answer: bytes, given: Reply, hostname: bytes) -> bytes:
+    """The reply to EHLO or HELO with the shell's words in its first line, and with its keywords at the end.
+
+    Raises:
+        LocalProtocolError: the keywords are none, or are ours.
+    """
+    if given.code != 250:
+        raise LocalProtocolError(f"EHLO is answered with 250 or refused, not with {given.text}")
+    ours = [line[4:] for line in answer.split(b"\r\n")[1:-1]]
+    words, *lines = given.lines
+    keywords = [line.partition(b" ")[0].upper() for line in lines]
+    if not all(map(is_ehlo_line, lines)) or len({*keywords} - DEFAULT_KEYWORDS) < len(lines):
+        raise LocalProtocolError(f"keywords that cannot be offered: {given.text}")
+    first = hostname + b" " + words if words else hostname
+    return answers.encode(Reply(250, "", (first, *ours, *lines)), False)
+
+
+def _greeted(session: ServerSession, verb: bytes, argument: bytes, answer: bytes) -> Event:
     session.write_octets(answer)
     session.is_greeted = True
     greeted = Greeted(verb, argument)
@@ -240,6 +280,67 @@ def _data_decided(session: ServerSession, reply: Reply) -> None:
     else:
         session.data_was_refused = True
 
+
+# --- commands that the shell answers in place of the machine ----------------------------------------------------------
+
+
+def not_recognised(session: ServerSession, argument: bytes) -> Event | None:
+    """A verb that means nothing here."""
+    return session.refuse(answers.UNKNOWN_COMMAND)
+
+
+def command_answered(session: ServerSession, reply: Reply) -> None:
+    """A command that we could have obeyed."""
+    if reply.code >= 400:
+        session.write_decision(reply)
+    else:
+        _succeed(session, reply)
+
+
+def unknown_answered(session: ServerSession, reply: Reply) -> None:
+    """A command that we do not do: a refusal is an error of the client's, as ours would be."""
+    if reply.code >= 400:
+        session.later_first(session.refuse(reply))
+    else:
+        _succeed(session, reply)
+
+
+def _succeed(session: ServerSession, reply: Reply) -> bool:
+    if reply.code >= 300:
+        raise LocalProtocolError(f"a command is answered with 2xx or refused, not with {reply.text}")
+    if refused := session.count_idle():
+        session.later_first(refused)
+        return False
+    session.write(reply)
+    return True
+
+
+def _rset_answered(session: ServerSession, reply: Reply) -> None:
+    if reply.code >= 400:
+        session.write_decision(reply)
+    elif _succeed(session, reply):
+        # The client believes that its transaction is forgotten, in whatever words.
+        session.end_transaction()
+        session.later_first(ResetGiven())
+
+
+def _quit_answered(session: ServerSession, reply: Reply) -> None:
+    # Holding a client that wants to leave helps nobody.
+    session.obey()
+
+
+def _starttls_answered(session: ServerSession, reply: Reply) -> None:
+    if reply.code < 400:
+        raise LocalProtocolError(f"STARTTLS is obeyed or refused, not answered with {reply.text}")
+    session.write_decision(reply)
+
+
+ANSWERED: dict[bytes, Decider] = {
+    b"RSET": _rset_answered,
+    b"QUIT": _quit_answered,
+    b"STARTTLS": _starttls_answered,
+}
+"""Where another's answer is not the whole matter; for all others `command_answered`."""
 
 COMMANDS: dict[bytes, CommandHandler] = {
     b"HELO": _helo,

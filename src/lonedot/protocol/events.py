@@ -17,6 +17,7 @@ __all__ = [
     "AuthRequested",
     "ChunkRefused",
     "Closed",
+    "CommandHeard",
     "ContentBegun",
     "ContentChunk",
     "ContentEnded",
@@ -39,10 +40,21 @@ class ContentMode(enum.Enum):
 
 
 class Greeted(msgspec.Struct, frozen=True):
-    """HELO, EHLO or LHLO. The machine has already written its answer."""
+    """HELO or EHLO, already answered with 250."""
 
     verb: bytes
     name: bytes
+
+
+class CommandHeard(msgspec.Struct, frozen=True):
+    """A command that the shell wants to be asked about (`ServerSession.asked`), before it is obeyed. Decide.
+
+    `obey()` goes on as if nobody had been asked; `respond` refuses it, or answers it with 2xx in place of the machine.
+    """
+
+    verb: bytes
+    """In upper case; one that the machine does not know as well."""
+    argument: bytes
 
 
 class MailGiven(msgspec.Struct, frozen=True):
@@ -140,6 +152,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 Event = (
     Greeted
+    | CommandHeard
     | MailGiven
     | RcptGiven
     | ContentBegun

@@ -30,7 +30,7 @@ def plain_line(keyword: bytes) -> Callable[[ServerOptions, bool], bytes | None]:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """One EHLO keyword with everything it brings. What is switched off brings nothing and its commands answer 502."""
+    """One EHLO keyword with everything it brings. What is switched off brings nothing; its commands answer 502."""
 
     keyword: bytes
     line: Callable[[ServerOptions, bool], bytes | None]
@@ -40,6 +40,8 @@ class Extension:
     mail_parameters: Mapping[bytes, MailParameter] = field(default_factory=dict)
     rcpt_parameters: Mapping[bytes, RcptParameter] = field(default_factory=dict)
     commands: Mapping[bytes, CommandHandler] = field(default_factory=dict)
+    commands_off: Mapping[bytes, CommandHandler] = field(default_factory=dict)
+    """What they do when it is switched off, where an answer of 502 is not all."""
     secret_commands: frozenset[bytes] = frozenset()
     """Those whose argument is a credential: never shown, and with the line limit of AUTH."""
     mail_octets: int = 0

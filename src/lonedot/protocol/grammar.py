@@ -22,6 +22,7 @@ __all__ = [
     "SPACE_AFTER_COLON",
     "GivenPath",
     "is_clean_utf8",
+    "is_ehlo_line",
     "is_xtext",
     "parse_forward_path",
     "parse_parameters",
@@ -36,6 +37,8 @@ PATH_LIMIT = 256  # RFC 5321 §4.5.3.1.3, with brackets and source route
 SPACE_AFTER_COLON = "space after the colon"
 NO_BRACKETS = "no angle brackets"
 
+# RFC 5321 §4.1.1.1: ehlo-line, within a reply line of 512 octets
+_EHLO_LINE = re.compile(rb"(?=.{1,500}\Z)[A-Za-z0-9][A-Za-z0-9-]*(?: [!-~]+)*")
 _ATEXT = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]"
 _ASCII_ATEXT = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 # Underscores and outer hyphens are no host names, yet devices use them; they cannot harm anybody.
@@ -214,6 +217,11 @@ def parse_parameters(octets: bytes) -> list[tuple[bytes, bytes | None]]:
 def parse_size(value: bytes) -> int:
     """A size of at most 20 decimal digits (RFC 1870 §4, RFC 3030 §2); -1 when it is anything else."""
     return int(value) if _SIZE.fullmatch(value) else -1
+
+
+def is_ehlo_line(octets: bytes) -> bool:
+    """A keyword with its parameters, as a line of the reply to EHLO."""
+    return _EHLO_LINE.fullmatch(octets) is not None
 
 
 def is_xtext(value: bytes) -> bool:

@@ -7,6 +7,7 @@ The shell's loop::
         ...                                # an event that says *decide* waits for machine.respond(reply), now or later
     transport.write(machine.take_output())
 
+A command that the shell wants to be asked about (`asked`) may also be answered with `machine.obey()`.
 `next_event` gives None when it needs octets or an answer. After a late answer the shell runs the same loop again, since
 more commands may wait behind it. `Closed` and `QuitGiven` are last: write what is left, then close.
 """
@@ -16,14 +17,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from lonedot.protocol.commands import COMMANDS, NOT_IMPLEMENTED, not_implemented
+from lonedot.protocol.commands import (
+    ANSWERED,
+    COMMANDS,
+    NOT_IMPLEMENTED,
+    command_answered,
+    not_implemented,
+    not_recognised,
+    unknown_answered,
+)
 from lonedot.protocol.extension import Extension
 from lonedot.protocol.extensions import EXTENSIONS
 from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptions
-from lonedot.protocol.session import Command, MailParameter, RcptParameter, ServerSession, State, Vocabulary
+from lonedot.protocol.session import (
+    ANY_VERB,
+    Command,
+    MailParameter,
+    RcptParameter,
+    ServerSession,
+    State,
+    Vocabulary,
+)
 from lonedot.terms.reply import Reply
 
 __all__ = [
+    "ANY_VERB",
     "DEFAULT_KEYWORDS",
     "ServerLimits",
     "ServerMachine",
@@ -51,26 +69,34 @@ def vocabulary_for(options: ServerOptions) -> Vocabulary:
         raise ValueError(f"no such EHLO keyword: {b', '.join(sorted(unknown)).decode('ascii', 'replace')}")
     limits = options.limits
     offered = [e for e in EXTENSIONS if e.keyword in options.keywords and e.is_available(options)]
-    commands = {verb: Command(handler, limits.command_line) for verb, handler in COMMANDS.items()}
+    short = limits.command_line
+    commands = {
+        verb: Command(handler, short, ANSWERED.get(verb, command_answered))
+        for verb, handler in COMMANDS.items()
+    }
     mail_parameters: dict[bytes, MailParameter] = {}
     rcpt_parameters: dict[bytes, RcptParameter] = {}
     for extension in EXTENSIONS:
         for verb, handler in extension.commands.items():
-            is_offered = extension in offered
             has_secret = verb in extension.secret_commands
-            limit = limits.auth_line if has_secret and is_offered else limits.command_line
-            commands[verb] = Command(handler if is_offered else not_implemented, limit, has_secret)
+            if extension in offered:
+                limit = limits.auth_line if has_secret else short
+                commands[verb] = Command(handler, limit, ANSWERED.get(verb, command_answered), has_secret)
+            else:
+                refuse = extension.commands_off.get(verb, not_implemented)
+                commands[verb] = Command(refuse, short, ANSWERED.get(verb, unknown_answered), has_secret)
     for extension in offered:
         mail_parameters.update(extension.mail_parameters)
         rcpt_parameters.update(extension.rcpt_parameters)
     for verb in NOT_IMPLEMENTED:
-        commands[verb] = Command(not_implemented, limits.command_line)
-    mail_limit = limits.command_line + sum(extension.mail_octets for extension in offered)
-    rcpt_limit = limits.command_line + sum(extension.rcpt_octets for extension in offered)
-    commands[b"MAIL"] = Command(COMMANDS[b"MAIL"], mail_limit)
-    commands[b"RCPT"] = Command(COMMANDS[b"RCPT"], rcpt_limit)
+        commands[verb] = Command(not_implemented, short, unknown_answered)
+    mail_limit = short + sum(extension.mail_octets for extension in offered)
+    rcpt_limit = short + sum(extension.rcpt_octets for extension in offered)
+    commands[b"MAIL"] = Command(COMMANDS[b"MAIL"], mail_limit, command_answered)
+    commands[b"RCPT"] = Command(COMMANDS[b"RCPT"], rcpt_limit, command_answered)
     return Vocabulary(
         commands=commands,
+        unknown=Command(not_recognised, short, unknown_answered),
         mail_parameters=mail_parameters,
         rcpt_parameters=rcpt_parameters,
         longest_line=max(command.line_limit for command in commands.values()),

@@ -23,13 +23,22 @@ from dataclasses import dataclass
 from lonedot.protocol import answers
 from lonedot.protocol.data import DataDecoder
 from lonedot.protocol.errors import LocalProtocolError, RemoteProtocolError
-from lonedot.protocol.events import Closed, ContentChunk, ContentEnded, ContentMode, Event, Refused
+from lonedot.protocol.events import (
+    Closed,
+    CommandHeard,
+    ContentChunk,
+    ContentEnded,
+    ContentMode,
+    Event,
+    Refused,
+)
 from lonedot.protocol.options import ServerLimits, ServerOptions
 from lonedot.protocol.shown import HIDDEN, shown_line
 from lonedot.protocol.transaction import MailParameters, RcptParameters, Transaction
 from lonedot.terms.reply import Reply
 
 __all__ = [
+    "ANY_VERB",
     "Command",
     "CommandHandler",
     "Decider",
@@ -40,6 +49,10 @@ __all__ = [
     "Vocabulary",
     "content_decided",
 ]
+
+
+ANY_VERB = b"*"
+"""In `ServerSession.asked`: every command that no other event is for."""
 
 
 class State(enum.Enum):
@@ -72,6 +85,8 @@ class Command:
 
     handler: CommandHandler
     line_limit: int
+    answered: Decider
+    """Takes the answer of a shell that was asked about the command and gives one in place of the machine."""
     has_secret: bool = False
     """Its argument, and what a client out of step sends next, is never shown."""
 
@@ -81,6 +96,8 @@ class Vocabulary:
     """All that a listener's options allow, worked out once: verbs, parameters, what EHLO says."""
 
     commands: Mapping[bytes, Command]
+    unknown: Command
+    """What becomes of every other verb."""
     mail_parameters: Mapping[bytes, MailParameter]
     rcpt_parameters: Mapping[bytes, RcptParameter]
     longest_line: int
@@ -98,6 +115,7 @@ class ServerSession:
         "_decoder",
         "_fed",
         "_hear",
+        "_heard",
         "_incoming",
         "_later",
         "_limits",
@@ -111,6 +129,7 @@ class ServerSession:
         "_state",
         "_swallowed",
         "_waiting",
+        "asked",
         "data_was_refused",
         "errors",
         "idle_commands",
@@ -139,6 +158,7 @@ class ServerSession:
         self._output: list[bytes] = []
         self._later: list[Event] = []
         self._decision: Decider | None = None
+        self._heard: tuple[CommandHandler, bytes] | None = None
         self._state = State.COMMAND
         self._line = b""
         self._line_handler: CommandHandler | None = None
@@ -158,12 +178,21 @@ class ServerSession:
         """The last command was a refused DATA: a client that sends its text all the same is cut off."""
         self.secrets_may_follow = False
         """The last command was a refused AUTH: what comes next may be the credentials of a client out of step."""
+        self.asked: frozenset[bytes] = frozenset()
+        """Verbs in upper case that give a `CommandHeard` before they are obeyed; the shell may replace it at any time.
+
+        MAIL, RCPT, DATA, BDAT and AUTH never do: they have decisions of their own.
+        """
 
     # --- for the shell ------------------------------------------------------------------------------------------------
 
-    def greeting(self) -> bytes:
-        """The 220 that opens the session; the shell writes it."""
-        return b"220 " + self.options.hostname + b" ESMTP\r\n"
+    def greeting(self, words: bytes = b"ESMTP") -> bytes:
+        """The 220 that opens the session, with these words behind our name; the shell writes it.
+
+        Raises:
+            LocalProtocolError: the words cannot stand in a reply.
+        """
+        return answers.encode(Reply(220, "", (self.options.hostname + b" " + words,)), False)
 
     def feed(self, octets: bytes) -> None:
         """Takes what the socket gave. Nothing is read before `next_event`."""
@@ -236,8 +265,30 @@ class ServerSession:
         decider(self, reply)
         if self._decision is decider:
             self._decision = None
+            self._heard = None
         if reply.code in {421, 521} and self._state is not State.CLOSED:
             self._later.append(self.close(reply.text))
+
+    def obey(self) -> None:
+        """Answers the open `CommandHeard`: the command is obeyed as usual. What comes of it is the next event.
+
+        Raises:
+            LocalProtocolError: no command waits for this.
+        """
+        heard = self._heard
+        if heard is None:
+            if self._state is State.CLOSED:
+                return
+            raise LocalProtocolError("leave to obey where no command was heard")
+        self._heard = None
+        self._decision = None
+        handler, argument = heard
+        try:
+            event = handler(self, argument)
+        except RemoteProtocolError as error:
+            event = self.refuse(error.reply or answers.UNKNOWN_COMMAND)
+        if event is not None:
+            self._later.insert(0, event)
 
     def take_output(self) -> bytes:
         """Everything to write since the last call; `b""` when nothing."""
@@ -274,6 +325,7 @@ class ServerSession:
             return
         self.write(reply)
         self._decision = None
+        self._heard = None
         self._later.clear()
         self._later.append(self.close(reply.text))
 
@@ -332,6 +384,12 @@ class ServerSession:
             self._later.append(self.close("too many failed logins"))
             return
         self.write(reply)
+
+    def ask(self, verb: bytes, argument: bytes, handler: CommandHandler, answered: Decider) -> CommandHeard:
+        """Asks the shell before `handler` obeys a command; `answered` gets an answer that takes the place of that."""
+        self._heard = (handler, argument)
+        self._decision = answered
+        return CommandHeard(verb, argument)
 
     def decide(self, decider: Decider) -> None:
         """The event that the command returns waits for an answer, which `decider` gets (it also writes the reply)."""
@@ -392,6 +450,7 @@ class ServerSession:
         self._line = b""
         self._line_handler = None
         self._decision = None
+        self._heard = None
         self._decoder = None
         self.transaction = None
         return Closed(words)
@@ -480,10 +539,15 @@ class ServerSession:
             self._hear(line)
         if argument and (argument[0] == 32 or argument[-1] in b" \t"):
             argument = argument.strip(b" \t")
+        if self.asked and self._asks_about(verb.upper()):
+            return self.ask(verb.upper(), argument, command.handler, command.answered)
         try:
             return command.handler(self, argument)
         except RemoteProtocolError as error:
             return self.refuse(error.reply or answers.UNKNOWN_COMMAND)
+
+    def _asks_about(self, verb: bytes) -> bool:
+        return verb not in _OWN_EVENTS and (verb in self.asked or ANY_VERB in self.asked)
 
     def _obey_in_secret(self, command: Command, argument: bytes) -> Event | None:
         self._line = self._shown_line()
@@ -510,7 +574,7 @@ class ServerSession:
         except RemoteProtocolError as error:
             return self.refuse(error.reply or answers.AUTH_MESSAGE)
 
-    def _refuse_unknown(self, verb: bytes) -> Event:
+    def _refuse_unknown(self, verb: bytes) -> Event | None:
         if len(self._line) + 2 > self._limits.command_line:
             self._tell(self._shown_line)
             return self.refuse(answers.LINE_TOO_LONG)
@@ -520,7 +584,12 @@ class ServerSession:
             return self.refuse_and_close(answers.UNKNOWN_COMMAND_AFTER_DATA, "text behind a refused DATA")
         if verb in _WEB_VERBS:
             return self.refuse_and_close(answers.UNKNOWN_COMMAND, "the client speaks HTTP")
-        return self.refuse(answers.UNKNOWN_COMMAND)
+        unknown = self.vocabulary.unknown
+        argument = self._line.partition(b" ")[2].strip(b" \t")
+        # A line that may be a client's credentials, out of step, is shown to nobody.
+        if self.asked and not self.secrets_may_follow and self._asks_about(verb):
+            return self.ask(verb, argument, unknown.handler, unknown.answered)
+        return unknown.handler(self, argument)
 
     def _refuse_octet(self, octets: bytes) -> Event:
         """`octets` hold a bare CR, a bare LF or a NUL before any line end."""
@@ -638,6 +707,9 @@ def content_decided(session: ServerSession, reply: Reply) -> None:
     if reply.code < 300:
         session.message_accepted()
 
+
+_OWN_EVENTS = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"AUTH"})
+"""Commands that are decided where their grammar has been read."""
 
 _WEB_VERBS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"})
 """A browser made to talk to us: its header lines could be commands of an attacker."""

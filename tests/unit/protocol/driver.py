@@ -10,6 +10,7 @@ from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
     Closed,
+    CommandHeard,
     ContentBegun,
     ContentChunk,
     ContentEnded,
@@ -29,7 +30,7 @@ from lonedot.terms.reply import Reply, reply
 __all__ = ["DECISIONS", "OPTIONS", "Driver", "Message", "accept"]
 
 OPTIONS = ServerOptions(b"mx.example.org")
-DECISIONS = (MailGiven, RcptGiven, ContentBegun, ContentEnded, AuthRequested, VerifyGiven)
+DECISIONS = (MailGiven, RcptGiven, ContentBegun, ContentEnded, AuthRequested, VerifyGiven, CommandHeard)
 
 OK = reply(250, "2.0.0", "OK")
 GO_AHEAD = reply(354, "", "Go ahead")
@@ -60,9 +61,12 @@ class Message(msgspec.Struct):
 
 
 class Driver:
-    """`events` has runs of chunks joined, so that two runs can be compared however the octets were cut."""
+    """`decide` says what to answer; None: a command that was asked about is obeyed. `events` has runs of chunks joined,
+    so that two runs can be compared however the octets were cut."""
 
-    def __init__(self, options: ServerOptions = OPTIONS, decide: Callable[[Event], Reply] = accept) -> None:
+    def __init__(
+        self, options: ServerOptions = OPTIONS, decide: Callable[[Event], Reply | None] = accept
+    ) -> None:
         self.heard: list[bytes] = []
         self.machine = ServerMachine(options, self.heard.append)
         self.decide = decide
@@ -95,8 +99,11 @@ class Driver:
             self._note(event)
             if isinstance(event, DECISIONS):
                 answer = self.decide(event)
-                self.machine.respond(answer)
-                self._keep(event, answer)
+                if answer is None:
+                    self.machine.obey()
+                else:
+                    self.machine.respond(answer)
+                    self._keep(event, answer)
         octets = self.machine.take_output()
         self.output += octets
         return octets

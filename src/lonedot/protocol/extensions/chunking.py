@@ -4,7 +4,8 @@ Rules that must not break:
 
 1. A refused chunk still owns its octets: they are read and dropped, then answered.
 2. A size that cannot be read leaves no frame: the session ends.
-3. After a failed chunk the transaction is dead; further chunks are dropped and answered 503 until RSET or EHLO.
+3. That holds while it is switched off, too: a client that sends BDAT unasked is answered 502 behind its octets.
+4. After a failed chunk the transaction is dead; further chunks are dropped and answered 503 until RSET or EHLO.
 """
 
 from __future__ import annotations
@@ -57,6 +58,15 @@ def _bdat(session: ServerSession, argument: bytes) -> Event | None:
     return ContentBegun(ContentMode.BDAT)
 
 
+def _bdat_off(session: ServerSession, argument: bytes) -> Event | None:
+    size = parse_size(argument.partition(b" ")[0])
+    if size < 0:
+        return session.refuse_and_close(answers.NOT_IMPLEMENTED, "a BDAT without a readable size")
+    if size > session.options.limits.size:
+        return session.refuse_and_close(answers.NOT_IMPLEMENTED, "a chunk of more than the SIZE limit")
+    return _drop(session, size, answers.NOT_IMPLEMENTED)
+
+
 def _begin_decided(session: ServerSession, reply: Reply, size: int, is_last: bool) -> None:
     if 300 <= reply.code < 400:
         raise LocalProtocolError(f"BDAT is answered with 250 or refused, not with {reply.text}")
@@ -101,4 +111,6 @@ def _drop(session: ServerSession, size: int, refusal: Reply, *, has_content: boo
     return session.read_octets(size, done, is_wanted=False)
 
 
-CHUNKING = Extension(b"CHUNKING", plain_line(b"CHUNKING"), commands={b"BDAT": _bdat})
+CHUNKING = Extension(
+    b"CHUNKING", plain_line(b"CHUNKING"), commands={b"BDAT": _bdat}, commands_off={b"BDAT": _bdat_off}
+)
