@@ -20,15 +20,19 @@ from typing import assert_never
 
 from lonedot.protocol.client_events import (
     CONTENT_WANTED,
+    GREETED,
     HANDSHAKE_WANTED,
     READY,
+    RECIPIENTS_ANSWERED,
     ClientEvent,
     ClientOptions,
     ContentWanted,
+    Greeted,
     HandshakeWanted,
     Login,
     Phase,
     Ready,
+    RecipientsAnswered,
     SessionEnded,
     SessionFailed,
     StartTls,
@@ -43,16 +47,20 @@ from lonedot.terms.reply import Reply
 
 __all__ = [
     "CONTENT_WANTED",
+    "GREETED",
     "HANDSHAKE_WANTED",
     "READY",
+    "RECIPIENTS_ANSWERED",
     "ClientEvent",
     "ClientMachine",
     "ClientOptions",
     "ContentWanted",
+    "Greeted",
     "HandshakeWanted",
     "Login",
     "Phase",
     "Ready",
+    "RecipientsAnswered",
     "SessionEnded",
     "SessionFailed",
     "StartTls",
@@ -67,6 +75,7 @@ _REDACTED = b"[redacted]"
 
 _STAGES = {
     Phase.GREETING: Stage.GREETING,
+    Phase.GREETED: Stage.EHLO,
     Phase.EHLO: Stage.EHLO,
     Phase.HELO: Stage.EHLO,
     Phase.STARTTLS: Stage.STARTTLS,
@@ -76,6 +85,7 @@ _STAGES = {
     Phase.RESET: Stage.MAIL,
     Phase.MAIL: Stage.MAIL,
     Phase.RCPT: Stage.RCPT,
+    Phase.ANSWERED: Stage.DATA,
     Phase.DATA: Stage.DATA,
     Phase.CONTENT: Stage.CONTENT,
     Phase.END: Stage.CONTENT,
@@ -88,6 +98,7 @@ class ClientMachine:
 
     __slots__ = (
         "_accepted",
+        "_asks",
         "_at_once",
         "_auth_left",
         "_auth_lines",
@@ -104,6 +115,7 @@ class ClientMachine:
         "_stage",
         "_tls_active",
         "end_written",
+        "keywords",
         "offer",
         "phase",
         "replies_seen",
@@ -124,10 +136,13 @@ class ClientMachine:
         self._mail_reply: Reply | None = None
         self._accepted = 0
         self._at_once = False
+        self._asks = False
         self._content_sent = False
         self._stage = Stage.GREETING  # where it was when it closed
         self.phase = Phase.GREETING
         self.offer: Offer = NO_OFFER
+        self.keywords: tuple[bytes, ...] = ()
+        """What the reply to EHLO offers, a line each, less what counts as not offered."""
         self.replies_seen = 0
         """Replies to the commands of this transaction."""
         self.end_written = False
@@ -196,8 +211,10 @@ class ClientMachine:
 
     # --- what the shell does ----------------------------------------------------------------------
 
-    def begin(self, plan: Plan, *, at_once: bool = True) -> None:
+    def begin(self, plan: Plan, *, at_once: bool = True, asks: bool = False) -> None:
         """Start a transaction; only in phase READY.
+
+        With `asks` no DATA and no BDAT is written before the shell has seen the replies (`RecipientsAnswered`).
 
         `at_once` allows the content of a BDAT to follow its envelope without waiting (with PIPELINING): one round
         trip less. Then `wants_content` is true afterwards, and the end of data is written before any reply.
@@ -214,9 +231,12 @@ class ClientMachine:
         lines = guard_line(plan.mail)
         pipelining = self.offer.pipelining
         self._at_once = False
+        self._asks = asks
         if pipelining:
             lines += b"".join([guard_line(line) for line in plan.rcpt])
-            if plan.mode is ContentMode.DATA:
+            if asks:
+                pass
+            elif plan.mode is ContentMode.DATA:
                 lines += b"DATA\r\n"
             elif at_once:
                 lines += b"BDAT %d LAST\r\n" % plan.size
@@ -237,8 +257,33 @@ class ClientMachine:
 
     @property
     def wants_content(self) -> bool:
-        """The content must follow the output of `begin` in the same write."""
-        return self._at_once and not self._content_sent
+        """The content must follow the output of `begin`, or of `go_on`, in the same write."""
+        return (self._at_once or self.phase is Phase.CONTENT) and not self._content_sent
+
+    def go_on(self) -> None:
+        """The shell has seen what it asked for (`Greeted`, `RecipientsAnswered`): say EHLO, or DATA or BDAT.
+
+        Raises:
+            LocalProtocolError: nothing waits for that.
+            RemoteProtocolError: the peer has spoken unasked meanwhile.
+        """
+        if not self._reader.is_empty:
+            self._close()
+            raise RemoteProtocolError("an unasked reply")
+        if self.phase is Phase.GREETED:
+            self._say_ehlo()
+        elif self.phase is Phase.ANSWERED:
+            self._say_data()
+        else:
+            raise LocalProtocolError(f"nothing waits to go on in phase {self.phase.value}")
+
+    def withhold(self) -> None:
+        """The content does not go (`RecipientsAnswered`). RSET comes before the next transaction, or QUIT."""
+        if self.phase is not Phase.ANSWERED:
+            raise LocalProtocolError(f"no content can be withheld in phase {self.phase.value}")
+        self._needs_reset = True
+        self._plan = None
+        self.phase = Phase.READY
 
     def content_sent(self) -> None:
         """All octets of the content, the end of data included, were given to the socket."""
@@ -256,6 +301,7 @@ class ClientMachine:
         self._reader.clear()
         self._tls_active = True
         self.offer = NO_OFFER
+        self.keywords = ()
         self._say_ehlo()
 
     def quit(self) -> None:
@@ -284,6 +330,12 @@ class ClientMachine:
                 if phase is Phase.RESET:
                     return self._on_reset(reply)
                 return self._on_early_end(reply)
+            case Phase.ANSWERED if reply.code == 421:
+                return self._hung_up(reply)
+            case Phase.GREETED if reply.code == 421:
+                return self._fail(reply, "the next hop ends the session")
+            case Phase.ANSWERED | Phase.GREETED:
+                raise RemoteProtocolError(f"an unasked reply: {reply.text}")
             case Phase.READY:
                 if reply.code == 421:
                     # RFC 5321 §3.8: may come at any time.
@@ -318,6 +370,9 @@ class ClientMachine:
         if not self._reader.is_empty:
             # RFC 5321 §4.3.1: the server speaks first, and once.
             raise RemoteProtocolError("more than a greeting before we said anything")
+        if self._options.asks_at_greeting:
+            self.phase = Phase.GREETED
+            return GREETED
         self._say_ehlo()
         return None
 
@@ -337,6 +392,9 @@ class ClientMachine:
         if reply.code // 100 != 2:
             return self._fail(reply, "the next hop refuses our name")
         self.offer = read_offer(reply, options.ignored)
+        self.keywords = tuple(
+            [line for line in reply.lines[1:] if line.split(b" ", 1)[0].upper() not in options.ignored]
+        )
         if self._tls_active or options.starttls is StartTls.NEVER:
             return self._log_in()
         if self.offer.starttls:
@@ -464,23 +522,30 @@ class ClientMachine:
             if not self.offer.pipelining:
                 self._write(guard_line(plan.rcpt[len(replies)]))
             return None
-        if plan.mode is ContentMode.DATA:
-            if not self.offer.pipelining:
-                if not self._accepted:
-                    return self._ended(Stage.RCPT, None)
-                self._write(b"DATA\r\n")
-            self.phase = Phase.DATA
-            return None
-        # BDAT: there is no 354, the command and its octets go together (RFC 3030 §2).
         if self._at_once:
             self.phase = Phase.END
+            return None
+        if self.offer.pipelining and plan.mode is ContentMode.DATA and not self._asks:
+            self.phase = Phase.DATA  # it is written already
             return None
         if not self._is_wanted:
             self._needs_reset = True
             return self._ended_early()
-        self._write(b"BDAT %d LAST\r\n" % plan.size)
-        self.phase = Phase.CONTENT
-        return CONTENT_WANTED
+        if self._asks:
+            self.phase = Phase.ANSWERED
+            return RECIPIENTS_ANSWERED
+        self._say_data()
+        return None if self.phase is Phase.DATA else CONTENT_WANTED
+
+    def _say_data(self) -> None:
+        plan = self._running
+        if plan.mode is ContentMode.DATA:
+            self._write(b"DATA\r\n")
+            self.phase = Phase.DATA
+        else:
+            # There is no 354: the command and its octets go together (RFC 3030 §2).
+            self._write(b"BDAT %d LAST\r\n" % plan.size)
+            self.phase = Phase.CONTENT
 
     def _on_data(self, reply: Reply) -> ClientEvent | None:
         digit = reply.code // 100

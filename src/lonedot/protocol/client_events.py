@@ -14,15 +14,19 @@ from lonedot.terms.reply import Reply
 
 __all__ = [
     "CONTENT_WANTED",
+    "GREETED",
     "HANDSHAKE_WANTED",
     "READY",
+    "RECIPIENTS_ANSWERED",
     "ClientEvent",
     "ClientOptions",
     "ContentWanted",
+    "Greeted",
     "HandshakeWanted",
     "Login",
     "Phase",
     "Ready",
+    "RecipientsAnswered",
     "SessionEnded",
     "SessionFailed",
     "StartTls",
@@ -34,6 +38,8 @@ class Phase(enum.Enum):
     """What the machine waits for; the value is the stage that a failure belongs to."""
 
     GREETING = "greeting"
+    GREETED = "greeted"
+    """The shell decides whether this session is wanted; nothing may be read."""
     EHLO = "ehlo"
     HELO = "helo"
     STARTTLS = "starttls"
@@ -44,6 +50,8 @@ class Phase(enum.Enum):
     RESET = "reset"
     MAIL = "mail"
     RCPT = "rcpt"
+    ANSWERED = "answered"
+    """Every RCPT is answered, some were taken; the shell decides whether content goes. Nothing may be read."""
     DATA = "data"
     CONTENT = "content"
     """The encoder writes."""
@@ -83,10 +91,23 @@ class ClientOptions(msgspec.Struct, frozen=True):
     """The password may go over a connection without TLS."""
     ignored: frozenset[bytes] = frozenset()
     """EHLO keywords (upper case) that count as not offered."""
+    asks_at_greeting: bool = False
+    """EHLO waits for `go_on`, see `Greeted`."""
 
 
 class Ready(msgspec.Struct, frozen=True):
     """The session is open; `begin` may be called. `offer` stands in the machine."""
+
+
+class Greeted(msgspec.Struct, frozen=True):
+    """The server greets us. Call `go_on`, or `quit`; only with `ClientOptions.asks_at_greeting`."""
+
+
+class RecipientsAnswered(msgspec.Struct, frozen=True):
+    """MAIL and at least one RCPT were taken. Call `go_on` (and see `wants_content`), or `withhold`.
+
+    Only where `begin` was told to ask. `recipient_replies` has the replies.
+    """
 
 
 class HandshakeWanted(msgspec.Struct, frozen=True):
@@ -122,8 +143,19 @@ class SessionEnded(msgspec.Struct, frozen=True):
     reply: Reply
 
 
-ClientEvent = Ready | HandshakeWanted | ContentWanted | TransactionEnded | SessionFailed | SessionEnded
+ClientEvent = (
+    Ready
+    | Greeted
+    | RecipientsAnswered
+    | HandshakeWanted
+    | ContentWanted
+    | TransactionEnded
+    | SessionFailed
+    | SessionEnded
+)
 
 READY = Ready()
+GREETED = Greeted()
+RECIPIENTS_ANSWERED = RecipientsAnswered()
 HANDSHAKE_WANTED = HandshakeWanted()
 CONTENT_WANTED = ContentWanted()
