@@ -1,15 +1,19 @@
-"""Every damage vector as a sink of a running relay: what `on_damage` says, for its four words, in each isolation.
+"""Every damage vector as a sink of a running relay: isolation, role, and what `on_damage` says; clean mail in between.
 
 The sink hands back the octets of the vector as the whole message. With `repair` the vector's default outcome leaves; a
-message that cannot be repaired is held as it was before the sink, and the sink is named.
+message that cannot be repaired is held as it was before the sink, and the sink is named. Each word of `on_damage`, both
+roles and both isolations are tried by default; all combinations of them with LONEDOT_CRASH=long. Without a relay they
+are all tried in `tests/unit/sinks/test_damage_matrix.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import smtplib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,7 +21,7 @@ from lonedot import Edit, Message, Next, sink
 from lonedot.app import Relay
 from lonedot.message.fold import fold
 from lonedot.message.ledger import Action
-from lonedot.sinks.bindings import Binding, Isolation, Role
+from lonedot.sinks.bindings import Binding, Isolation, OnDamage, Role
 from lonedot.sinks.load import bind
 from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
@@ -28,6 +32,7 @@ from tests.unit.message.damage_vectors import DamageVector, load
 VECTORS = {vector.id: vector for vector in load()}
 NOTATION = {"D017"}
 """LF for every line end is how mail libraries write; it is put right and is no damage."""
+CLEAN = "clean"
 ORIGINAL = (
     b"From: <s@sender.test>\r\nTo: <x@dest.test>\r\nSubject: before\r\nDate: Thu, 02 Jul 2026 10:00:00 +0000\r\n"
     b"Message-ID: <before@sender.test>\r\n\r\nas it was before the plug-in\r\n"
@@ -38,25 +43,54 @@ ORIGINAL = (
 def plug_in(message: Message) -> Next:
     """Replaces each message by the octets of the vector that the recipient names."""
     name = message.envelope.recipients[0].address.local.decode()
+    if name == CLEAN:
+        return Next()
     return Next([Edit.replace_message(VECTORS[name].octets)])
 
 
-def binding(on_damage: str, isolation: Isolation) -> Binding:
-    role = Role.PROTECTIVE.value if on_damage in ("hold", "reject") else Role.COSMETIC.value
+class Case(NamedTuple):
+    on_damage: OnDamage
+    role: Role
+    isolation: Isolation
+
+    def __str__(self) -> str:
+        return "-".join(part.value for part in self)
+
+
+LONG = os.environ.get("LONEDOT_CRASH") == "long"
+SHORT = {
+    Case(OnDamage.UNDO, Role.COSMETIC, Isolation.PROCESS),
+    Case(OnDamage.REPAIR, Role.COSMETIC, Isolation.INLINE),
+    Case(OnDamage.HOLD, Role.PROTECTIVE, Isolation.PROCESS),
+    Case(OnDamage.HOLD, Role.COSMETIC, Isolation.INLINE),
+    Case(OnDamage.REJECT, Role.PROTECTIVE, Isolation.INLINE),
+    Case(OnDamage.REJECT, Role.COSMETIC, Isolation.PROCESS),
+}
+CASES = [
+    case
+    for isolation in Isolation
+    for role in Role
+    for on_damage in OnDamage
+    if (case := Case(on_damage, role, isolation)) in SHORT
+    or (LONG and (role is Role.COSMETIC or on_damage in (OnDamage.HOLD, OnDamage.REJECT)))
+]
+
+
+def binding(case: Case) -> Binding:
     sink_class = f"{Path(__file__)}:plug_in"
     return bind(
         plug_in,
         sink_class=sink_class,
-        on_damage=on_damage,
-        role=role,
-        isolation=isolation,
+        on_damage=case.on_damage,
+        role=case.role,
+        isolation=case.isolation,
         deadline_seconds=60.0,
         maximum_faults=0,
     )
 
 
 def send_all(port: int) -> dict[str, str]:
-    """One message for each vector; id, or the reply that refused it, by vector."""
+    """One message for each vector, and a clean one behind it; id, or the reply that refused it, by vector."""
     answers = {}
     with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
         client.ehlo()
@@ -67,6 +101,7 @@ def send_all(port: int) -> dict[str, str]:
             answers[vector.id] = (
                 words.decode().rpartition(" ")[2] if code == 250 else f"{code} {words.decode()}"
             )
+            client.sendmail("s@sender.test", f"{CLEAN}@dest.test", ORIGINAL)
     return answers
 
 
@@ -77,13 +112,14 @@ class Seen:
         self.arrived: dict[str, bytes] = {}
         self.held_bodies: dict[str, bytes] = {}
         self.faults: list[str] = []
+        self.clean = 0
 
 
-async def run(folder: Path, on_damage: str, isolation: Isolation) -> Seen:
+async def run(folder: Path, case: Case) -> Seen:
     seen = Seen()
     with StrictSink() as receiver:
         toml = CONFIG.format(server="", listener="", route="", port=receiver.port)
-        async with running_relay(folder, toml, bindings=[binding(on_damage, isolation)]) as relay:
+        async with running_relay(folder, toml, bindings=[binding(case)]) as relay:
             seen.answers = await asyncio.to_thread(send_all, relay.addresses["in"][1])
             await _settled(relay)
             for vector, answer in seen.answers.items():
@@ -94,6 +130,9 @@ async def run(folder: Path, on_damage: str, isolation: Isolation) -> Seen:
                         content = fold(relay.spool.content(stored.id), stored.ledger, verify=True)
                         seen.held_bodies[vector] = content.body.octets()
         for arrival in receiver.arrivals:
+            if arrival.recipients[0].startswith(CLEAN.encode()):
+                seen.clean += body(arrival.content) == body(ORIGINAL)
+                continue
             seen.arrived[arrival.recipients[0].partition(b"@")[0].decode()] = arrival.content
             if arrival.bare_octets:
                 seen.faults.append(f"bare octets left: {arrival.recipients}")
@@ -109,17 +148,9 @@ async def _settled(relay: Relay) -> None:
             await asyncio.sleep(0.05)
 
 
-POLICIES = ["undo", "repair", "hold", "reject"]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[(policy, isolation) for isolation in Isolation for policy in POLICIES],
-    ids=lambda param: f"{param[1].value}-{param[0]}",
-)
-def policy_seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Seen]:
-    policy, isolation = request.param
-    return policy, asyncio.run(run(tmp_path_factory.mktemp(policy), policy, isolation))
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case_seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Seen]:
+    return request.param, asyncio.run(run(tmp_path_factory.mktemp("damage"), request.param))
 
 
 def body(content: bytes) -> bytes:
@@ -134,12 +165,12 @@ def assert_default_left(vector: DamageVector, seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=str)
-def test_vector(vector: DamageVector, policy_seen: tuple[str, Seen]) -> None:
-    policy, seen = policy_seen
+def test_vector(vector: DamageVector, case_seen: tuple[Case, Seen]) -> None:
+    case, seen = case_seen
     if vector.default == "as-is" or vector.id in NOTATION:
         assert_default_left(vector, seen)
         return
-    if policy == "reject":
+    if case.on_damage is OnDamage.REJECT:
         assert seen.answers[vector.id].startswith("550 5.7.1 plug-in")
         assert vector.id not in seen.arrived
         return
@@ -147,10 +178,10 @@ def test_vector(vector: DamageVector, policy_seen: tuple[str, Seen]) -> None:
     assert entry.binding == "plug-in"
     assert entry.findings
     refused = vector.default == "refused"
-    if policy == "undo":
+    if case.on_damage is OnDamage.UNDO:
         assert entry.action is Action.UNDONE
         assert body(seen.arrived[vector.id]) == body(ORIGINAL)
-    elif policy == "repair" and not refused:
+    elif case.on_damage is OnDamage.REPAIR and not refused:
         assert entry.action is Action.REPAIRED
         assert_default_left(vector, seen)
     else:
@@ -160,5 +191,6 @@ def test_vector(vector: DamageVector, policy_seen: tuple[str, Seen]) -> None:
         assert "plug-in" in seen.stored[vector.id].reason
 
 
-def test_all_that_left_was_well_formed(policy_seen: tuple[str, Seen]) -> None:
-    assert policy_seen[1].faults == []
+def test_all_that_left_was_well_formed(case_seen: tuple[Case, Seen]) -> None:
+    assert case_seen[1].faults == []
+    assert case_seen[1].clean == len(VECTORS), "the mail in between"
