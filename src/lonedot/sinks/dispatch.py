@@ -54,6 +54,7 @@ def steps(
     bindings: Sequence[Binding],
     clock: Clock,
     departure: Departure | None = None,
+    scope: tuple[int, ...] = (),
 ) -> Steps:
     """The chain without the calls: yields each call that is due and is sent its answer.
 
@@ -63,10 +64,11 @@ def steps(
 
     Bindings in shadow are called last, when everything is decided, each with the message as it stood at its place.
 
-    `departure` is what a delivery event shows besides; there no binding splits.
+    `departure` is what a delivery event shows besides; there no binding splits, and `scope` are the numbers of the
+    recipients that are concerned.
     """
     places: list[Place] = []
-    decided = yield from _live(id, envelope, facts, content, bindings, clock, places, departure)
+    decided = yield from _live(id, envelope, facts, content, bindings, clock, places, departure, scope)
     if not places or decided.decision in (Decision.REJECT, Decision.DEFER):
         return decided  # what is refused has no ledger
     shadows: list[tuple[int, Entry]] = []
@@ -94,6 +96,7 @@ def _live(
     clock: Clock,
     places: list[Place],
     departure: Departure | None = None,
+    scope: tuple[int, ...] = (),
 ) -> Steps:
     """The bindings that count. Puts those in shadow into `places`."""
     if may_differ(envelope, bindings):
@@ -106,7 +109,7 @@ def _live(
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
         message = Message(
-            id, envelope, facts, content, binding.settings, binding.guid, (), departure, binding.reads_body
+            id, envelope, facts, content, binding.settings, binding.guid, scope, departure, binding.reads_body
         )
         call = Call(binding, message)
         if binding.mode is Mode.SHADOW:
