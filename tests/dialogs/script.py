@@ -7,11 +7,12 @@
 - `= message "octets"`  the last message accepted has this content. `= messages 2` so many were accepted
 - `! word …`  options, before the first line: `at-once` (not to be cut into octets), `tls` (a certificate is there),
               `auth`, `-KEYWORD` (switched off), `size=N`, `recipients=N`, `errors=N`, `idle=N`, `rejections=N`,
-              `tls-required`, `auth-required`, `plaintext-auth`
+              `tls-required`, `auth-required`, `plaintext-auth`, `ask=VERB,…` (the shell is asked about them)
 - `# remark`
 
 What the shell decides is fixed: `refused@` (MAIL) 550, `unknown@` (RCPT) 550, `later@` (RCPT) 451, a reverse-path
-`nodata@` makes DATA and BDAT answer 451, content with `REFUSE` 550, the password `secret` is right.
+`nodata@` makes DATA and BDAT answer 451, content with `REFUSE` 550, the password `secret` is right. Of the commands it
+is asked about, it refuses those with the argument `no`, accepts those with `yes`, and has all others obeyed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 
 from lonedot.protocol.events import (
     AuthRequested,
+    CommandHeard,
     ContentBegun,
     ContentEnded,
     Event,
@@ -44,6 +46,7 @@ _PLAIN = {"r": "\r", "n": "\n", "0": "\0", "\\": "\\"}
 class Script(msgspec.Struct):
     options: ServerOptions
     at_once: bool
+    asked: frozenset[bytes]
     lines: list[tuple[int, str, str]]
     """Line number, mark, text."""
 
@@ -52,7 +55,7 @@ def read_script(path: Path) -> Script:
     limits: dict[str, int] = {}
     keywords = set(DEFAULT_KEYWORDS)
     options = ServerOptions(b"mx.example.org")
-    script = Script(options, False, [])
+    script = Script(options, False, frozenset(), [])
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line or line.startswith("#"):
             continue
@@ -65,6 +68,8 @@ def read_script(path: Path) -> Script:
             name, _, value = word.partition("=")
             if word.startswith("-"):
                 keywords.remove(word[1:].encode())
+            elif name == "ask":
+                script.asked = frozenset(value.encode().split(b","))
             elif value:
                 name = {"idle": "idle_commands"}.get(name, name)
                 limits[name] = int(value)
@@ -98,12 +103,17 @@ def unescaped(text: str) -> bytes:
     return _ESCAPE.sub(octets, text).encode("latin-1")
 
 
+_ASKED = {b"no": reply(554, "5.7.1", "Refused"), b"yes": reply(250, "", "Done by the shell")}
+
+
 class _Shell:
     def __init__(self) -> None:
         self.reverse_path = b""
         self.driver: Driver | None = None
 
-    def decide(self, event: Event) -> Reply:
+    def decide(self, event: Event) -> Reply | None:
+        if isinstance(event, CommandHeard):
+            return _ASKED.get(event.argument)
         if isinstance(event, MailGiven):
             self.reverse_path = event.reverse_path.octets
             if self.reverse_path.startswith(b"refused@"):
@@ -133,6 +143,7 @@ def run_script(path: Path, *, octet_by_octet: bool) -> None:
     script = read_script(path)
     shell = _Shell()
     driver = shell.driver = Driver(script.options, shell.decide)
+    driver.machine.asked = script.asked
     waiting = driver.machine.greeting()
     group = b""
     lines = [*script.lines, (0, "= ", "end")]
