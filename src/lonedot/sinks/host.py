@@ -27,12 +27,23 @@ from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody, Splic
 from lonedot.sinks import wire
 from lonedot.sinks.bindings import Setting
 from lonedot.sinks.hop import Hop
+from lonedot.sinks.events import Says
 from lonedot.sinks.load import SinkNotLoaded, load_class
-from lonedot.sinks.protocol import Session
+from lonedot.sinks.protocol import Session, without_secret
 from lonedot.sinks.registry import Bag
 from lonedot.sinks.settings import SettingsFault
 from lonedot.sinks.sink import Sink
-from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.verdicts import (
+    Accept,
+    Defer,
+    Discard,
+    Hold,
+    Next,
+    Redirect,
+    Reject,
+    Stop,
+    Verdict,
+)
 from lonedot.sinks.view import BodyNotShown, Message
 
 __all__ = ["main"]
@@ -218,6 +229,7 @@ def _answered(
     prepared: _Prepared, call: wire.CallFrame | wire.AskFrame | wire.HopFrame, descriptor: int
 ) -> tuple[bytearray, bool]:
     """The frame of the answer, and whether the process must end behind it."""
+    has_returned = False
     try:
         prepared.take(call)
         shown: Message | Session | Hop
@@ -240,14 +252,19 @@ def _answered(
             )
         # The relay has seen to it that the sink is asked what it takes.
         returned: object = prepared.function(cast(Message, shown))
+        has_returned = True
         answer = wire.frame(wire.Said(call.number, _sendable(returned)))
         if len(answer) > wire.ANSWER_LIMIT:
             raise ValueError(f"an answer of {len(answer)} octets; at most {wire.ANSWER_LIMIT}")
-        if getattr(returned, "edits", None):
+        if getattr(returned, "edits", None) or isinstance(returned, Accept):
             wire.decode_from_sink(memoryview(answer)[wire.FRAME_HEAD.size :])
     except BaseException as error:  # whatever it is, the relay is to hear it
         is_spent = isinstance(error, MemoryError)
-        return wire.frame(wire.Raised(call.number, _words(error), _traceback(error), is_spent)), is_spent
+        words, told = _words(error), _traceback(error)
+        if isinstance(call, wire.AskFrame):
+            words, told = without_secret(words, call.moment), without_secret(told, call.moment)
+        raised = wire.Raised(call.number, words, told, is_spent, has_returned)
+        return wire.frame(raised), is_spent
     return answer, False
 
 
@@ -267,15 +284,14 @@ def _sendable(returned: object) -> Verdict:
         TypeError: it is not a verdict.
     """
     match returned:
-        case Next() | Stop():
+        case Next() | Stop() | Redirect():
             return returned
-        case Hold(words) | Reject(words) | Defer(words) | Discard(words):
+        case Hold(words) | Reject(words) | Defer(words) | Discard(words) | Accept(words):
             if not isinstance(words, str):
                 raise TypeError(f"its words are {type(words).__name__}, not text")
             return msgspec.structs.replace(returned, words=_plain(words, WORDS_LIMIT))
-    raise TypeError(
-        f"returned {type(returned).__name__}; a sink returns Next, Stop, Hold, Reject, Defer or Discard"
-    )
+    names = ", ".join(said.value.capitalize() for said in Says)
+    raise TypeError(f"returned {type(returned).__name__}; a sink returns one of {names}")
 
 
 def _words(error: BaseException) -> str:

@@ -33,7 +33,15 @@ from lonedot.sinks.inquiry import HopCall
 from lonedot.sinks.protocol import Question
 from lonedot.sinks.standing import Fault
 
-__all__ = ["BadAnswer", "DeadlineExceeded", "HostDown", "ProcessDied", "ProcessHost", "SinkRaised"]
+__all__ = [
+    "BadAnswer",
+    "DeadlineExceeded",
+    "HostDown",
+    "ProcessDied",
+    "ProcessHost",
+    "SinkRaised",
+    "SinkReturned",
+]
 
 BACK_OFF_SECONDS = 0.1
 """Before the second start of a process that has not answered anything; doubles each time."""
@@ -71,7 +79,13 @@ class BadAnswer(Failure):
 
 
 class SinkRaised(Failure):
-    """The sink raised, or returned no verdict."""
+    """The sink raised."""
+
+
+class SinkReturned(Failure):
+    """The sink returned what no sink may."""
+
+    fault = Fault.NONSENSE
 
 
 class _Waiting(msgspec.Struct):
@@ -401,7 +415,7 @@ class ProcessHost:
                 self._stop_timer()
                 self._has_answered = True
                 self._answer(Answer(verdict, took_seconds=self._took()))
-            case wire.Raised(number, words, traceback, is_spent) if number == expected:
+            case wire.Raised(number, words, traceback, is_spent, is_nonsense) if number == expected:
                 self._stop_timer()
                 self._has_answered = True
                 log.event(
@@ -412,7 +426,8 @@ class ProcessHost:
                     words=words,
                     traceback=traceback,
                 )
-                self._answer(Answer(error=SinkRaised(words), took_seconds=self._took()))
+                error = (SinkReturned if is_nonsense else SinkRaised)(words)
+                self._answer(Answer(error=error, took_seconds=self._took()))
                 if is_spent:
                     self._kill(BadAnswer(words))
                     return

@@ -155,6 +155,8 @@ class Raised(msgspec.Struct, frozen=True, array_like=True, tag="raised"):
     """Its end, for the log."""
     is_spent: bool = False
     """The process cannot go on (it has no memory left)."""
+    is_nonsense: bool = False
+    """It did not raise: it returned what no sink may."""
 
 
 ToSink = CallFrame | AskFrame | HopFrame | SettingsFrame

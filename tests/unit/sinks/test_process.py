@@ -25,7 +25,7 @@ from lonedot.sinks.calls import Answer, Call
 from lonedot.sinks.child import declare
 from lonedot.sinks.events import Event
 from lonedot.sinks.hosts import Hosts
-from lonedot.sinks.load import SinkNotLoaded, load_class
+from lonedot.sinks.load import SinkNotLoaded, bind, load_class
 from lonedot.sinks.process import (
     BadAnswer,
     DeadlineExceeded,
@@ -33,6 +33,7 @@ from lonedot.sinks.process import (
     ProcessDied,
     ProcessHost,
     SinkRaised,
+    SinkReturned,
 )
 from lonedot.sinks.registry import Bag
 from lonedot.sinks.settings import SettingsFault
@@ -214,6 +215,41 @@ async def test_bodies_of_every_size_and_kind(octets: bytes, tmp_path: Path) -> N
         )
 
 
+async def test_a_body_that_is_not_read_is_not_sent(tmp_path: Path) -> None:
+    gone_file = msgspec.structs.replace(CONTENT, body=FileBody(tmp_path / "gone", 5 * MIB))
+    large = msgspec.structs.replace(CONTENT, body=MemoryBody(b"x" * (5 * MIB)))
+    async with running() as hosts:
+        for content in (CONTENT, gone_file, large):
+            bound = msgspec.structs.replace(apart("size"), reads_body=False)
+            shown = Message("id", ENVELOPE, FACTS, content, {}, bound.guid, reads_body=False)
+            assert words(await hosts(Call(bound, shown))) == str(content.size)
+            reads = await hosts(Call(apart("digest"), shown))
+            assert "BodyNotShown" in str(reads.error) and 'reads={"body"}' in str(reads.error)
+
+
+async def test_parts_and_the_body_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    octets = CONTENT.body.octets() * 200_000
+    path.write_bytes(octets)
+    in_file = FileBody(path, len(octets))
+    for body in (CONTENT.body, in_file, spliced(in_file, 5, 9, b"other")):
+        end = body.octets()[-2:]
+        content = msgspec.structs.replace(CONTENT, body=body)
+        assert words(await answer("parts", content)) == f"['1'] {body.octets()[:3]!r} {end!r}"
+
+
+async def test_an_instance_of_a_class_stays_from_call_to_call() -> None:
+    bound = apart("counts")
+    async with running() as hosts:
+        assert [words(await hosts(call(bound))) for _ in range(3)] == ["1", "2", "3"]
+
+
+async def test_what_a_sink_says_of_itself_is_told_from_its_process() -> None:
+    for name, reads in (("size", False), ("digest", True)):
+        declared = await asyncio.to_thread(declare, f"{SINKS}:{name}")
+        assert bind(declared, sink_class="x").reads_body is reads
+
+
 async def test_a_body_that_is_gone_is_an_error_of_that_call_alone(tmp_path: Path) -> None:
     content = Content(HEAD % b"x", FileBody(tmp_path / "gone", 10), measure(b""), measure(b""))
     async with running() as hosts:
@@ -287,26 +323,36 @@ async def test_bindings_with_one_class_have_a_process_each() -> None:
 SAID = {
     "raises": "ValueError: it hurt",
     "raises_badly": "Unspeakable: (it cannot be shown)",
-    "nonsense": "TypeError: returned int; a sink returns Next",
-    "nonsense_edits": "TypeError: Encoding objects of type object is unsupported",
-    "wrong_edits": "Expected `object`, got `int`",
-    "no_address": "is not a mail address",
-    "many_edits": f"length <= {EDITS_LIMIT}",
-    "huge": f"at most {64 * MIB}",
     "leaves": "SystemExit: 1",
     "leaks_descriptors": "Too many open files",
 }
+RETURNED = {
+    "no_address": "is not a mail address",
+    "nonsense": "TypeError: returned int; a sink returns Next",
+    "nonsense_edits": "TypeError: Encoding objects of type object is unsupported",
+    "wrong_edits": "Expected `object`, got `int`",
+    "many_edits": f"length <= {EDITS_LIMIT}",
+    "huge": f"at most {64 * MIB}",
+}
 
 
-@pytest.mark.parametrize(("name", "said"), SAID.items())
-async def test_what_a_sink_does_wrong_it_says_itself_and_goes_on(name: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said", "kind"),
+    [
+        *((name, said, SinkRaised) for name, said in SAID.items()),
+        *((name, said, SinkReturned) for name, said in RETURNED.items()),
+    ],
+)
+async def test_what_a_sink_does_wrong_it_says_itself_and_goes_on(
+    name: str, said: str, kind: type[Exception]
+) -> None:
     async with running() as hosts:
         bound = apart(name)
         first = await hosts(call(bound))
         pid = hosts.host(bound).pid
         again = await hosts(call(bound))
         for got in (first, again):
-            assert isinstance(got.error, SinkRaised), got
+            assert type(got.error) is kind, got
             assert said in str(got.error)
         assert hosts.host(bound).pid == pid
 
