@@ -26,6 +26,7 @@ __all__ = [
     "Mode",
     "OnDamage",
     "OnError",
+    "OrderKey",
     "Part",
     "Role",
     "Setting",
@@ -34,6 +35,8 @@ __all__ = [
     "check_fit",
     "firing_order",
     "guid_for",
+    "is_folded",
+    "order_key",
 ]
 
 DEFAULT_PRIORITY = 24575
@@ -149,6 +152,10 @@ class Chains(msgspec.Struct, frozen=True):
     """Those of delivery events; None when there are none."""
     asked: frozenset[bytes] = frozenset()
     """Commands that a session asks its sinks about before it obeys them, in upper case (`ANY_VERB`: all others)."""
+    waits: bool = False
+    """Some binding of a transport event is called only when the message is in custody."""
+    routes: frozenset[str] | None = None
+    """Names of the routes that a sink may redirect to; None: whatever it says."""
 
 
 def guid_for(name: str) -> str:
@@ -159,9 +166,25 @@ def guid_for(name: str) -> str:
 _RANK = {event: rank for rank, event in enumerate(Event)}
 
 
+OrderKey = tuple[int, int, str, str]
+
+
+def order_key(event: Event, priority: int, name: str, guid: str) -> OrderKey:
+    """The place of a binding in the firing order of all."""
+    return _RANK[event], priority, name.casefold(), guid
+
+
 def firing_order(bindings: Iterable[Binding]) -> tuple[Binding, ...]:
     """By event; within one, low priority first, ties by name, then GUID: a total order."""
-    return tuple(sorted(bindings, key=lambda b: (_RANK[b.event], b.priority, b.name.casefold(), b.guid)))
+    return tuple(sorted(bindings, key=lambda b: order_key(b.event, b.priority, b.name, b.guid)))
+
+
+def is_folded(binding: Binding) -> bool:
+    """It may be called before a message is in custody, so that its entry is committed with the acceptance.
+
+    At transport events that is code that runs here; the client does not wait for any other.
+    """
+    return binding.isolation is Isolation.INLINE or EVENTS[binding.event].kind is not Kind.TRANSPORT
 
 
 def check_fit(
@@ -202,7 +225,9 @@ def check_fit(
         )
 
 
-def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
+def chains_of(
+    bindings: Iterable[Binding], revision: str = "", routes: frozenset[str] | None = None
+) -> Chains:
     """Split bindings by event, each part in firing order."""
     asked: dict[Event, tuple[Binding, ...]] = {}
     departing: dict[Event, tuple[Binding, ...]] = {}
@@ -227,6 +252,8 @@ def chains_of(bindings: Iterable[Binding], revision: str = "") -> Chains:
         splits,
         departing or None,
         _asked_about(asked),
+        not all(map(is_folded, submitted)),
+        routes,
     )
 
 

@@ -6,6 +6,7 @@ import enum
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
 
 import msgspec
 
@@ -21,9 +22,11 @@ __all__ = [
     "WORDS_LIMIT",
     "Answer",
     "Apart",
+    "Asking",
     "Call",
     "Decision",
     "Dispatched",
+    "Ended",
     "Failure",
     "NotAsked",
     "NotAwaited",
@@ -66,6 +69,10 @@ class Dispatched(msgspec.Struct, frozen=True):
     """By recipient, when some binding splits; `content` is that of the first. Empty: all get the same."""
     discarded: tuple[int, ...] = ()
     """Numbers of recipients in the envelope that are to get nothing."""
+    redirects: tuple[tuple[int, str], ...] = ()
+    """Numbers of recipients in the envelope, each with the route that a sink has chosen for it."""
+    rest: int = -1
+    """Place in the chain of the binding with which it goes on once the message is in custody; -1: it is at its end."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -108,7 +115,10 @@ class NotSplit(Failure):
     fault = None
 
 
-Steps = Generator[Call, Answer, Dispatched]
+Ended = TypeVar("Ended")
+Asking = Generator[Call, Answer, Ended]
+"""Yields the calls that are due, and is sent their answers."""
+Steps = Asking[Dispatched]
 Apart = Callable[[Call], Awaitable[Answer]]
 """Calls a sink that does not run here. What goes wrong is an answer too; it raises only when it is cancelled."""
 

@@ -5,18 +5,22 @@ Rules a change here must keep:
    scope.
 2. An entry that changes something holds for exactly the recipients of the copies that came of it. A scope is never
    empty for want of recipients: empty means all.
-3. A recipient that is added joins the copy of the message that the sink was shown.
+3. A recipient that is added joins the copy of the message that the sink was shown, and the route of its recipients.
+4. In custody numbers stand: who is removed or gets nothing keeps its number, who is added gets the next one. Entries
+   that were committed are never changed; what they have for somebody who joined later is told by `joins`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from lonedot.message.content import Content, MemoryBody
-from lonedot.message.ledger import Entry
+from lonedot.message.fold import fold
+from lonedot.message.ledger import Action, Entry
 from lonedot.sinks.events import Event
+from lonedot.spool.interface import RecipientStatus, Stored
 from lonedot.terms.envelope import Envelope, Recipient
 
 __all__ = ["COPIES_LIMIT", "COPIES_OCTETS", "NOBODY", "Copied", "Copies", "Copy", "Outcome"]
@@ -72,7 +76,44 @@ class Copies:
         self._people: list[Recipient] = list(envelope.recipients)
         self._scopes: list[set[int]] = []
         self._discarded: set[int] = set()
+        self._routes: dict[int, str] = {}
         self._octets = 0
+        self._committed = 0
+        """Entries that are in custody."""
+        self.joins: dict[int, tuple[int, int]] = {}
+        """In custody: for each recipient that was added, one whose copy it gets, and the number of entries then."""
+
+    @classmethod
+    def resumed(cls, stored: Stored, arrival: Content) -> Copies:
+        """The copies of a message in custody, put together from its ledger.
+
+        Raises:
+            FoldFault, CannotTransform, OSError, ValueError: see `fold`.
+        """
+        made = cls(
+            msgspec.structs.replace(
+                stored.envelope, recipients=tuple(state.recipient for state in stored.recipients)
+            ),
+            arrival,
+        )
+        ledger = stored.ledger
+        numbers = range(len(stored.recipients))
+        made.entries = list(ledger)
+        made._scopes = [set(entry.scope or numbers) for entry in ledger]
+        made._committed = len(ledger)
+        made._routes = {state.index: state.redirect for state in stored.recipients if state.redirect}
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for state in stored.recipients:
+            if state.status is RecipientStatus.WAITING:
+                alike.setdefault(_way_of(state.index, ledger), []).append(state.index)
+        made.copies = []
+        for members in alike.values():
+            content = fold(arrival, ledger, members[0], verify=True)
+            lineage = [n for n, scope in enumerate(made._scopes) if scope.issuperset(members)]
+            stopped = _stopped_for(members[0], ledger)
+            made._octets += _unshared(content, arrival) if len(alike) > 1 else 0
+            made.copies.append(Copy(content, tuple(members), tuple(lineage), stopped))
+        return made
 
     @property
     def members(self) -> set[int]:
@@ -139,6 +180,8 @@ class Copies:
         people = self._people
         self._envelope = msgspec.structs.replace(self._envelope, reverse_path=after.reverse_path)
         wanted = {recipient.address.octets for recipient in after.recipients}
+        routes = {self._routes.get(number, "") for number in copy.members}
+        route = routes.pop() if len(routes) == 1 else ""
         present = {people[number].address.octets for number in self.members}
         kept = [number for number in copy.members if people[number].address.octets in wanted]
         for recipient in after.recipients:
@@ -148,6 +191,9 @@ class Copies:
                 kept.append(number)
                 for entry in copy.lineage:
                     self._scopes[entry].add(number)
+                self.joins[number] = copy.members[0], self._committed
+                if route:
+                    self._routes[number] = route
         copy.members = tuple(kept)
 
     def discard(self, numbers: Sequence[int]) -> None:
@@ -155,6 +201,46 @@ class Copies:
         self._discarded.update(numbers)
         for copy in self.copies:
             copy.members = tuple([number for number in copy.members if number not in self._discarded])
+
+    def redirect(self, numbers: Iterable[int], route: str) -> None:
+        """These go over that route."""
+        self._routes.update(dict.fromkeys(numbers, route))
+
+    def redirects(self) -> tuple[tuple[int, str], ...]:
+        """Numbers in that envelope."""
+        numbers = self._numbers()
+        return tuple(
+            (numbers[number], route) for number, route in sorted(self._routes.items()) if number in numbers
+        )
+
+    # -- in custody --------------------------------------------------------------------------------------
+
+    @property
+    def people(self) -> Sequence[Recipient]:
+        """By number, everybody who ever was one."""
+        return self._people
+
+    @property
+    def routes(self) -> dict[int, str]:
+        """By number, for those that were redirected."""
+        return self._routes
+
+    def commit(self, everybody: set[int]) -> tuple[Entry, ...]:
+        """The entries since the last time; they count as committed from now on.
+
+        `everybody`: who was to get the message when the first of them was written; their scope is written as none.
+        """
+        made: list[Entry] = []
+        for place in range(self._committed, len(self.entries)):
+            scope = self._scopes[place]
+            if not scope >= everybody:
+                held = tuple(sorted(scope)) or (NOBODY,)
+                self.entries[place] = msgspec.structs.replace(self.entries[place], scope=held)
+            made.append(self.entries[place])
+        self._committed = len(self.entries)
+        return tuple(made)
+
+    # -- when all is decided -----------------------------------------------------------------------------
 
     def envelope(self) -> Envelope:
         """With all that have not been removed, in the order in which they came."""
@@ -203,3 +289,28 @@ def _unshared(content: Content, base: Content) -> int:
     if content.body is not base.body and isinstance(content.body, MemoryBody):
         own += content.body.size
     return own
+
+
+def _stops(entry: Entry) -> bool:
+    """It has ended its event for whom it concerns."""
+    return entry.verdict == "stop" and entry.action not in (Action.UNDONE, Action.SHADOWED)
+
+
+def _way_of(number: int, ledger: Sequence[Entry]) -> tuple[object, ...]:
+    """What tells the copy of a recipient from that of another. Equal ways are one copy, as they were while it ran."""
+    way: list[object] = []
+    for place, entry in enumerate(ledger):
+        if entry.scope and number in entry.scope:
+            if entry.changes:
+                way.append(place)
+            elif _stops(entry):
+                way.append((entry.event, entry.binding_id))
+    return tuple(way)
+
+
+def _stopped_for(number: int, ledger: Sequence[Entry]) -> Event | None:
+    """The event that a sink has ended last."""
+    for entry in reversed(ledger):
+        if _stops(entry) and (not entry.scope or number in entry.scope):
+            return Event(entry.event)
+    return None

@@ -1,5 +1,5 @@
-"""The chain of a message whose copies differ by recipient: a binding that splits is called for each recipient, any
-other for each copy.
+"""The chain of a message whose copies may differ by recipient: a binding that splits is called for each recipient, any
+other for each copy. `ask_copies` is the turn of one binding; before the acceptance and after it, it is the same.
 """
 
 from __future__ import annotations
@@ -11,11 +11,22 @@ import msgspec
 from lonedot.message.content import Content
 from lonedot.message.edits import Effect
 from lonedot.message.ledger import Action
-from lonedot.sinks.bindings import Binding, Mode
-from lonedot.sinks.calls import Answer, Call, Decision, Dispatched, Failure, NotSplit, Steps, words_kept
+from lonedot.sinks.bindings import Binding, Mode, is_folded
+from lonedot.sinks.calls import (
+    Answer,
+    Asking,
+    Call,
+    Decision,
+    Dispatched,
+    Failure,
+    NotSplit,
+    Steps,
+    words_kept,
+)
 from lonedot.sinks.copies import COPIES_LIMIT, Copies, Copy, Outcome
 from lonedot.sinks.entries import entry_of
-from lonedot.sinks.judge import Taken, failed, take
+from lonedot.sinks.judge import Taken, failed
+from lonedot.sinks.redirect import route_of, take_routed
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.verdicts import Stop, Verdict
 from lonedot.sinks.view import Message
@@ -23,11 +34,24 @@ from lonedot.spool.interface import Facts
 from lonedot.terms.clock import Clock
 from lonedot.terms.envelope import Envelope
 
-__all__ = ["FAILURES_LIMIT", "Place", "live_in_copies", "may_differ"]
+__all__ = [
+    "FAILURES_LIMIT",
+    "Place",
+    "Said",
+    "ask_copies",
+    "live_in_copies",
+    "may_differ",
+    "said_for",
+    "turns_of",
+]
 
 NO_ROOM = "the copies of this message take too much room"
 FAILURES_LIMIT = 3
 """Failures of a binding in one message after which it is not called for further copies of it."""
+
+
+Said = tuple[tuple[int, ...], Taken]
+"""Numbers of recipients, and what a sink says of their copy."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -55,81 +79,114 @@ def live_in_copies(
     bindings: Sequence[Binding],
     clock: Clock,
     places: list[Place],
+    routes: frozenset[str] | None = None,
+    until_custody: bool = False,
 ) -> Steps:
     """As `_live`, where a binding splits: it is called for each recipient, any other for each copy."""
     copies = Copies(envelope, content)
-    shadows: list[tuple[int, Call, tuple[int, ...]]] = []
-    for binding in bindings:
-        said: list[tuple[tuple[int, ...], Taken]] = []
-        failures = 0
+    shadows: list[Place] = []
+    for number, binding in enumerate(bindings):
+        if until_custody and not is_folded(binding) and turns_of(binding, copies, facts):
+            return _decided(None, copies, shadows, places, content, "", number)
         everybody = len(copies.members)
-        for copy in list(copies.copies):
-            turns = [] if copy.stopped is binding.event else _turns(binding, copy, copies, facts)
-            if not turns:
-                continue
-            shown = [
-                Message(
-                    id,
-                    copies.shown(who),
-                    facts,
-                    copy.content,
-                    binding.settings,
-                    binding.guid,
-                    who if len(who) < everybody else (),
-                    reads_body=binding.reads_body,
-                )
-                for who in turns
-            ]
-            if binding.mode is Mode.SHADOW:
-                calls = zip(turns, shown, strict=True)
-                shadows += [(len(copies.entries), Call(binding, message), who) for who, message in calls]
-                continue
-            not_called = ""
-            if binding.split and len(turns) + len(copies.copies) - 1 > COPIES_LIMIT:
-                not_called = f"{len(turns)} recipients; it is called for no more than {COPIES_LIMIT}"
-                turns = [tuple(number for who in turns for number in who)]
-            outcomes: list[Outcome] = []
-            after: Envelope | None = None
-            for who, message in zip(turns, shown, strict=False):
-                if failures >= FAILURES_LIMIT and not not_called:
-                    not_called = f"it failed for {FAILURES_LIMIT} copies of this message before"
-                if not_called:
-                    answer = Answer(error=NotSplit(f"not called: {not_called}"))
-                else:
-                    answer = yield Call(binding, message)
-                verdict, taken = take(binding, answer, copy.content, message.envelope)
-                if binding.split:
-                    verdict, taken = _kept_apart(binding, verdict, taken, copy, copies, message.envelope)
-                    if copies.is_exhausted:
-                        not_called = NO_ROOM
-                failures += answer.error is not None
-                entry = entry_of(
-                    binding, facts, verdict, taken, copy.content, clock.now(), answer.took_seconds
-                )
-                stops = isinstance(verdict, Stop) and taken.action is not Action.UNDONE
-                stopped = binding.event if stops else copy.stopped
-                outcomes.append(Outcome(who, entry, taken.content, stopped))
-                said.append((who, taken))
-                if taken.envelope != message.envelope:
-                    after = taken.envelope
-                if taken.decision is Decision.DEFER:
-                    break
-            place = copies.copies.index(copy)
-            copies.settle(copy, outcomes)
-            if after is not None:
-                copies.readdress(copies.copies[place], after)
-            if said[-1][1].decision is Decision.DEFER:
-                break
-        discarded = [number for who, taken in said if taken.decision is Decision.DISCARD for number in who]
-        copies.discard(discarded)
+        said = yield from ask_copies(binding, copies, id, facts, clock, shadows, facts.revision, routes)
+        copies.discard([one for who, taken in said if taken.decision is Decision.DISCARD for one in who])
         verdict_of_all = _of_all(said, everybody, copies)
         if verdict_of_all is not None:
-            return _decided(verdict_of_all, copies, shadows, places, content, binding.name)
+            rest = number + 1 if until_custody and number + 1 < len(bindings) else -1
+            return _decided(verdict_of_all, copies, shadows, places, content, binding.name, rest)
     return _decided(None, copies, shadows, places, content, "")
 
 
+def ask_copies(
+    binding: Binding,
+    copies: Copies,
+    id: str,
+    facts: Facts,
+    clock: Clock,
+    shadows: list[Place],
+    revision: str,
+    routes: frozenset[str] | None = None,
+) -> Asking[list[Said]]:
+    """The turn of one binding: it is called for every copy that it is for, and what it says is booked.
+
+    One in shadow is not called; its places go into `shadows`, with scopes that are numbers in `copies`. The first that
+    defers ends the turn.
+    """
+    booked = msgspec.structs.replace(facts, revision=revision) if revision != facts.revision else facts
+    said: list[Said] = []
+    failures = 0
+    everybody = len(copies.members)
+    for copy, whom in turns_of(binding, copies, facts):
+        turns = whom
+        shown = [
+            Message(
+                id,
+                copies.shown(who),
+                facts,
+                copy.content,
+                binding.settings,
+                binding.guid,
+                who if len(who) < everybody else (),
+                reads_body=binding.reads_body,
+            )
+            for who in turns
+        ]
+        if binding.mode is Mode.SHADOW:
+            calls = zip(turns, shown, strict=True)
+            shadows += [Place(len(copies.entries), Call(binding, message), who) for who, message in calls]
+            continue
+        not_called = ""
+        if binding.split and len(turns) + len(copies.copies) - 1 > COPIES_LIMIT:
+            not_called = f"{len(turns)} recipients; it is called for no more than {COPIES_LIMIT}"
+            turns = [tuple(number for who in turns for number in who)]
+        outcomes: list[Outcome] = []
+        after: Envelope | None = None
+        for who, message in zip(turns, shown, strict=False):
+            if failures >= FAILURES_LIMIT and not not_called:
+                not_called = f"it failed for {FAILURES_LIMIT} copies of this message before"
+            if not_called:
+                answer = Answer(error=NotSplit(f"not called: {not_called}"))
+            else:
+                answer = yield Call(binding, message)
+            verdict, taken = take_routed(binding, answer, copy.content, message.envelope, routes)
+            if binding.split:
+                verdict, taken = _kept_apart(binding, verdict, taken, copy, copies, message.envelope)
+                if copies.is_exhausted:
+                    not_called = NO_ROOM
+            failures += answer.error is not None
+            entry = entry_of(binding, booked, verdict, taken, copy.content, clock.now(), answer.took_seconds)
+            stops = isinstance(verdict, Stop) and taken.action is not Action.UNDONE
+            stopped = binding.event if stops else copy.stopped
+            outcomes.append(Outcome(who, entry, taken.content, stopped))
+            said.append((who, taken))
+            if route := route_of(taken):
+                copies.redirect(who, route)
+            if taken.envelope != message.envelope:
+                after = taken.envelope
+            if taken.decision is Decision.DEFER:
+                break
+        place = copies.copies.index(copy)
+        copies.settle(copy, outcomes)
+        if after is not None:
+            copies.readdress(copies.copies[place], after)
+        if said[-1][1].decision is Decision.DEFER:
+            break
+    return said
+
+
+def turns_of(binding: Binding, copies: Copies, facts: Facts) -> list[tuple[Copy, list[tuple[int, ...]]]]:
+    """Whom a binding is to be called for, copy by copy, in the order of their recipients."""
+    turns: list[tuple[Copy, list[tuple[int, ...]]]] = []
+    for copy in sorted(copies.copies, key=lambda one: one.members):
+        whom = [] if copy.stopped is binding.event else _turns(binding, copy, copies, facts)
+        if whom:
+            turns.append((copy, whom))
+    return turns
+
+
 def _turns(binding: Binding, copy: Copy, copies: Copies, facts: Facts) -> list[tuple[int, ...]]:
-    """Whom a binding is to be called for: each recipient apart when it splits, else all of the copy at once."""
+    """Whom in a copy: each recipient apart when it splits, else all at once."""
     rule = binding.rule
     groups = [(number,) for number in copy.members] if binding.split else [copy.members]
     return [who for who in groups if who and (rule is None or rule.matches(copies.shown(who), facts.helo))]
@@ -153,14 +210,14 @@ def _kept_apart(
     return verdict, taken
 
 
-def _of_all(said: Sequence[tuple[tuple[int, ...], Taken]], everybody: int, copies: Copies) -> Taken | None:
+def _of_all(said: Sequence[Said], everybody: int, copies: Copies) -> Taken | None:
     """What the calls of one binding say of the message as a whole; None: it goes on.
 
     A client hears one reply, and custody holds a message whole. So one that defers defers all; a refusal is one only
     when nobody is left, else the message is held, as it is when a sink says so for one recipient.
     """
     refused: set[int] = set()
-    stays: tuple[tuple[int, ...], Taken] | None = None
+    stays: Said | None = None
     first: Taken | None = None
     gone: Taken | None = None
     for who, taken in said:
@@ -185,23 +242,29 @@ def _of_all(said: Sequence[tuple[tuple[int, ...], Taken]], everybody: int, copie
     if stays is None:
         return None
     who, taken = stays
-    words = taken.words
-    if len(who) < everybody:
-        others = f" and {len(who) - 1} more" if len(who) > 1 else ""
-        words = words_kept(f"{words} (said of the copy for {copies.address(who[0])}{others})")
+    words = said_for(taken.words, who, everybody, copies)
     return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words)
+
+
+def said_for(words: str, who: Sequence[int], everybody: int, copies: Copies) -> str:
+    """Words for the message as a whole, where they were said of some recipients of `everybody`."""
+    if len(who) >= everybody:
+        return words
+    others = f" and {len(who) - 1} more" if len(who) > 1 else ""
+    return words_kept(f"{words} (said of the copy for {copies.address(who[0])}{others})")
 
 
 def _decided(
     taken: Taken | None,
     copies: Copies,
-    shadows: Sequence[tuple[int, Call, tuple[int, ...]]],
+    shadows: Sequence[Place],
     places: list[Place],
     content: Content,
     binding: str,
+    rest: int = -1,
 ) -> Dispatched:
     """The end of a chain in copies."""
-    places += [Place(number, call, copies.scope_of(who)) for number, call, who in shadows]
+    places += [msgspec.structs.replace(place, scope=copies.scope_of(place.scope)) for place in shadows]
     copied = copies.copied()
     return Dispatched(
         Decision.ACCEPT if taken is None else taken.decision,
@@ -214,4 +277,6 @@ def _decided(
         binding,
         copied,
         copies.discarded(),
+        copies.redirects(),
+        rest,
     )

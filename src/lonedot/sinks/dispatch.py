@@ -17,13 +17,15 @@ import msgspec
 
 from lonedot.message.content import Content
 from lonedot.message.ledger import Action, Entry
-from lonedot.sinks.bindings import Binding, Isolation, Mode
+from lonedot.sinks.bindings import Binding, Isolation, Mode, is_folded
 from lonedot.sinks.calls import (
     Answer,
     Apart,
+    Asking,
     Call,
     Decision,
     Dispatched,
+    Ended,
     NotAsked,
     NotAwaited,
     Steps,
@@ -34,6 +36,7 @@ from lonedot.sinks.entries import entry_of
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Departure
 from lonedot.sinks.judge import take
+from lonedot.sinks.redirect import route_of, take_routed
 from lonedot.sinks.shadow import SHADOW_CALLS, SHADOW_SECONDS, insert_shadows, shadowed
 from lonedot.sinks.verdicts import Stop
 from lonedot.sinks.view import Message
@@ -41,7 +44,7 @@ from lonedot.spool.interface import Facts
 from lonedot.terms.clock import Clock
 from lonedot.terms.envelope import Envelope
 
-__all__ = ["advance", "dispatch", "dispatch_with", "steps"]
+__all__ = ["advance", "ask_shadows", "dispatch", "dispatch_with", "steps"]
 
 _NO_TIME_LEFT = "not asked: the other shadows took all the time that a message waits"
 
@@ -55,6 +58,9 @@ def steps(
     clock: Clock,
     departure: Departure | None = None,
     scope: tuple[int, ...] = (),
+    *,
+    routes: frozenset[str] | None = None,
+    until_custody: bool = False,
 ) -> Steps:
     """The chain without the calls: yields each call that is due and is sent its answer.
 
@@ -65,12 +71,21 @@ def steps(
     Bindings in shadow are called last, when everything is decided, each with the message as it stood at its place.
 
     `departure` is what a delivery event shows besides; there no binding splits, and `scope` are the numbers of the
-    recipients that are concerned.
+    recipients that are concerned. A sink may redirect to `routes` only (None: whatever it says). With `until_custody`
+    the chain ends before the first binding that is not called before the acceptance, and says which.
     """
     places: list[Place] = []
-    decided = yield from _live(id, envelope, facts, content, bindings, clock, places, departure, scope)
+    decided = yield from _live(
+        id, envelope, facts, content, bindings, clock, places, departure, scope, routes, until_custody
+    )
     if not places or decided.decision in (Decision.REJECT, Decision.DEFER):
         return decided  # what is refused has no ledger
+    shadows = yield from ask_shadows(places, facts, clock)
+    return msgspec.structs.replace(decided, entries=insert_shadows(decided.entries, shadows))
+
+
+def ask_shadows(places: Sequence[Place], facts: Facts, clock: Clock) -> Asking[list[tuple[int, Entry]]]:
+    """The entries of bindings in shadow, each with its place among the live ones."""
     shadows: list[tuple[int, Entry]] = []
     spent = 0.0
     for place in places[:SHADOW_CALLS]:
@@ -84,7 +99,7 @@ def steps(
         entry = entry_of(binding, facts, verdict, taken, seen.content, clock.now(), answer.took_seconds)
         entry = msgspec.structs.replace(entry, scope=place.scope)
         shadows.append((place.number, shadowed(entry)))
-    return msgspec.structs.replace(decided, entries=insert_shadows(decided.entries, shadows))
+    return shadows
 
 
 def _live(
@@ -95,19 +110,28 @@ def _live(
     bindings: Sequence[Binding],
     clock: Clock,
     places: list[Place],
-    departure: Departure | None = None,
-    scope: tuple[int, ...] = (),
+    departure: Departure | None,
+    scope: tuple[int, ...],
+    routes: frozenset[str] | None,
+    until_custody: bool,
 ) -> Steps:
     """The bindings that count. Puts those in shadow into `places`."""
     if may_differ(envelope, bindings):
-        return (yield from live_in_copies(id, envelope, facts, content, bindings, clock, places))
+        return (
+            yield from live_in_copies(
+                id, envelope, facts, content, bindings, clock, places, routes, until_custody
+            )
+        )
     entries: list[Entry] = []
     stopped: Event | None = None
-    for binding in bindings:
+    route = ""
+    for number, binding in enumerate(bindings):
         if binding.event is stopped:
             continue
         if binding.rule is not None and not binding.rule.matches(envelope, facts.helo):
             continue
+        if until_custody and not is_folded(binding):
+            return _ended(Decision.ACCEPT, content, envelope, entries, route, number)
         message = Message(
             id, envelope, facts, content, binding.settings, binding.guid, scope, departure, binding.reads_body
         )
@@ -116,24 +140,36 @@ def _live(
             places.append(Place(len(entries), call))
             continue
         answer = yield call
-        verdict, taken = take(binding, answer, content, envelope)
+        verdict, taken = take_routed(binding, answer, content, envelope, routes)
         entries.append(entry_of(binding, facts, verdict, taken, content, clock.now(), answer.took_seconds))
         content, envelope = taken.content, taken.envelope
+        route = route_of(taken) or route
         decision = taken.decision
         if decision is not Decision.ACCEPT:
-            return Dispatched(
-                decision,
-                content,
-                envelope,
-                tuple(entries),
-                taken.words,
-                taken.code,
-                taken.enhanced,
-                binding.name,
+            rest = number + 1 if until_custody and number + 1 < len(bindings) else -1
+            ended = _ended(decision, content, envelope, entries, route, rest)
+            return msgspec.structs.replace(
+                ended,
+                words=taken.words,
+                code=taken.code,
+                enhanced=taken.enhanced,
+                binding=binding.name,
             )
         if isinstance(verdict, Stop) and taken.action is not Action.UNDONE:
             stopped = binding.event
-    return Dispatched(Decision.ACCEPT, content, envelope, tuple(entries))
+    return _ended(Decision.ACCEPT, content, envelope, entries, route)
+
+
+def _ended(
+    decision: Decision,
+    content: Content,
+    envelope: Envelope,
+    entries: Sequence[Entry],
+    route: str,
+    rest: int = -1,
+) -> Dispatched:
+    redirects = tuple([(number, route) for number in range(len(envelope.recipients))]) if route else ()
+    return Dispatched(decision, content, envelope, tuple(entries), redirects=redirects, rest=rest)
 
 
 def dispatch(
@@ -143,9 +179,11 @@ def dispatch(
     content: Content,
     bindings: Sequence[Binding],
     clock: Clock,
+    routes: frozenset[str] | None = None,
+    until_custody: bool = False,
 ) -> Dispatched:
     """Drive the chain with every sink called right here (isolation `inline`)."""
-    chain = steps(id, envelope, facts, content, bindings, clock)
+    chain = steps(id, envelope, facts, content, bindings, clock, routes=routes, until_custody=until_custody)
     try:
         call = next(chain)
         while True:
@@ -155,21 +193,21 @@ def dispatch(
         return dispatched
 
 
-def advance(chain: Steps, answer: Answer | None = None) -> Call | Dispatched:
+def advance(chain: Asking[Ended], answer: Answer | None = None) -> Call | Ended:
     """Go on until the chain has ended or a sink is due that does not run here. The first step has no answer."""
     try:
         call = next(chain) if answer is None else chain.send(answer)
         while call.binding.isolation is Isolation.INLINE:
             call = chain.send(call_inline(call))
     except StopIteration as end:
-        dispatched: Dispatched = end.value
-        return dispatched
+        ended: Ended = end.value
+        return ended
     return call
 
 
 async def dispatch_with(
-    chain: Steps, step: Call | Dispatched | None, apart: Apart, in_thread: bool
-) -> Dispatched:
+    chain: Asking[Ended], step: Call | Ended | None, apart: Apart, in_thread: bool
+) -> Ended:
     """Drive the chain to its end, on from `step` (None: from the start); `apart` calls the sinks that run elsewhere.
 
     `in_thread`: inline sinks and the guard work in a thread, because the body is large.
@@ -178,7 +216,7 @@ async def dispatch_with(
     answer: Answer | None = None
     left = SHADOW_SECONDS
     while True:
-        if isinstance(step, Dispatched):
+        if step is not None and not isinstance(step, Call):
             return step
         if step is not None and step.binding.mode is Mode.SHADOW:
             began = loop.time()

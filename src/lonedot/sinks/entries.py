@@ -8,6 +8,7 @@ from lonedot.message.fold import digests_of
 from lonedot.message.ledger import Entry
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.judge import Taken, is_faulty
+from lonedot.sinks.redirect import route_of
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.verdicts import Verdict
 from lonedot.spool.interface import Facts
@@ -26,7 +27,7 @@ def entry_of(
 ) -> Entry:
     attempted = taken.attempted
     faulty = is_faulty(taken.findings)
-    words = taken.words
+    words = taken.words or route_of(taken)
     fault = taken.fault
     if faulty:
         damaging = any(finding.severity is Severity.DAMAGE for finding in taken.findings)
