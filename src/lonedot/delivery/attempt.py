@@ -3,15 +3,17 @@
 Rules: what is sent is the fold of the ledger over the arrival form, and its digests are compared with the ledger's
 before anything else; only canonical content gets as far as an encoder; a message whose stored octets are not those
 that were accepted, or cannot be sent, is to be *held*, never repaired here. What is changed for one hop (8-bit to
-7-bit) is a ledger entry of the attempt. `done` is called once, never from within `deliver`.
+7-bit, the edits of sinks) is a ledger entry of the attempt, and so is what any sink said in it. Where nothing is bound
+to a delivery event, that costs one test. `done` is called once, never from within `deliver`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Executor
+from typing import cast
 
 import msgspec
 
@@ -21,22 +23,38 @@ from lonedot.delivery.classify import (
     classify_refusal,
     classify_reply,
     classify_session,
+    classify_sink,
 )
+from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body
 from lonedot.delivery.jobs import Fault, Sending, SessionFault, TransactionReport
+from lonedot.delivery.message_sinks import (
+    NO_CHAINS,
+    Asking,
+    Elsewhere,
+    MessageSinks,
+    nobody_elsewhere,
+    to_end,
+)
 from lonedot.delivery.pool import Pool, PoolState
 from lonedot.delivery.routing import Resolver, Route, RouteTable
+from lonedot.delivery.session_sinks import SessionSinks, wants_sessions
 from lonedot.delivery.tls import TlsSettingsFault
-from lonedot.delivery.transcript import Line, TranscriptSink
+from lonedot.delivery.transcript import NOTE, Line, TranscriptSink
 from lonedot.message.content import Content, MemoryBody
-from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered, canonicalise
-from lonedot.message.findings import Part
-from lonedot.message.fold import FoldFault, apply_changes, changes_octets, digests_of, fold
-from lonedot.message.ledger import Action, Entry, Splice, Transform
+from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered
+from lonedot.message.fold import FoldFault, changes_octets
+from lonedot.message.ledger import Entry
 from lonedot.message.transforms import CannotTransform
-from lonedot.protocol.client_plan import ContentFacts, Offer, Plan, Refusal, RefusalKind, plan_transaction
+from lonedot.protocol.client_plan import Offer, Plan, Refusal, RefusalKind, plan_transaction
 from lonedot.protocol.events import ContentMode
 from lonedot.queue.plan import no_route
 from lonedot.queue.scheduler import Delivery
+from lonedot.sinks.bindings import Chains
+from lonedot.sinks.calls import Decision, Dispatched
+from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Departure, Hop
+from lonedot.sinks.inquiry import HopNote
+from lonedot.sinks.standing import Fault as SinkFault
 from lonedot.spool.interface import (
     Attempt,
     Claim,
@@ -48,17 +66,12 @@ from lonedot.spool.interface import (
     WireRecord,
 )
 from lonedot.terms.clock import Clock
-from lonedot.terms.envelope import Recipient
+from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Stage
+from lonedot.terms.reply import Reply
 
-__all__ = ["SEVEN_BIT", "Courier"]
-
-SEVEN_BIT = "encode-7bit"
-"""The transform for a hop without 8BITMIME."""
-
-_INLINE_LIMIT = 256 * 1024
-"""Octets in memory that are worked on at once; larger content, and files, are read in a thread."""
+__all__ = ["Courier"]
 
 _TRANSACTIONS = 10
 """In one `deliver`. The others come in the next one, when what was sent is settled: after a crash in between no more
@@ -80,8 +93,15 @@ class Courier:
         new_session: Callable[[], str],
         clock: Clock,
         executor: Executor | None = None,
+        chains_of: Callable[[int], Chains] = lambda server: NO_CHAINS,
+        elsewhere: Elsewhere = nobody_elsewhere,
+        noted: Callable[[str, HopNote], None] = lambda session, note: None,
     ) -> None:
-        """`content_of` is `Spool.content`; `executor` (default: the loop's) reads and encodes what lies in files."""
+        """`content_of` is `Spool.content`; `executor` (default: the loop's) reads and encodes what lies in files.
+
+        `chains_of` gives the bindings of a virtual server, `elsewhere` calls sinks that do not run here, and `noted` is
+        told what sinks of sessions did (see `SessionSinks`).
+        """
         self._routes = routes
         self.resolver = resolver
         self.transcripts = transcripts
@@ -89,8 +109,12 @@ class Courier:
         self._new_session = new_session
         self.clock = clock
         self.executor = executor
+        self.chains_of = chains_of
+        self.elsewhere = elsewhere
+        self._noted = noted
         self.loop = asyncio.get_running_loop()
-        self._pools: dict[tuple[str, str], Pool] = {}
+        self._pools: dict[tuple[int, str, str], Pool] = {}
+        self._observing: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def deliver(
@@ -118,20 +142,36 @@ class Courier:
     async def close(self, grace_seconds: float) -> None:
         """Begin nothing new; what runs has so long to end. What does not is reported as lost and tried again."""
         self._closing = True
+        ends_at = self.loop.time() + grace_seconds
         await asyncio.gather(*(pool.close(grace_seconds) for pool in self._pools.values()))
+        while self._observing:
+            _, late = await asyncio.wait(self._observing, timeout=max(0.0, ends_at - self.loop.time()))
+            for task in late:
+                task.cancel()
 
-    def pool(self, route: Route, destination: str) -> Pool:
+    def observe(self, work: Awaitable[None]) -> None:
+        """Let the sinks of `outcome` be told; the outcome is recorded at the latest when the courier closes."""
+        task = asyncio.ensure_future(work)
+        self._observing.add(task)
+        task.add_done_callback(self._observing.discard)
+
+    def pool(self, route: Route, destination: str, server: int = 0) -> Pool:
         """The pool of a destination; made when it is not there.
+
+        `server`: the virtual server whose sinks are asked about its sessions; 0: nobody is asked.
 
         Raises:
             TlsSettingsFault: the route's TLS settings cannot be used.
         """
-        key = (route.name, destination)
+        key = (server, route.name, destination)
         pool = self._pools.get(key)
         if pool is None:
             if len(self._pools) >= _POOLS_KEPT:
                 self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
-            pool = Pool(route, destination, self.resolver, self._new_session, self.executor)
+            sinks = None
+            if server:
+                sinks = SessionSinks(lambda: self.chains_of(server), self.elsewhere, self._noted)
+            pool = Pool(route, destination, self.resolver, self._new_session, self.executor, sinks)
             self._pools[key] = pool
         return pool
 
@@ -151,25 +191,31 @@ class _Parcel:
     __slots__ = (
         "_attempts",
         "_batches",
-        "_canonical",
         "_claim",
         "_copy",
         "_courier",
         "_current",
         "_done",
-        "_facts",
+        "_form",
         "_generation",
+        "_hold",
+        "_hop",
         "_next_hop",
         "_outcomes",
         "_recipients",
         "_route",
         "_route_name",
+        "_server",
         "_seven_bit",
+        "_sinks",
         "_started_at",
         "_suffix",
         "_tls",
         "_transcript",
+        "_turned_away",
+        "_whole",
         "_wire",
+        "_withheld",
         "retried",
     )
 
@@ -193,9 +239,12 @@ class _Parcel:
         self._batches: deque[_Batch] = deque()
         self._current: tuple[RecipientState, ...] = ()
         self._copy: tuple[int, ...] | None = None
-        self._canonical: CanonicalContent | None = None
-        self._seven_bit: tuple[CanonicalContent, Entry] | None = None
-        self._facts = ContentFacts(0)
+        self._whole: Form | None = None
+        """The copy as it lies in the queue."""
+        self._seven_bit: Form | None = None
+        """`_whole` for a hop without 8BITMIME, when there was one."""
+        self._form: Form | None = None
+        """What goes, or went, to the hop of this attempt."""
         self._outcomes: list[tuple[int, Outcome]] = []
         self._suffix: tuple[Entry, ...] = ()
         self._wire: WireRecord | None = None
@@ -204,6 +253,19 @@ class _Parcel:
         self._tls = ""
         self._generation = 0
         self.retried = False
+        # For sinks of delivery events; None, and all else unused, where nothing is bound to them.
+        chains = courier.chains_of(claim.message.facts.server)
+        self._sinks = (
+            None if chains.delivery is None else MessageSinks(chains, courier.elsewhere, courier.clock)
+        )
+        self._server = claim.message.facts.server if wants_sessions(chains) else 0
+        self._hop: Hop | None = None
+        self._turned_away: tuple[Entry, ...] = ()
+        """Of the recipients that a sink refused in this batch."""
+        self._withheld: Dispatched | None = None
+        """Why there was no DATA."""
+        self._hold = ""
+        """A sink wants the message held, and why."""
 
     # --- from recipients to batches ---------------------------------------------------------------------
 
@@ -247,21 +309,22 @@ class _Parcel:
             self._submit()
             return
         self._copy = batch.copy
-        self._canonical = self._seven_bit = None
+        self._whole = self._seven_bit = self._form = None
         try:
             arrival = self._claim.arrival or self._courier.content_of(self._claim.message.id)
         except Exception as error:  # judged in one place
             self._cannot(error, later)
             return
         entries = self._claim.message.ledger
-        if not isinstance(arrival.body, MemoryBody) and _reads_body(entries):
-            loop = self._courier.loop
-            loop.run_in_executor(self._courier.executor, _folded, arrival, entries, batch).add_done_callback(
-                self._read
+        recipient = batch.recipients[0].index
+        if not isinstance(arrival.body, MemoryBody) and reads_body(entries):
+            reading = self._courier.loop.run_in_executor(
+                self._courier.executor, folded, arrival, entries, recipient
             )
+            reading.add_done_callback(self._read)
             return
         try:
-            self._take(_folded(arrival, entries, batch))
+            self._take(folded(arrival, entries, recipient))
         except Exception as error:  # judged in one place
             self._cannot(error, later)
             return
@@ -277,14 +340,14 @@ class _Parcel:
         self._submit()
 
     def _take(self, canonical: CanonicalContent) -> None:
-        self._canonical = canonical
-        self._facts = _facts(canonical)
+        self._whole = form_of(canonical)
 
     def _submit(self, later: bool = False) -> None:
         route = self._route
         assert route is not None
+        self._form = self._whole
         try:
-            pool = self._courier.pool(route, self._batches[0].destination)
+            pool = self._courier.pool(route, self._batches[0].destination, self._server)
         except TlsSettingsFault as error:
             fault = SessionFault(Stage.STARTTLS, str(error))
             if later:
@@ -296,56 +359,235 @@ class _Parcel:
 
     # --- the job, as the pool sees it -----------------------------------------------------------------------
 
-    def prepare(self, offer: Offer, next_hop: str) -> Sending | Awaitable[Sending | None] | None:
+    def prepare(
+        self, offer: Offer, next_hop: str, hop_at: Callable[[Event], Hop]
+    ) -> Sending | Awaitable[Sending | None] | None:
         """What to send in a session with that offer (see `jobs.Job`)."""
         self._generation += 1
         self._next_hop = next_hop
-        canonical, facts = self._canonical, self._facts
-        assert canonical is not None
-        suffix: tuple[Entry, ...] = ()
+        if self._sinks is not None:
+            self._hop = hop_at(Event.MESSAGE_START)
+        making = self._making(offer)
+        try:
+            waited = next(making)
+        except StopIteration as end:
+            sending: Sending | None = end.value
+            return sending
+        return to_end(making, waited, self._is_over())
+
+    def _is_over(self) -> Callable[[], bool]:
+        """Says later whether another connection was given the job, or it has ended."""
+        generation = self._generation
+        return lambda: generation != self._generation
+
+    def _making(self, offer: Offer) -> Generator[Awaitable[object], object, Sending | None]:
+        """Plan, have sinks asked, plan again. Gives what must be waited for."""
+        whole, sinks = self._whole, self._sinks
+        assert whole is not None
+        fitted = yield from self._fitted(whole, offer)
+        if fitted is not None and sinks is not None:
+            asked = yield from self._asked(sinks, fitted[0])
+            fitted = None if asked is None else (yield from self._fitted(asked, offer, is_edited=True))
+        if fitted is None:
+            return None
+        form, plan = fitted
+        self._form = form
+        self._suffix = (*self._turned_away, *form.entries) if self._turned_away else form.entries
+        encoder = DataEncoder(form.canonical, "BDAT" if plan.mode is ContentMode.BDAT else "DATA")
+        asks = sinks is not None and sinks.at(Event.BEFORE_DATA)
+        return Sending(plan, encoder, form.in_memory, self._before_data if asks else None)
+
+    def _fitted(
+        self, form: Form, offer: Offer, is_edited: bool = False
+    ) -> Generator[Awaitable[object], object, tuple[Form, Plan] | None]:
+        """The form as this hop can take it, with the plan; None: nothing is left to be sent."""
         while True:
             recipients: list[Recipient] = [state.recipient for state in self._current]
-            planned = plan_transaction(self._claim.message.envelope, recipients, facts, offer)
+            planned = plan_transaction(self._claim.message.envelope, recipients, form.facts, offer)
             if isinstance(planned, Plan):
-                self._suffix = suffix
-                encoder = DataEncoder(canonical, "BDAT" if planned.mode is ContentMode.BDAT else "DATA")
-                return Sending(planned, encoder, isinstance(canonical.content.body, MemoryBody))
+                return form, planned
             if planned.kind is not RefusalKind.NEEDS_SEVEN_BIT:
                 if not self._refuse(planned):
                     return None
                 continue
-            if self._seven_bit is None:
-                if not facts.at_hand:
-                    return self._prepare_later(offer, self._generation)
-                try:
-                    self._seven_bit = self._downgrade(canonical)
-                except Exception as error:  # judged in one place
+            try:
+                form = yield from self._downgraded(form)
+            except Exception as error:  # judged in one place
+                if is_edited:
+                    self._spoiled(form, error)
+                else:
                     self._cannot(error, False)
-                    return None
-            canonical, entry = self._seven_bit
-            facts = _facts(canonical)
-            suffix = (entry,)
+                return None
 
-    async def _prepare_later(self, offer: Offer, generation: int) -> Sending | None:
-        """Re-encode in a thread, then plan again."""
-        canonical = self._canonical
-        assert canonical is not None
-        error: Exception | None = None
-        made: tuple[CanonicalContent, Entry] | None = None
+    def _downgraded(self, form: Form) -> Generator[Awaitable[object], object, Form]:
+        """Without 8-bit octets; worked on in a thread when it is large."""
+        is_whole = form is self._whole
+        if is_whole and self._seven_bit is not None:
+            return self._seven_bit
+        courier = self._courier
+        if form.facts.at_hand:
+            made = downgraded(form, courier.clock)
+        else:
+            later = courier.loop.run_in_executor(courier.executor, downgraded, form, courier.clock)
+            made = cast(Form, (yield later))
+        if is_whole:
+            self._seven_bit = made
+        return made
+
+    # --- sinks -------------------------------------------------------------------------------------------------
+
+    def _asked(self, sinks: MessageSinks, form: Form) -> Generator[Awaitable[object], object, Form | None]:
+        """What the sinks of `message-start` and `per-recipient` make of it; None: nothing is left to be sent."""
+        if sinks.at(Event.MESSAGE_START):
+            said = yield from self._ask(sinks, Event.MESSAGE_START, form, self._current)
+            if said.decision is not Decision.ACCEPT:
+                self._suffix = (*form.entries, *said.entries)
+                self._refused(said, Stage.MAIL)
+                return None
+            form = edited(form, said)
+        if not sinks.at(Event.PER_RECIPIENT):
+            return form
+        for state in self._current:
+            said = yield from self._ask(sinks, Event.PER_RECIPIENT, form, (state,), state.recipient)
+            own = tuple([msgspec.structs.replace(entry, scope=(state.index,)) for entry in said.entries])
+            if said.decision is Decision.ACCEPT:
+                form = msgspec.structs.replace(form, entries=(*form.entries, *own))
+                continue
+            self._turned_away += own
+            if said.decision is Decision.HOLD:
+                self._suffix = (*self._turned_away, *form.entries)
+                self._refused(said, Stage.RCPT)
+                return None
+            self._outcomes.append((state.index, classify_sink(said, Stage.RCPT, self._next_hop)))
+            self._current = tuple([left for left in self._current if left is not state])
+        if self._current:
+            return form
+        self._suffix = (*self._turned_away, *form.entries)
+        self._close(later=True)
+        return None
+
+    def _ask(
+        self,
+        sinks: MessageSinks,
+        event: Event,
+        form: Form,
+        states: Sequence[RecipientState],
+        recipient: Recipient | None = None,
+        replies: tuple[tuple[Recipient, Reply | None], ...] | None = None,
+        outcomes: tuple[tuple[Recipient, Outcome], ...] | None = None,
+    ) -> Asking:
+        """Ask those of an event about these recipients."""
+        stored = self._claim.message
+        hop = self._hop
+        if hop is None:
+            hop = Hop(event=event, route=self._route_name, next_hop=self._next_hop)
+        departure = Departure(
+            event=event,
+            hop=msgspec.structs.replace(hop, event=event),
+            recipient=recipient,
+            replies=replies,
+            outcomes=outcomes,
+        )
+        scope = tuple([state.index for state in states])
+        return sinks.ask(stored, _shown(stored.envelope, states), form, departure, scope)
+
+    def _refused(self, said: Dispatched, stage: Stage) -> None:
+        """A sink lets none of these recipients have it in this attempt, or wants the message held."""
+        if said.decision is Decision.HOLD:
+            self._hold = _hold_words(said)
+        else:
+            outcome = classify_sink(said, stage, self._next_hop)
+            self._outcomes.extend((state.index, outcome) for state in self._current)
+        self._close(later=True)
+
+    def _spoiled(self, form: Form, error: Exception) -> None:
+        """What the sinks made of the copy cannot be sent to this hop, though what they were given could."""
+        entries = list(form.entries)
+        place = max((n for n, entry in enumerate(entries) if entry.binding_id and entry.changes), default=-1)
+        name = "a sink"
+        if place >= 0:
+            name = f"sink {entries[place].binding}"
+            entries[place] = msgspec.structs.replace(entries[place], fault=SinkFault.DAMAGE.value)
+        self._suffix = (*self._turned_away, *entries)
+        words = f"what {name} made of the message cannot be sent: the next hop does not offer 8BITMIME, and {error}"
+        outcome = classify_local(words)
+        self._outcomes.extend((state.index, outcome) for state in self._current)
+        self._close(later=True)
+
+    def _before_data(self, replies: tuple[Reply | None, ...]) -> bool | Awaitable[bool]:
+        """Every RCPT is answered, some were taken: may the content go? (see `Sending.before_data`)"""
+        sinks, form = self._sinks, self._form
+        assert sinks is not None and form is not None
+        answered = list(zip(self._current, replies, strict=True))
+        taken = [state for state, own in answered if own is not None and own.is_positive]
+        heard = tuple([(state.recipient, own) for state, own in answered])
+        asking = self._ask(sinks, Event.BEFORE_DATA, form, taken, replies=heard)
         try:
-            made = await self._courier.loop.run_in_executor(
-                self._courier.executor, self._downgrade, canonical
-            )
-        except Exception as raised:  # judged in one place
-            error = raised
-        if generation != self._generation:
-            return None  # another connection was given the job meanwhile
-        if error is not None:
-            self._cannot(error, False)
-            return None
-        self._seven_bit = made
-        prepared = self.prepare(offer, self._next_hop)
-        return prepared if prepared is None or isinstance(prepared, Sending) else await prepared
+            waited = next(asking)
+        except StopIteration as end:
+            return self._goes(end.value)
+        return self._goes_later(asking, waited)
+
+    async def _goes_later(self, asking: Asking, waited: Awaitable[Dispatched]) -> bool:
+        said = await to_end(asking, waited, self._is_over())
+        return said is not None and self._goes(said)
+
+    def _goes(self, said: Dispatched) -> bool:
+        self._suffix += said.entries
+        if said.decision is Decision.ACCEPT:
+            return True
+        self._withheld = said
+        return False
+
+    def _close(self, later: bool = False) -> None:
+        """The batch has its outcomes: let sinks see them, then begin the next."""
+        sinks, form = self._sinks, self._form
+        if sinks is None or form is None or not self._outcomes or not sinks.at(Event.OUTCOME):
+            self._go_on(later)
+            return
+        fared = dict(self._outcomes)
+        states = [state for state in self._recipients if state.index in fared]
+        outcomes = tuple([(state.recipient, fared[state.index]) for state in states])
+        asking = self._ask(sinks, Event.OUTCOME, form, states, outcomes=outcomes)
+        try:
+            waited = next(asking)
+        except StopIteration as end:
+            self._observed(end.value, later)
+        except Exception as error:  # a bug of ours must not cost the outcome
+            self._not_observed(error, later)
+        else:
+            self._courier.observe(self._observe(asking, waited))
+
+    async def _observe(self, asking: Asking, waited: Awaitable[Dispatched]) -> None:
+        """Whatever becomes of the sinks, and also when the relay stops: the outcome is recorded."""
+        try:
+            said = await to_end(asking, waited, lambda: False)
+        except (Exception, asyncio.CancelledError) as error:
+            self._not_observed(error, False)
+            return
+        assert said is not None
+        self._observed(said, False)
+
+    def _not_observed(self, error: BaseException, later: bool) -> None:
+        words = f"the sinks of 'outcome' were not all told: {error!r}"
+        self._courier.transcripts.record(self._claim.message.id, [(0.0, NOTE, words.encode())])
+        self._go_on(later)
+
+    def _observed(self, said: Dispatched, later: bool) -> None:
+        self._suffix += said.entries
+        if said.decision is Decision.HOLD:
+            self._hold = self._hold or _hold_words(said)
+        self._go_on(later)
+
+    def _go_on(self, later: bool) -> None:
+        """The next batch, unless a sink wants what is left to be held."""
+        self._end_batch()
+        if self._hold:
+            self._conclude(self._hold, later)
+        else:
+            self._next(later)
+
+    # --- what came of it ------------------------------------------------------------------------------------
 
     def finished(self, report: TransactionReport) -> None:
         """The batch was tried: one outcome for each of its recipients."""
@@ -363,6 +605,11 @@ class _Parcel:
                 self._cannot(fault.cause, False)
                 return
             base = classify_fault(fault, hop)
+        elif report.is_withheld and self._withheld is not None:
+            said = self._withheld
+            base = classify_sink(said, report.stage, hop)
+            if said.decision is Decision.HOLD:
+                self._hold = _hold_words(said)
         elif report.reply is not None:
             base = classify_reply(report.stage, report.reply, hop, passes_dsn=report.passes_dsn)
         else:
@@ -375,11 +622,11 @@ class _Parcel:
             for place, state in enumerate(self._current):
                 own = replies[place] if place < len(replies) else None
                 if own is None or own.is_positive:
-                    outcomes.append((state.index, base))
+                    if not self._hold:
+                        outcomes.append((state.index, base))
                 else:
                     outcomes.append((state.index, classify_reply(Stage.RCPT, own, hop)))
-        self._end_batch()
-        self._next()
+        self._close()
 
     def unreachable(self, fault: SessionFault, next_hop: str, lines: list[Line]) -> None:
         """No session: the same for all batches of that destination."""
@@ -394,8 +641,7 @@ class _Parcel:
         while len(self._batches) > 1 and self._batches[1].destination == destination:
             self._batches.popleft()
             self._outcomes.extend((state.index, outcome) for state in self._batches[0].recipients)
-        self._end_batch()
-        self._next()
+        self._close()
 
     def not_tried(self) -> None:
         """The relay stops: the recipients without an outcome stay as they were."""
@@ -418,31 +664,8 @@ class _Parcel:
         self._current = tuple(state for state in self._current if state.index not in refused)
         if self._current:
             return True
-        self._end_batch()
-        self._next(later=True)
+        self._close(later=True)
         return False
-
-    def _downgrade(self, canonical: CanonicalContent) -> tuple[CanonicalContent, Entry]:
-        """The same message without 8-bit octets, and the ledger entry that says so (RFC 6152 §3)."""
-        clock = self._courier.clock
-        began = clock.monotonic()
-        content = canonical.content
-        changes = (Transform(SEVEN_BIT),)
-        after = apply_changes(content, changes)
-        made = canonicalise(after)
-        entry = Entry(
-            binding="lonedot",
-            binding_id="",
-            event="downgrade",
-            at=clock.now(),
-            took_seconds=clock.monotonic() - began,
-            before=digests_of(content),
-            after=digests_of(after),
-            action=Action.KEPT,
-            changes=changes,
-            words="8-bit parts were re-encoded: the next hop does not offer 8BITMIME",
-        )
-        return made, entry
 
     def _cannot(self, error: BaseException, later: bool) -> None:
         """The octets cannot be sent. One place decides: failed, deferred, or held with the reason."""
@@ -466,8 +689,7 @@ class _Parcel:
     def _settle_batch(self, outcome: Outcome, later: bool) -> None:
         self._outcomes.extend((state.index, outcome) for state in self._current)
         self._copy = None
-        self._end_batch()
-        self._next(later)
+        self._close(later)
 
     def _end_batch(self) -> None:
         """What came of the first batch is an attempt of its own; the next one begins with nothing recorded."""
@@ -488,13 +710,13 @@ class _Parcel:
         )
         self._started_at = now
         self._outcomes.clear()
-        self._suffix = ()
-        self._wire = self._transcript = None
+        self._suffix = self._turned_away = ()
+        self._wire = self._transcript = self._hop = self._withheld = None
         self._next_hop = self._tls = ""
 
     def _conclude(self, hold: str, later: bool, is_altered: bool = False) -> None:
         if self._batches:
-            if not self._attempts or self._outcomes:
+            if not self._attempts or self._outcomes or self._suffix:
                 self._end_batch()
             self._batches.clear()
         delivery = Delivery(tuple(self._attempts), hold, is_altered)
@@ -504,29 +726,12 @@ class _Parcel:
             self._done(delivery)
 
 
-def _reads_body(entries: Sequence[Entry]) -> bool:
-    """Folding them reads the body."""
-    for entry in entries:
-        for change in entry.changes:
-            if isinstance(change, Transform) or (isinstance(change, Splice) and change.part is Part.BODY):
-                return True
-    return False
+def _shown(envelope: Envelope, states: Sequence[RecipientState]) -> Envelope:
+    """The envelope with these recipients alone."""
+    return msgspec.structs.replace(envelope, recipients=tuple([state.recipient for state in states]))
 
 
-def _folded(arrival: Content, entries: Sequence[Entry], batch: _Batch) -> CanonicalContent:
-    """The content of a copy, ready for the encoder.
-
-    Raises:
-        NotCanonical, FoldFault, CannotTransform, OSError, ValueError.
-    """
-    return canonicalise(fold(arrival, entries, batch.recipients[0].index, verify=True))
-
-
-def _facts(canonical: CanonicalContent) -> ContentFacts:
-    content = canonical.content
-    return ContentFacts(
-        canonical.size,
-        content.head_measure.profile.eight_bit >= 0,
-        content.body_measure.profile.eight_bit >= 0,
-        isinstance(content.body, MemoryBody) and canonical.size <= _INLINE_LIMIT,
-    )
+def _hold_words(said: Dispatched) -> str:
+    """Why a message is held, with the name of the binding that wants it."""
+    words = said.words
+    return words if words.startswith(said.binding) else f"{said.binding}: {words}"

@@ -2,9 +2,9 @@
 
 Rules. A reply is judged by its first digit unless a row of the table below says otherwise. What goes wrong with a
 *session* (connection, greeting, EHLO, TLS, login) says nothing against a message, so it defers, however permanent it
-sounds: a person can mend a route, and the message expires if nobody does. What goes wrong with a *message* is
-believed. When the connection is lost behind the end of data nobody knows what came of it: deferred, and said so.
-The remote's own words are never rewritten; ours stand beside them.
+sounds: a person can mend a route, and the message expires if nobody does; only a sink may refuse one for good. What
+goes wrong with a *message* is believed. When the connection is lost behind the end of data nobody knows what came of
+it: deferred, and said so. The remote's own words are never rewritten; ours stand beside them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from lonedot.delivery.jobs import Fault, SessionFault
 from lonedot.protocol.client_plan import Refusal
+from lonedot.sinks.calls import Decision, Dispatched
 from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply
 
@@ -24,6 +25,7 @@ __all__ = [
     "classify_refusal",
     "classify_reply",
     "classify_session",
+    "classify_sink",
 ]
 
 RELAYED = "accepted by the next hop"
@@ -117,14 +119,13 @@ def classify_reply(stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: boo
 
 
 def classify_session(fault: SessionFault, next_hop: str) -> Outcome:
-    """The outcome when no session could be opened: always deferred."""
+    """The outcome when no session could be opened: deferred, unless a sink refuses the next hop for good."""
     reply = fault.reply
-    status = reply.enhanced if reply is not None else ""
+    result = Result.FAILED if fault.is_final else Result.DEFERRED
+    status = fault.status or (reply.enhanced if reply is not None else "")
     if not status:
         status = _SESSION_STATUS.get(fault.stage, "4.4.2")
-    return Outcome(
-        Result.DEFERRED, fault.stage, fault.words, reply, next_hop, _status(Result.DEFERRED, status)
-    )
+    return Outcome(result, fault.stage, fault.words, reply, next_hop, _status(result, status))
 
 
 # RFC 3463 §3.5: no answer from host, bad connection, unable to route; §3.8: security.
@@ -158,6 +159,20 @@ def classify_local(words: str, status: str = "4.3.0") -> Outcome:
     """The outcome when the octets here cannot be sent; by the class of `status` deferred or failed."""
     result = Result.FAILED if status.startswith("5") else Result.DEFERRED
     return Outcome(result, Stage.LOCAL, words, None, "", status)
+
+
+def classify_sink(said: Dispatched, stage: Stage, next_hop: str) -> Outcome:
+    """The outcome when a sink refuses an attempt: failed or deferred, as it says.
+
+    What went wrong inside a sink is for us and stands in its ledger entry: a sender may read these words in a report.
+    """
+    result = Result.FAILED if said.decision is Decision.REJECT else Result.DEFERRED
+    if said.code:
+        words = f"sink {said.binding} refuses: {said.words}" if said.words else f"sink {said.binding} refuses"
+    else:
+        words = f"sink {said.binding} could not judge the message"
+    status = said.enhanced or ("5.3.0" if result is Result.FAILED else "4.3.0")
+    return Outcome(result, stage, words, None, next_hop, _status(result, status))
 
 
 def _status(result: Result, status: str) -> str:

@@ -23,15 +23,19 @@ from lonedot.protocol.client import (
     ClientMachine,
     ClientOptions,
     ContentWanted,
+    Greeted,
     HandshakeWanted,
     Phase,
     Ready,
+    RecipientsAnswered,
     SessionEnded,
     SessionFailed,
     TransactionEnded,
 )
 from lonedot.protocol.client_plan import Offer
 from lonedot.protocol.errors import LocalProtocolError, RemoteProtocolError
+from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Hop
 from lonedot.terms.outcome import Stage
 from lonedot.terms.reply import Reply
 
@@ -62,15 +66,18 @@ class ConnectionOwner(Protocol):
 class Opened(msgspec.Struct, frozen=True):
     """How far opening a session has come."""
 
-    wants_handshake: bool
+    wants_handshake: bool = False
+    wants_leave: bool = False
+    """The server greets; nothing is said before `Connection.go_on`."""
 
 
-_READY = Opened(False)
-_HANDSHAKE = Opened(True)
+_READY = Opened()
+_HANDSHAKE = Opened(wants_handshake=True)
+_GREETED = Opened(wants_leave=True)
 
 
 class Connection(asyncio.Protocol):
-    """One session. Made by the pool, which awaits `opening` (twice with STARTTLS) and then starts jobs."""
+    """One session. Made by the pool, which awaits `opening` (again after each that wants something) and starts jobs."""
 
     __slots__ = (
         "_armed_for",
@@ -80,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_gone",
         "_heard",
         "_held",
+        "_hop",
         "_job",
         "_lines",
         "_loop",
@@ -94,6 +102,7 @@ class Connection(asyncio.Protocol):
         "_timer",
         "_timer_at",
         "_transport",
+        "_why_gone",
         "idle_since",
         "messages",
         "next_hop",
@@ -108,8 +117,7 @@ class Connection(asyncio.Protocol):
         owner: ConnectionOwner,
         options: ClientOptions,
         timeouts: Timeouts,
-        session: str,
-        next_hop: str,
+        hop: Hop,
         executor: Executor | None = None,
     ) -> None:
         self._loop = loop
@@ -117,8 +125,10 @@ class Connection(asyncio.Protocol):
         self._machine = ClientMachine(options)
         self._timeouts = timeouts
         self._executor = executor
-        self.session = session
-        self.next_hop = next_hop
+        self._hop = hop
+        self._why_gone = ""
+        self.session = hop.id
+        self.next_hop = hop.next_hop
         """`host[address]:port`."""
         self.tls = ""
         self.messages = 0
@@ -169,6 +179,11 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         return self._transport
 
+    def hop_at(self, event: Event) -> Hop:
+        """This session as a sink is shown it."""
+        offered = tuple([line.decode("utf-8", "backslashreplace") for line in self._machine.keywords])
+        return msgspec.structs.replace(self._hop, event=event, tls=self.tls, offered=offered)
+
     def take_lines(self) -> list[Line]:
         """The record since the last call."""
         lines = self._lines
@@ -188,11 +203,27 @@ class Connection(asyncio.Protocol):
         self._machine.tls_started()
         self._flush()
 
+    def go_on(self) -> None:
+        """Say EHLO to the server that greeted us; `opening` is new.
+
+        Raises:
+            SessionFault: the connection was lost meanwhile.
+        """
+        if self._gone:
+            raise SessionFault(Stage.EHLO, self._why_gone)
+        self.opening = self._loop.create_future()
+        try:
+            self._machine.go_on()
+        except RemoteProtocolError as error:
+            self._lost(f"the next hop broke the protocol: {error}")
+            return
+        self._flush()
+
     def start(self, job: Job) -> bool:
         """Begin the job's transaction; only when usable. False: the job had nothing to send and has ended itself."""
         self._deadline = _NEVER
         try:
-            prepared = job.prepare(self._machine.offer, self.next_hop)
+            prepared = job.prepare(self._machine.offer, self.next_hop, self.hop_at)
         except Exception as error:  # a bug may cost one message its attempt, not its place in the queue
             job.finished(self._report((), Stage.LOCAL, None, _bug(error)))
             return False
@@ -279,6 +310,12 @@ class Connection(asyncio.Protocol):
                 self._deadline = _NEVER
                 if not self.opening.done():
                     self.opening.set_result(_READY)
+            case RecipientsAnswered():
+                self._ask_job()
+            case Greeted():
+                self._deadline = _NEVER
+                if not self.opening.done():
+                    self.opening.set_result(_GREETED)
             case HandshakeWanted():
                 # Nothing more is read in plaintext: what comes now belongs to the handshake.
                 self.transport.pause_reading()
@@ -301,6 +338,12 @@ class Connection(asyncio.Protocol):
         job = self._job
         if job is None:
             return
+        if future.cancelled():
+            self._job = None
+            job.not_tried()
+            if not self._gone:
+                self._owner.withdrawn(self)
+            return
         if error is not None:
             self._end_job((), Stage.LOCAL, None, _bug(error))
             return
@@ -320,7 +363,7 @@ class Connection(asyncio.Protocol):
         # the first thing written, or nobody could tell whether the message was taken.
         is_fresh = self._loop.time() - self._heard < 1.0
         try:
-            machine.begin(sending.plan, at_once=is_fresh)
+            machine.begin(sending.plan, at_once=is_fresh, asks=sending.before_data is not None)
         except RemoteProtocolError as error:
             self._lost(f"the next hop broke the protocol: {error}")
             return
@@ -328,6 +371,54 @@ class Connection(asyncio.Protocol):
             self._fail_here(error)
             return
         self.messages += 1
+        if machine.wants_content:
+            self._send_content(self._take())
+            self._rearm()
+        else:
+            self._flush()
+
+    def _ask_job(self) -> None:
+        """Every RCPT is answered: is the content to go?"""
+        sending = self._sending
+        assert sending is not None and sending.before_data is not None
+        try:
+            goes = sending.before_data(self._machine.recipient_replies)
+        except Exception as error:  # a bug may cost one message its attempt
+            self._fail_here(error)
+            return
+        if isinstance(goes, bool):
+            self._decided(goes)
+            return
+        # Our own time is not the peer's silence.
+        self._deadline = _NEVER
+        future = asyncio.ensure_future(goes)
+        future.add_done_callback(lambda done: self._told(sending, done))
+
+    def _told(self, sending: Sending, future: asyncio.Future[bool]) -> None:
+        """The job knows whether its content goes; the connection may have died meanwhile."""
+        error = None if future.cancelled() else future.exception()
+        if self._sending is not sending or self._gone:
+            return
+        if future.cancelled():
+            self._lost("the relay stops")
+        elif error is not None:
+            self._fail_here(error)
+        else:
+            self._decided(future.result())
+
+    def _decided(self, goes: bool) -> None:
+        machine = self._machine
+        if not goes:
+            recipients = machine.recipient_replies
+            machine.withhold()
+            self.note("no DATA: a sink refuses")
+            self._end_job(recipients, Stage.DATA, None, None, is_withheld=True)
+            return
+        try:
+            machine.go_on()
+        except RemoteProtocolError as error:
+            self._lost(f"the next hop broke the protocol: {error}")
+            return
         if machine.wants_content:
             self._send_content(self._take())
             self._rearm()
@@ -427,12 +518,17 @@ class Connection(asyncio.Protocol):
         self._rearm()
 
     def _end_job(
-        self, recipients: tuple[Reply | None, ...], stage: Stage, reply: Reply | None, fault: Fault | None
+        self,
+        recipients: tuple[Reply | None, ...],
+        stage: Stage,
+        reply: Reply | None,
+        fault: Fault | None,
+        is_withheld: bool = False,
     ) -> None:
         job = self._job
         if job is None:
             return
-        report = self._report(recipients, stage, reply, fault)
+        report = self._report(recipients, stage, reply, fault, is_withheld)
         self._job = self._sending = self._sent = self._chunks = None
         self._deadline = _NEVER
         if self._machine.phase is Phase.CLOSED:
@@ -440,7 +536,12 @@ class Connection(asyncio.Protocol):
         self._owner.ended(self, job, report)
 
     def _report(
-        self, recipients: tuple[Reply | None, ...], stage: Stage, reply: Reply | None, fault: Fault | None
+        self,
+        recipients: tuple[Reply | None, ...],
+        stage: Stage,
+        reply: Reply | None,
+        fault: Fault | None,
+        is_withheld: bool = False,
     ) -> TransactionReport:
         passes_dsn = self._sending is not None and self._sending.plan.passes_dsn
         return TransactionReport(
@@ -454,6 +555,7 @@ class Connection(asyncio.Protocol):
             passes_dsn,
             self.take_lines(),
             fault,
+            is_withheld,
         )
 
     # --- endings ------------------------------------------------------------------------------------------------
@@ -473,6 +575,7 @@ class Connection(asyncio.Protocol):
         if self._gone:
             return
         self.note(words)
+        self._why_gone = words
         machine = self._machine
         stage, recipients, end_written = machine.stage, machine.recipient_replies, machine.end_written
         stale = self.messages > 1 and machine.replies_seen == 0 and not end_written
@@ -522,6 +625,8 @@ class Connection(asyncio.Protocol):
             self._arm(timeouts.block)
         elif phase is Phase.QUIT:
             self._arm(timeouts.quit)
+        elif phase is Phase.ANSWERED:
+            self._deadline = _NEVER
         else:
             self._arm(timeouts.command)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -16,6 +16,8 @@ import msgspec
 from lonedot.delivery.transcript import Line
 from lonedot.message.encode import DataEncoder, Sent
 from lonedot.protocol.client_plan import Offer, Plan
+from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Hop
 from lonedot.terms.outcome import Stage
 from lonedot.terms.reply import Reply
 
@@ -25,11 +27,23 @@ __all__ = ["Fault", "Job", "Sending", "SessionFault", "TransactionReport", "erro
 class SessionFault(Exception):
     """A session could not be opened."""
 
-    def __init__(self, stage: Stage, words: str, reply: Reply | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        words: str,
+        reply: Reply | None = None,
+        *,
+        status: str = "",
+        is_final: bool = False,
+    ) -> None:
         super().__init__(words)
         self.stage = stage
         self.words = words
         self.reply = reply
+        self.status = status
+        """Enhanced status code; empty: by the reply, or by the stage."""
+        self.is_final = is_final
+        """A sink refuses this next hop for good. Whatever else goes wrong with a session says nothing of a message."""
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -39,6 +53,8 @@ class Sending(msgspec.Struct, frozen=True):
     encoder: DataEncoder
     in_memory: bool
     """Reading it never waits for a disk."""
+    before_data: Callable[[tuple[Reply | None, ...]], bool | Awaitable[bool]] | None = None
+    """Asked, with the reply to each RCPT, when some were taken and before DATA; False: the content does not go."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -67,6 +83,8 @@ class TransactionReport(msgspec.Struct, frozen=True):
     passes_dsn: bool
     lines: list[Line]
     fault: Fault | None = None
+    is_withheld: bool = False
+    """`Sending.before_data` said no."""
 
 
 class Job(Protocol):
@@ -75,8 +93,13 @@ class Job(Protocol):
     retried: bool
     """Owned by the pool: it was already given a second connection."""
 
-    def prepare(self, offer: Offer, next_hop: str) -> Sending | Awaitable[Sending | None] | None:
-        """What to send in a session with that offer; None: nothing, the job has ended itself."""
+    def prepare(
+        self, offer: Offer, next_hop: str, hop_at: Callable[[Event], Hop]
+    ) -> Sending | Awaitable[Sending | None] | None:
+        """What to send in a session with that offer; None: nothing, the job has ended itself.
+
+        `hop_at` gives the session as a sink is shown it.
+        """
         ...
 
     def finished(self, report: TransactionReport) -> None: ...

@@ -3,7 +3,8 @@
 Rules: the connection used last is used first, so that the others may go; one that dies while idle is nobody's
 fault; a message whose connection turns out to have been closed before its first reply is given another once, since
 nothing of it can have been taken. When no session can be opened, everything that waits learns why, unless another
-connection still works. What is decided here is decided in callbacks; a task runs only while a session is opened.
+connection still works. What is decided here is decided in callbacks; a task runs only while a session is opened, or
+while a sink is told that one ends.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import msgspec
 from lonedot.delivery.connection import Connection, Opened
 from lonedot.delivery.jobs import Job, SessionFault, TransactionReport, error_words
 from lonedot.delivery.routing import IMPLICIT_TLS_PORT, NextHop, NoNextHop, Resolver, Route, TlsPolicy
+from lonedot.delivery.session_sinks import SessionSinks
 from lonedot.delivery.tls import is_loopback, outbound_context, starttls_of, tls_words
 from lonedot.delivery.transcript import NOTE, Line
 from lonedot.protocol.client import ClientOptions, StartTls
+from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Hop
 from lonedot.terms.outcome import Stage
 
 __all__ = ["Pool", "PoolState"]
@@ -66,6 +70,7 @@ class Pool:
         resolver: Resolver,
         new_session: Callable[[], str],
         executor: Executor | None = None,
+        sinks: SessionSinks | None = None,
     ) -> None:
         """Raises TlsSettingsFault when the route's TLS settings cannot be used."""
         self._loop = asyncio.get_running_loop()
@@ -74,6 +79,7 @@ class Pool:
         self._resolver = resolver
         self._new_session = new_session
         self._executor = executor
+        self._sinks = sinks
         self._context = outbound_context(route)
         self._waiting: deque[Job] = deque()
         self._live: set[Connection] = set()
@@ -82,6 +88,8 @@ class Pool:
         self._idle: list[Connection] = []
         """The one used last stands last."""
         self._opening: set[asyncio.Task[None]] = set()
+        self._parting: set[asyncio.Task[None]] = set()
+        """A sink is being told that a session ends; its connection stands in `_leaving`."""
         self._crowded_until = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -132,10 +140,12 @@ class Pool:
                 await asyncio.wait_for(self._empty.wait(), grace_seconds)
             except TimeoutError:
                 pass
+        for task in tuple(self._parting):
+            task.cancel()
         for connection in (*self._live, *self._leaving):
             connection.abort()
-        if self._opening:
-            await asyncio.gather(*self._opening, return_exceptions=True)
+        if self._opening or self._parting:
+            await asyncio.gather(*self._opening, *self._parting, return_exceptions=True)
 
     # --- what connections say ---------------------------------------------------------------------------
 
@@ -208,8 +218,24 @@ class Pool:
 
     def _leave(self, connection: Connection) -> None:
         self._live.discard(connection)
-        if not connection.is_gone:
-            self._leaving.add(connection)
+        if connection.is_gone:
+            return
+        self._leaving.add(connection)
+        sinks = self._sinks
+        if sinks is None or not connection.is_usable or not sinks.at(Event.SESSION_END):
+            connection.quit()
+            return
+        task = self._loop.create_task(self._part(connection, sinks))
+        self._parting.add(task)
+        task.add_done_callback(self._parting.discard)
+
+    async def _part(self, connection: Connection, sinks: SessionSinks) -> None:
+        """Tell the sinks that the session ends, then end it, whatever they say."""
+        try:
+            await sinks.ask(connection, Event.SESSION_END)
+        except SessionFault:
+            pass  # a sink failed, which is booked; there is nothing left to refuse
+        finally:
             connection.quit()
 
     def _check_empty(self) -> None:
@@ -272,7 +298,9 @@ class Pool:
                 try:
                     connection = await self._session(candidate, lines)
                 except SessionFault as error:
-                    fault, place = error, str(candidate)
+                    if not error.is_final or tried == 1 or fault.is_final:
+                        # One host that a sink refuses for good says nothing of the others.
+                        fault, place = error, str(candidate)
                     if error.stage is Stage.AUTH:
                         # The same name and password elsewhere only bring the account nearer to being locked.
                         self._fail_waiting(fault, place, lines)
@@ -333,15 +361,33 @@ class Pool:
             login=route.login,
             plaintext_login=route.allow_plaintext_login or is_loopback(candidate.address),
             ignored=frozenset(keyword.upper().encode() for keyword in route.ehlo_ignore),
+            asks_at_greeting=self._sinks is not None and bool(self._sinks.at(Event.SESSION_START)),
         )
-        connection = Connection(
-            loop, self, options, route.timeouts, self._new_session(), str(candidate), self._executor
+        hop = Hop(
+            event=Event.SESSION_START,
+            id=self._new_session(),
+            route=route.name,
+            destination=self._destination,
+            next_hop=str(candidate),
+            host=candidate.hop.host,
+            address=candidate.address,
+            port=candidate.hop.port,
         )
+        connection = Connection(loop, self, options, route.timeouts, hop, self._executor)
         connection.note(f"connecting to {candidate}")
         ready = False
         try:
             await self._connect(connection, candidate, implicit)
             opened: Opened = await connection.opening
+            if opened.wants_leave:
+                assert self._sinks is not None
+                try:
+                    await self._sinks.ask(connection, Event.SESSION_START)
+                except SessionFault:
+                    connection.quit()
+                    raise
+                connection.go_on()
+                opened = await connection.opening
             if opened.wants_handshake:
                 await self._shake_hands(connection, candidate)
                 await connection.opening
