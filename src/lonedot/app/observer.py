@@ -102,13 +102,16 @@ class RelayObserver:
 
     def sunk(self, id: MessageId, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            faulty = [f for f in entry.findings if f.severity is not Severity.NOTE]
-            self._tell(
-                "sink.judged",
-                {"id": id, "binding": entry.binding, "action": entry.action.value, "words": entry.words},
-            )
+            if self._watchers:
+                self._tell(
+                    "sink.judged",
+                    {"id": id, "binding": entry.binding, "action": entry.action.value, "words": entry.words},
+                )
             kind = _SINK_EVENTS.get(entry.action)
-            if kind is None or (entry.action is Action.REDUCED and not faulty):
+            if kind is None:
+                continue
+            faulty = [f for f in entry.findings if f.severity is not Severity.NOTE]
+            if entry.action is Action.REDUCED and not faulty:
                 continue
             if (
                 kind is EventKind.SINK_DAMAGED

@@ -14,6 +14,7 @@ import msgspec
 
 from lonedot.message.content import Body
 from lonedot.message.header import Field, HeaderView
+from lonedot.message.measure import is_plain_fields
 
 __all__ = ["Alignment", "align", "differing_range", "inserted_fields", "relaxed"]
 
@@ -130,7 +131,9 @@ def inserted_fields(before: bytes, after: bytes) -> bytes | None:
     at_end = place >= len(before) - 1
     if at_end or before[place] in b" \t" or not inserted.endswith(b"\r\n"):
         return None
-    return inserted if HeaderView(inserted).section_end == more else None
+    if is_plain_fields(inserted) or HeaderView(inserted).section_end == more:
+        return inserted
+    return None
 
 
 def differing_range(before: Body, after: bytes) -> tuple[int, int, bytes]:

@@ -45,7 +45,7 @@ class Body(Protocol):
         ...
 
 
-class MemoryBody(msgspec.Struct, frozen=True):
+class MemoryBody(msgspec.Struct, frozen=True, gc=False):
     """A body held in memory."""
 
     data: bytes
@@ -171,7 +171,7 @@ def spliced(body: Body, start: int, end: int, octets: bytes) -> Body:
     return body.spliced(start, end, octets)
 
 
-class Measure(msgspec.Struct, frozen=True, array_like=True):
+class Measure(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Profile and digest of one section."""
 
     profile: Profile

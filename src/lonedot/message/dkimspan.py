@@ -38,7 +38,7 @@ class Signature(msgspec.Struct, frozen=True):
 
 def signatures_of(view: HeaderView) -> tuple[Signature, ...]:
     """The signatures of a message, top first; those that cannot be read are left out."""
-    if not view.has(b"dkim-signature"):
+    if b"dkim-signature" not in view.head.lower():  # by far the quickest way to see that there is none
         return ()
     found = []
     for field in view.every(b"dkim-signature")[:_MAX_SIGNATURES]:

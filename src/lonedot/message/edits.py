@@ -63,6 +63,7 @@ class EditFault(ValueError):
 class Effect(enum.Enum):
     """What a binding may declare to change."""
 
+    __hash__ = object.__hash__  # looked up for each edit
     HEADER = "header"
     BODY = "body"
     ENVELOPE = "envelope"

@@ -51,7 +51,7 @@ class Code(enum.Enum):
     STORED_ALTERED = "stored-altered"
 
 
-class Finding(msgspec.Struct, frozen=True, array_like=True):
+class Finding(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One thing found."""
 
     code: Code

@@ -7,18 +7,23 @@ written out. A ledger that does not fit its octets is a fault of custody, and is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import assert_never
 
 from lonedot.message import transforms
-from lonedot.message.content import Body, Content, Measure, spliced
+from lonedot.message.content import Content, Measure, spliced
 from lonedot.message.findings import Part
 from lonedot.message.ledger import Change, Digests, Entry, EnvelopeChange, Splice, Transform
-from lonedot.message.measure import measure, measure_body
+from lonedot.message.measure import measure, measure_body, profile_with_fields
+from lonedot.message.profile import Profile
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope, Recipient
 
 __all__ = ["FoldFault", "apply_changes", "changes_octets", "digests_of", "fold", "fold_envelope"]
+
+
+_HEAD = Part.HEAD
 
 
 class FoldFault(Exception):
@@ -49,7 +54,7 @@ def fold(
             continue
         changes.extend(entry.changes)
         last = entry
-    content = apply_changes(arrival, changes)
+    content = apply_changes(arrival, changes, is_measured=verify)
     if verify and last is not None and digests_of(content) != last.after:
         raise FoldFault(f"after the entry of {last.binding} ({last.event}) the octets are not those recorded")
     return content
@@ -60,20 +65,28 @@ def changes_octets(entry: Entry) -> bool:
     return not all(isinstance(change, EnvelopeChange) for change in entry.changes)
 
 
-def apply_changes(content: Content, changes: Iterable[Change]) -> Content:
+def apply_changes(content: Content, changes: Iterable[Change], *, is_measured: bool = True) -> Content:
     """The content after these changes; envelope changes are passed over.
+
+    `is_measured`: the measure of the head is that of its octets, or a digest will tell; else a changed head is
+    measured anew from its first octet to its last.
 
     Raises: as `fold`.
     """
     head, body = content.head, content.body
     head_measure: Measure | None = content.head_measure
     body_measure: Measure | None = content.body_measure
+    profile = (
+        content.head_measure.profile if is_measured else None
+    )  # of the head as it stands, while it is known
     for change in changes:
         match change:
-            case Splice(part=Part.HEAD, start=start, end=end, octets=octets):
+            case Splice(part=part, start=start, end=end, octets=octets) if part is _HEAD:
                 if not 0 <= start <= end <= len(head):
                     raise FoldFault(f"a splice of octets {start} to {end} in a head of {len(head)}")
-                head = head[:start] + octets + head[end:]
+                if profile is not None:
+                    profile = profile_with_fields(profile, head, start, octets) if start == end else None
+                head = head[:start] + octets + head[end:] if start else octets + head[end:]
                 head_measure = None
             case Splice(part=Part.BODY, start=start, end=end, octets=octets):
                 if not 0 <= start <= end <= body.size:
@@ -85,23 +98,31 @@ def apply_changes(content: Content, changes: Iterable[Change]) -> Content:
             case Transform(name=name):
                 if name not in transforms.TRANSFORMS:
                     raise FoldFault(f"the transform {name!r} is not known here")
-                content = transforms.apply(name, _content(head, body, head_measure, body_measure))
+                if head_measure is None:
+                    head_measure = _measured(head, profile)
+                content = transforms.apply(
+                    name, Content(head, body, head_measure, body_measure or measure_body(body))
+                )
                 head, body = content.head, content.body
                 head_measure, body_measure = content.head_measure, content.body_measure
+                profile = head_measure.profile
             case EnvelopeChange():
                 pass
             case _:
                 assert_never(change)
-    return _content(head, body, head_measure, body_measure)
+    if head_measure is None:
+        head_measure = _measured(head, profile)
+    return Content(head, body, head_measure, body_measure or measure_body(body))
 
 
 def fold_envelope(envelope: Envelope, changes: Iterable[Change]) -> Envelope:
     """The envelope after these changes: removed recipients are gone, added ones stand last, each once."""
+    wanted = [change for change in changes if isinstance(change, EnvelopeChange)]
+    if not wanted:
+        return envelope
     reverse_path = envelope.reverse_path
     recipients = list(envelope.recipients)
-    for change in changes:
-        if not isinstance(change, EnvelopeChange):
-            continue
+    for change in wanted:
         removed = set(change.removed)
         recipients = [known for known in recipients if known.address.octets not in removed]
         present = {known.address.octets for known in recipients}
@@ -121,5 +142,6 @@ def fold_envelope(envelope: Envelope, changes: Iterable[Change]) -> Envelope:
     )
 
 
-def _content(head: bytes, body: Body, head_measure: Measure | None, body_measure: Measure | None) -> Content:
-    return Content(head, body, head_measure or measure(head), body_measure or measure_body(body))
+def _measured(head: bytes, profile: Profile | None) -> Measure:
+    """The measure of a head whose profile may be known; its digest is always taken of the octets themselves."""
+    return measure(head) if profile is None else Measure(profile, hashlib.sha256(head).digest())

@@ -8,27 +8,30 @@ to tell a person.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 
 import msgspec
 
 from lonedot.message.compare import align, inserted_fields, relaxed
-from lonedot.message.content import Content
+from lonedot.message.content import Content, Measure
 from lonedot.message.defects import defects, octets_around
 from lonedot.message.dkimspan import broken_by_head, signatures_of
 from lonedot.message.edits import Effect
 from lonedot.message.findings import Code, Finding, Part, Severity
 from lonedot.message.header import HeaderView
+from lonedot.message.measure import is_plain_fields, profile_with_fields
 from lonedot.message.mime import Kind, Structure, walk
 from lonedot.message.survey import RegionKind, survey
 from lonedot.terms.envelope import Envelope
 
-__all__ = ["inspect", "inspect_octets", "shown"]
+__all__ = ["inspect", "inspect_octets", "shown", "with_plain_fields"]
 
 _SEVERITIES = {Severity.DAMAGE: 0, Severity.VIOLATION: 1, Severity.NOTE: 2}
 _SHAPE_FIELDS = frozenset({b"content-type", b"content-transfer-encoding", b"mime-version"})
 _SHOWN = 24
+_PLAIN_NAMES = re.compile(rb"^[A-Za-z][!-9;-~]*", re.MULTILINE)
 
 
 def inspect(
@@ -63,6 +66,33 @@ def inspect(
     return tuple(found)
 
 
+def with_plain_fields(
+    before: Content, octets: bytes, declared: frozenset[Effect], envelope: Envelope
+) -> Content | None:
+    """The content with these fields on top, when that is a change of which `inspect` has nothing to say.
+
+    What most sinks do to most messages, at the price of looking at what they add and not at all that was there. None:
+    perhaps there is something, and `inspect` has to look.
+    """
+    head = before.head
+    if (
+        Effect.HEADER not in declared
+        or not before.body_measure.profile.is_canonical
+        or len(head) < 2
+        or head[0] in b" \t"
+        or (len(envelope.recipients) > 1 and b"@" in octets)
+    ):
+        return None
+    profile = profile_with_fields(before.head_measure.profile, head, 0, octets)
+    if profile is None or b"dkim-signature" in head.lower():
+        return None
+    if not _SHAPE_FIELDS.isdisjoint(_PLAIN_NAMES.findall(octets.lower())):
+        return None
+    after = octets + head
+    measure = Measure(profile, hashlib.sha256(after).digest())
+    return Content(after, before.body, measure, before.body_measure)
+
+
 def inspect_octets(before: Content, after: Content) -> list[Finding]:
     """Defects of octets and header section that `after` has and `before` had not."""
     found = defects(after)
@@ -90,7 +120,10 @@ def _inspect_head(
     old = HeaderView(before.head)
     if inserted is not None:
         text = inserted
-        names = {field.name.lower() for field in HeaderView(inserted).fields}
+        if is_plain_fields(inserted):
+            names = set(_PLAIN_NAMES.findall(inserted.lower()))
+        else:
+            names = {field.name.lower() for field in HeaderView(inserted).fields}
     else:
         text, names = _compare_fields(found, old, HeaderView(after.head))
     if not is_declared:

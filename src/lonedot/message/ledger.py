@@ -20,7 +20,7 @@ from lonedot.message.findings import Finding, Part
 __all__ = ["Action", "Change", "Digests", "Entry", "EnvelopeChange", "Splice", "Transform"]
 
 
-class Splice(msgspec.Struct, frozen=True, array_like=True, tag="splice"):
+class Splice(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="splice"):
     """Replace octets `start:end` of a part by `octets`."""
 
     part: Part
@@ -29,13 +29,13 @@ class Splice(msgspec.Struct, frozen=True, array_like=True, tag="splice"):
     octets: bytes
 
 
-class Transform(msgspec.Struct, frozen=True, array_like=True, tag="transform"):
+class Transform(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="transform"):
     """A named, deterministic function over the whole content (see `transforms`)."""
 
     name: str
 
 
-class EnvelopeChange(msgspec.Struct, frozen=True, array_like=True, tag="envelope"):
+class EnvelopeChange(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="envelope"):
     """Recipients added or removed (as octets of the address), or another reverse-path."""
 
     added: tuple[bytes, ...] = ()
@@ -46,7 +46,7 @@ class EnvelopeChange(msgspec.Struct, frozen=True, array_like=True, tag="envelope
 Change = Splice | Transform | EnvelopeChange
 
 
-class Digests(msgspec.Struct, frozen=True, array_like=True):
+class Digests(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """SHA-256 of head and body (32 octets each)."""
 
     head: bytes
@@ -56,6 +56,7 @@ class Digests(msgspec.Struct, frozen=True, array_like=True):
 class Action(enum.Enum):
     """What was done with what a sink wanted."""
 
+    __hash__ = object.__hash__  # looked up for each entry
     KEPT = "kept"
     UNCHANGED = "unchanged"
     REDUCED = "reduced"
@@ -71,7 +72,7 @@ class Action(enum.Enum):
     """The binding is in shadow: what its sink said and would have changed is recorded, and nothing of it was done."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One line of the ledger."""
 
     binding: str

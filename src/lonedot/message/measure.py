@@ -11,12 +11,22 @@ of a single octet: if it saw CRLF alone, the text is clean, and only if not are 
 from __future__ import annotations
 
 import hashlib
+import re
 from io import IncrementalNewlineDecoder as _Newlines
 
 from lonedot.message.content import Body, Content, Measure, MemoryBody
 from lonedot.message.profile import LINE_LIMIT, Profile
 
-__all__ = ["EMPTY_MEASURE", "Meter", "has_dot_behind", "measure", "measure_body", "measured"]
+__all__ = [
+    "EMPTY_MEASURE",
+    "Meter",
+    "has_dot_behind",
+    "is_plain_fields",
+    "measure",
+    "measure_body",
+    "measured",
+    "profile_with_fields",
+]
 
 _WINDOW = 128 * 1024  # octets judged at once; stays in the processor's cache between the passes
 _RUN = LINE_LIMIT + 1  # so many octets without CR or LF are a long line
@@ -25,6 +35,9 @@ _CR, _LF, _DOT = 13, 10, 46
 _CLEAN = (None, "\r\n")  # what the newline decoder says of text without a bare CR or LF
 
 _sha256 = hashlib.sha256
+
+# Whole fields of printable ASCII, folded or not. No line of them starts with a dot.
+_PLAIN_FIELDS = re.compile(rb"(?:[A-Za-z][!-9;-~]*:[\t -~]*\r\n(?:[\t ][\t -~]*\r\n)*)+")
 
 
 class Meter:
@@ -264,6 +277,40 @@ def measure_body(body: Body) -> Measure:
     for chunk in body.chunks():
         meter.feed(chunk)
     return meter.finish()
+
+
+def is_plain_fields(octets: bytes) -> bool:
+    """Whole header fields of printable ASCII in CRLF lines, so few octets that no line can be too long."""
+    return len(octets) <= LINE_LIMIT and _PLAIN_FIELDS.fullmatch(octets) is not None
+
+
+def profile_with_fields(profile: Profile, head: bytes, start: int, octets: bytes) -> Profile | None:
+    """The profile of `head`, whose own is `profile`, with `octets` put in at `start`: what measuring anew would give.
+
+    Only for what is put into a header section again and again: plain fields at the start of a line of canonical text.
+    None: it is something else, and has to be measured.
+    """
+    if not (
+        profile.bare_cr == profile.bare_lf == profile.nul == profile.long_line == -1
+        and profile.ends_with_crlf
+        and (start == 0 or head[start - 1] == _LF)
+        and is_plain_fields(octets)
+    ):
+        return None
+    size = len(octets)
+    eight_bit = profile.eight_bit
+    return Profile(
+        profile.size + size,
+        profile.lines + octets.count(b"\n"),
+        -1,
+        -1,
+        -1,
+        eight_bit + size if eight_bit >= start else eight_bit,
+        -1,
+        profile.dot_line,
+        True,
+        True,
+    )
 
 
 def measured(head: bytes, body: Body) -> Content:

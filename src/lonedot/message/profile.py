@@ -15,7 +15,7 @@ LINE_LIMIT = 998
 """Octets in a line without its CRLF (RFC 5322 §2.1.1)."""
 
 
-class Profile(msgspec.Struct, frozen=True, array_like=True):
+class Profile(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The profile of one section."""
 
     size: int = 0

@@ -19,6 +19,8 @@ __all__ = ["EVENTS", "Event", "EventFacts", "Kind", "Reads", "Says", "Shows", "e
 class Event(enum.Enum):
     """A point at which code may look and speak."""
 
+    __hash__ = object.__hash__  # looked up for each call of a sink
+
     CONNECT = "connect"
     HELO = "helo"
     AUTH = "auth"
@@ -78,6 +80,8 @@ class Reads(enum.Enum):
 
 class Says(enum.Enum):
     """Verdicts by name."""
+
+    __hash__ = object.__hash__  # looked up for each call of a sink
 
     NEXT = "next"
     STOP = "stop"

@@ -14,13 +14,13 @@ from typing import cast
 import msgspec
 
 from lonedot.message.content import Content
-from lonedot.message.edits import AnyEdit, Effect, ReplaceMessage, lower
+from lonedot.message.edits import AddField, AnyEdit, Effect, ReplaceMessage, lower
 from lonedot.message.encode import NotCanonical, canonicalise
 from lonedot.message.findings import Code, Finding, Part, Severity
 from lonedot.message.fold import apply_changes, fold_envelope
-from lonedot.message.guard import inspect
+from lonedot.message.guard import inspect, with_plain_fields
 from lonedot.message.intent import reduce
-from lonedot.message.ledger import Action, Change, Transform
+from lonedot.message.ledger import Action, Change, Splice, Transform
 from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
 from lonedot.sinks.calls import Answer, Decision, Failure, check_reply, words_kept
@@ -80,6 +80,8 @@ def take(
                 f"returned {type(returned).__name__}; at {binding.event.value!r} a sink returns {names}"
             )
         verdict = cast(Verdict, returned)
+        if isinstance(verdict, Next):  # nearly always
+            return verdict, _take_edits(binding, tuple(verdict.edits), content, envelope)
         return verdict, _judge(binding, verdict, content, envelope)
     except KeyboardInterrupt:
         raise
@@ -142,6 +144,11 @@ def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envel
 def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, envelope: Envelope) -> Taken:
     if not edits:
         return Taken(content, envelope, Action.UNCHANGED)
+    if len(edits) == 1 and isinstance(field := edits[0], AddField) and field.where == "top":
+        quick = with_plain_fields(content, field.octets, binding.effects, envelope)
+        if quick is not None:
+            changes: tuple[Change, ...] = (Splice(Part.HEAD, 0, 0, field.octets),)
+            return Taken(quick, envelope, Action.KEPT, changes)
     whole = [edit for edit in edits if isinstance(edit, ReplaceMessage)]
     if whole:
         if len(edits) > 1:
@@ -153,7 +160,7 @@ def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, 
     envelope_after = fold_envelope(envelope, changes)
     if envelope.recipients and not envelope_after.recipients:
         raise ValueError("removes every recipient: return Discard(words) when nobody is to get the message")
-    findings = tuple(inspect(content, after, binding.effects, envelope, envelope_after))
+    findings = inspect(content, after, binding.effects, envelope, envelope_after)
     if undeclared and not any(finding.severity is Severity.VIOLATION for finding in findings):
         findings += (_undeclared(undeclared, binding),)
     if not is_faulty(findings):
@@ -243,7 +250,7 @@ def _mends(binding: Binding) -> bool:
 
 
 def is_faulty(findings: Sequence[Finding]) -> bool:
-    return any(finding.severity in _FAULTS for finding in findings)
+    return bool(findings) and any(finding.severity in _FAULTS for finding in findings)
 
 
 def _worst(findings: Sequence[Finding]) -> Finding:

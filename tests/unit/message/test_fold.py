@@ -103,6 +103,15 @@ def test_digests_are_verified_when_asked() -> None:
         fold(altered, ledger, verify=True)
 
 
+def test_octets_that_are_not_those_measured_are_measured_anew_unless_a_digest_tells() -> None:
+    scan = content_from(SCAN)
+    altered = Content(HEAD.replace(b"\r\n", b"\n", 1), scan.body, scan.head_measure, scan.body_measure)
+    change = Splice(Part.HEAD, 0, 0, b"X-A: 1\r\n")
+    assert not fold(altered, [entry(scan, change)]).is_canonical
+    with pytest.raises(FoldFault, match="not those recorded"):
+        fold(altered, [entry(scan, change)], verify=True)
+
+
 def test_nothing_folds_to_nothing() -> None:
     arrival = Content(b"", EMPTY_BODY, EMPTY_MEASURE, EMPTY_MEASURE)
     assert fold(arrival, []) == arrival

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lonedot.message.content import Content, MemoryBody
 from lonedot.message.defects import offset_in_message
-from lonedot.message.edits import Edit, Effect, lower
+from lonedot.message.edits import AddField, Edit, Effect, lower
 from lonedot.message.findings import Code, Finding, Part, Severity
 from lonedot.message.fold import apply_changes
-from lonedot.message.guard import inspect, shown
+from lonedot.message.guard import inspect, shown, with_plain_fields
 from lonedot.message.intake import content_from
 from lonedot.message.measure import measured
 from lonedot.terms.address import Address
@@ -312,3 +314,79 @@ def test_a_body_that_did_not_change_is_not_read() -> None:
     other = Content(content.head, _Unread(), content.head_measure, content.body_measure)  # type: ignore[arg-type]
     after = apply_changes(other, lower((Edit.add_field("X-A", "b"),), content))
     assert inspect(unread, after, HEADER, envelope("a@b.example")) == ()
+
+
+# --- the quick way -----------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [
+        b"From: <a@b.example>\r\n",
+        b"Subject: x\r\n y\r\n",
+        b" folded\r\n",
+        b"DKIM-Signature: v=1; d=b.example; s=s; h=from:x-a\r\n",
+        b"Content-Type: multipart/mixed; boundary=b\r\n",
+        b"no field\r\n",
+        b"A: \xe9\r\n",
+        b"A: 1\n",
+        b"To: c@dest.example\r\n",
+    ]
+)
+ADDED = st.sampled_from(
+    [
+        b"X-A: 1\r\n",
+        b"X-A: 1\r\n 2\r\nX-B: 3\r\n",
+        b"X-A: c@dest.example\r\n",
+        b"From: <m@b.example>\r\n",
+        b"content-TYPE: text/plain\r\n",
+        b"MIME-Version: 1.0\r\n",
+        b"X-A: \xe9\r\n",
+        b"X-A: 1\n",
+        b"X-A: 1",
+        b"X-A : 1\r\n",
+        b" fold\r\n",
+        b"\r\nX-A: 1\r\n",
+        b"X-A: 1\r\n\r\n",
+        b"",
+    ]
+)
+
+
+@given(
+    st.lists(PIECES, max_size=4).map(b"".join),
+    st.sampled_from([b"\r\nbody\r\n", b"\r\n", b"", b"\r\nbody\n", b"\r\n--b\r\n\r\nx\r\n--b--\r\n"]),
+    ADDED,
+    st.sampled_from([HEADER, BOTH, BODY, frozenset[Effect]()]),
+    st.sampled_from([("c@dest.example",), ("c@dest.example", "d@dest.example")]),
+)
+@settings(max_examples=3000)
+def test_the_quick_way_is_gone_only_where_the_long_one_finds_nothing(
+    head: bytes, rest: bytes, added: bytes, declared: frozenset[Effect], addresses: tuple[str, ...]
+) -> None:
+    before, to = content_from(head + rest), envelope(*addresses)
+    quick = with_plain_fields(before, added, declared, to)
+    if quick is not None:
+        after = apply_changes(before, lower((AddField(added),), before))
+        assert quick == after == measured(added + before.head, before.body)
+        assert inspect(before, after, declared, to) == ()
+
+
+def test_a_plain_field_goes_the_quick_way() -> None:
+    to = envelope("c@dest.example")
+    for name in ("copier-scan", "outlook-related", "header-duplicates"):
+        assert with_plain_fields(corpus(name), b"X-A: 1\r\n", HEADER, to) is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "added", "declared", "addresses"),
+    [
+        (b"A: 1\r\n", b"X-A: 1\r\n", BODY, ("c@d.example",)),
+        (b"A: 1\r\n", b"X-A: c@d.example\r\n", HEADER, ("c@d.example", "e@d.example")),
+        (b"A: 1\r\n", b"Content-Type: text/html\r\n", HEADER, ("c@d.example",)),
+        (b"dkim-signature: d=d.example; h=x-a\r\n", b"X-A: 1\r\n", HEADER, ("c@d.example",)),
+        (b"A: 1\r\n", b"X-A: 1\n", HEADER, ("c@d.example",)),
+    ],
+)
+def test_whatever_the_guard_might_speak_of_goes_the_long_way(
+    head: bytes, added: bytes, declared: frozenset[Effect], addresses: tuple[str, ...]
+) -> None:
+    assert with_plain_fields(content_from(head + b"\r\nx\r\n"), added, declared, envelope(*addresses)) is None

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 import lonedot.message.measure as measuring
 from lonedot.message.content import FileBody, MemoryBody
-from lonedot.message.measure import EMPTY_MEASURE, Meter, has_dot_behind, measure, measure_body, measured
+from lonedot.message.measure import (
+    EMPTY_MEASURE,
+    Meter,
+    has_dot_behind,
+    is_plain_fields,
+    measure,
+    measure_body,
+    measured,
+    profile_with_fields,
+)
 from lonedot.message.profile import Profile
 from tests.unit.message.messages import chunked, cuts, mail_octets
 
@@ -150,3 +159,55 @@ def test_measured_content_has_both_measures() -> None:
     assert content.head_measure == measure(b"a: b\r\n\r\n")
     assert content.body_measure.profile.bare_lf == 4
     assert not content.is_canonical
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [b"A: 1", b"Subject: \xe9", b" folded", b"\tfolded", b".dot: 1", b"", b"x" * 999, b"a\0b"]
+    ),
+    max_size=6,
+)
+ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b""])
+FIELDS = st.sampled_from(
+    [
+        b"X-A: 1\r\n",
+        b"X-A: 1\r\n folded\r\nX-B:\r\n",
+        b"X-A: " + b"x" * 991 + b"\r\n",
+        b"X-A: " + b"x" * 994 + b"\r\n",
+        b".X: 1\r\n",
+        b"X-A: \xc3\xa9\r\n",
+        b"X-A: 1\n",
+        b"X-A: 1\r\r\n",
+        b"X-A: 1",
+        b"X-A: \0\r\n",
+        b"no field\r\n",
+        b"",
+    ]
+)
+
+
+@given(LINES, ENDS, FIELDS, st.integers(0, 200))
+@settings(max_examples=1500)
+def test_fields_that_are_put_in_give_the_profile_of_the_whole(
+    lines: list[bytes], end: bytes, fields: bytes, place: int
+) -> None:
+    head = b"".join(line + b"\r\n" for line in lines[:-1]) + b"".join(line + end for line in lines[-1:])
+    start = min(place, len(head))
+    given_profile = profile_with_fields(measure(head).profile, head, start, fields)
+    if given_profile is not None:
+        assert given_profile == measure(head[:start] + fields + head[start:]).profile
+
+
+@pytest.mark.parametrize("head", [b"", b"A: 1\r\n\r\n", b"A: \xe9\r\n.b\r\n\r\n"])
+def test_plain_fields_in_a_clean_head_need_no_measuring(head: bytes) -> None:
+    for fields in (b"X-A: 1\r\n", b"X-A: 1\r\n\t2\r\nB:\r\n"):
+        for start in (0, len(head)):
+            put_in = profile_with_fields(measure(head).profile, head, start, fields)
+            assert put_in == measure(head[:start] + fields + head[start:]).profile
+
+
+@given(st.binary(max_size=40) | FIELDS)
+def test_plain_fields_are_canonical_and_ascii(octets: bytes) -> None:
+    if is_plain_fields(octets):
+        profile = measure(octets).profile
+        assert profile.is_canonical and profile.eight_bit < 0 and not profile.dot_line
