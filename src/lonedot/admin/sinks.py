@@ -9,9 +9,19 @@ import msgspec
 
 from lonedot.admin.values import AdminError
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import MAXIMUM_FAULTS, Binding, Isolation, Mode, OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import (
+    MAXIMUM_FAULTS,
+    Binding,
+    Isolation,
+    Mode,
+    OnDamage,
+    OnError,
+    Part,
+    Role,
+    Setting,
+)
 from lonedot.sinks.events import Event
-from lonedot.sinks.registry import Change, Origin, Registry, Row, Selected, Source, Status, rows_in_order
+from lonedot.sinks.registry import Change, Origin, Row, Selected, Source, Status, rows_in_order
 from lonedot.sinks.registry_text import nearest
 from lonedot.sinks.standing import Standing
 
@@ -24,6 +34,7 @@ __all__ = [
     "find",
     "is_selected",
     "listed",
+    "with_events",
     "with_standing",
 ]
 
@@ -34,7 +45,8 @@ class ListedBinding(msgspec.Struct, frozen=True, kw_only=True):
     guid: str
     name: str
     sink: str
-    event: Event
+    event: Event | None
+    """None: what the code says, which is not loaded."""
     source: int
     status: Status
     priority: int
@@ -42,6 +54,8 @@ class ListedBinding(msgspec.Struct, frozen=True, kw_only=True):
     """False: the code says it, or nobody does and it is the default."""
     rule: str = ""
     rule_is_written: bool
+    reads: tuple[Part, ...] | None = None
+    """None: what the code says; what follows likewise."""
     effects: tuple[Effect, ...] | None = None
     """None: what the code says, which is not loaded."""
     role: Role | None = None
@@ -114,31 +128,28 @@ class Keeper(Protocol):
         ...
 
 
-def listed(
-    registry: Registry, others: Sequence[Row], bindings: Iterable[Binding]
-) -> tuple[ListedBinding, ...]:
-    """The rows in firing order.
-
-    Args:
-        registry: the rows of the registry.
-        others: rows of the configuration.
-        bindings: what was made of the enabled ones.
-    """
+def listed(rows: Iterable[Row], bindings: Iterable[Binding]) -> tuple[ListedBinding, ...]:
+    """The rows in firing order; `bindings` is what was made of the enabled ones."""
     made = {binding.guid: binding for binding in bindings}
-    # A `[[sink]]` may leave its event to its code.
-    others = [
-        msgspec.structs.replace(row, event=made[row.guid].event) if row.guid in made else row
-        for row in others
-    ]
     priorities = {guid: binding.priority for guid, binding in made.items()}
     return tuple(
         _listed(row, priority, made.get(row.guid))
-        for row, priority in rows_in_order((*others, *registry.rows), priorities)
+        for row, priority in rows_in_order(with_events(rows, made.values()), priorities)
     )
 
 
+def with_events(rows: Iterable[Row], bindings: Iterable[Binding]) -> list[Row]:
+    """Rows that leave their event to their code, with the event that it says, as far as it is loaded."""
+    said = {binding.guid: binding.event for binding in bindings}
+    return [
+        msgspec.structs.replace(row, event=said[row.guid]) if row.event is None and row.guid in said else row
+        for row in rows
+    ]
+
+
 def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
-    effects, role, on_damage, on_error, rule = (
+    reads, effects, role, on_damage, on_error, rule = (
+        row.reads,
         row.effects,
         row.role,
         row.on_damage,
@@ -149,6 +160,7 @@ def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
         effects = tuple(sorted(binding.effects, key=lambda effect: effect.value))
         role, on_damage, on_error = binding.role, binding.on_damage, binding.on_error
         rule = str(binding.rule) if binding.rule is not None else ""
+        reads = (Part.ENVELOPE, Part.HEADER, *((Part.BODY,) if binding.reads_body else ()))
     return ListedBinding(
         guid=row.guid,
         name=row.name,
@@ -160,6 +172,7 @@ def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
         priority_is_written=row.priority is not None,
         rule=rule,
         rule_is_written=row.rule is not None,
+        reads=reads,
         effects=effects,
         role=role,
         on_damage=on_damage,
@@ -185,7 +198,9 @@ def with_standing(binding: ListedBinding, standing: Standing | None) -> ListedBi
 
 def is_selected(row: Row, which: Selected) -> bool:
     """A change that names bindings so means this one."""
-    if which.event not in (None, row.event) or which.source not in (0, row.source):
+    if None not in (which.event, row.event) and which.event is not row.event:
+        return False
+    if which.source not in (0, row.source):
         return False
     if which.group and row.group == which.group:
         return True

@@ -15,28 +15,24 @@ from pathlib import Path
 
 import msgspec
 
-from lonedot.admin.sinks import Bindings, Taken, is_selected, listed, with_standing
+from lonedot.admin.sinks import Bindings, Taken, is_selected, listed, with_events, with_standing
 from lonedot.admin.values import AdminError
-from lonedot.app.settings import bindings_from
+from lonedot.app.settings import binding_from
 from lonedot.app.standing import StandingDesk
-from lonedot.config.code import SinkFile
 from lonedot.config.faults import Severity
 from lonedot.config.model import Config
 from lonedot.config.registry import (
+    Beside,
     ExaminedRegistry,
     examine_registry,
     examine_registry_octets,
-    rows_of_config,
-    sink_code,
 )
 from lonedot.config.values import Unfit
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
-from lonedot.sinks.bindings import Binding, Isolation, firing_order
-from lonedot.sinks.child import declare
-from lonedot.sinks.inline import load_inline
-from lonedot.sinks.load import SinkNotLoaded, bind
-from lonedot.sinks.registry import Bag, Change, Registry, Row, Selected, Status, Switch
+from lonedot.sinks.bindings import Binding, firing_order
+from lonedot.sinks.load import SinkNotLoaded
+from lonedot.sinks.registry import Change, Origin, Registry, Row, Selected, Source, Status, Switch
 from lonedot.sinks.registry_file import RegistryFault, RegistryFile
 from lonedot.sinks.registry_text import CannotChange, apply_changes
 from lonedot.sinks.sink import Sink
@@ -82,7 +78,6 @@ class RegistryKeeper:
         self._standing = standing
         self._config = config
         self._given = given
-        self._config_bindings: tuple[Binding, ...] | None = None
         self._code: dict[str, Sink] = {}
         self._bound: dict[bytes, Binding] = {}
         self._current: Snapshot | None = None
@@ -112,16 +107,20 @@ class RegistryKeeper:
             self._standing.use(snapshot.bindings, [row.guid for row in rows])
 
     def _rows(self, registry: Registry) -> tuple[Row, ...]:
-        others = rows_of_config(self._config.sinks) if self._config is not None else ()
-        return (*others, *registry.rows)
+        return (*self._rows_of_config(), *registry.rows)
+
+    def _rows_of_config(self) -> tuple[Row, ...]:
+        return tuple([sink.row for sink in self._config.sinks]) if self._config is not None else ()
 
     def _examine(self, octets: bytes | None) -> ExaminedRegistry:
-        sinks = self._config.sinks if self._config is not None else ()
+        config = self._config
+        beside = Beside(config.sinks, config.sources, config.served) if config is not None else Beside()
         if self.path is None:
-            return ExaminedRegistry(Registry(), (), {})
+            sources = tuple([Source(source.number, source.shown) for source in beside.sources])
+            return ExaminedRegistry(Registry(sources), (), {})
         if octets is None:
-            return examine_registry(self.path, sinks)
-        return examine_registry_octets(octets, self.path, sinks)
+            return examine_registry(self.path, beside)
+        return examine_registry_octets(octets, self.path, beside)
 
     def _build(self, found: ExaminedRegistry) -> Snapshot:
         if found.registry is None:
@@ -129,69 +128,32 @@ class RegistryKeeper:
             where = f"{fault.file}:{fault.line}" if fault.line else fault.file
             what = f"{fault.where}: {fault.what}" if fault.where else f"the registry {fault.what}"
             raise AdminError(what, where, fault.do)
-        made = [self._bind(row, found) for row in found.registry.rows if row.is_enabled and row.source == 1]
-        bindings = firing_order([*self._bindings_of_config(), *made])
+        others = self._given
+        if others is None:
+            others = [self._bind(row, found) for row in self._rows_of_config() if row.is_enabled]
+        made = [self._bind(row, found) for row in found.registry.rows if row.is_enabled]
         revision = self._config.revision if self._config is not None else ""
         if self.path is not None:
             revision = f"{revision}+{found.registry.revision}"
-        return Snapshot(found.registry, bindings, revision)
-
-    def _bindings_of_config(self) -> tuple[Binding, ...]:
-        if self._config_bindings is None:
-            if self._given is not None:
-                self._config_bindings = tuple(self._given)
-            elif self._config is None:
-                self._config_bindings = ()
-            else:
-                try:
-                    self._config_bindings = bindings_from(self._config.sinks)
-                except (SinkNotLoaded, ValueError, OSError) as error:
-                    raise AdminError(str(error), str(self._config.file)) from error
-        return self._config_bindings
+        return Snapshot(found.registry, firing_order([*others, *made]), revision)
 
     def _bind(self, row: Row, found: ExaminedRegistry) -> Binding:
-        assert self.path is not None
         # A row that stays as it was stays the same binding: a process of its own goes on.
         key = msgspec.json.encode(row)
-        bound = self._bound.get(key)
-        if bound is not None:
-            return bound
-        try:
-            named = sink_code(row.sink, self.path.absolute().parent)
-            bound = bind(
-                self._sink(named, row),
-                sink_class=str(named),
-                name=row.name,
-                guid=row.guid,
-                priority=row.priority,
-                rule=row.rule,
-                effects=row.effects,
-                role=row.role,
-                on_damage=row.on_damage,
-                on_error=row.on_error,
-                settings=row.sink_properties,
-                event=row.event,
-                isolation=row.isolation,
-                deadline_seconds=row.deadline_seconds,
-                memory_octets=row.memory_octets,
-                user=row.user,
-                mode=row.mode,
-                maximum_faults=row.maximum_faults,
-                split=row.split,
-            )
-        except (SinkNotLoaded, ValueError, Unfit) as error:
-            where = f"{self.path}:{found.lines.get(row.guid, 0)}: binding {row.name!r}"
-            raise AdminError(str(error), where, "mend it, or disable the binding") from error
-        bound = self._bound[key] = msgspec.structs.replace(bound, settings=Bag(row.sink_properties))
-        return bound
-
-    def _sink(self, named: SinkFile | str, row: Row) -> Sink:
-        if row.isolation is Isolation.PROCESS:
-            return declare(str(named), row.sink_properties, memory_octets=row.memory_octets, user=row.user)
-        key = str(named)
-        if key not in self._code:
-            self._code[key] = load_inline(key)
-        return self._code[key]
+        if key not in self._bound:
+            path = self.path
+            if row.origin is Origin.CONFIG:
+                assert self._config is not None
+                path = self._config.file
+            assert path is not None
+            try:
+                self._bound[key] = binding_from(row, path.absolute().parent, self._code)
+            except (SinkNotLoaded, ValueError, OSError, Unfit) as error:
+                line = found.lines.get(row.guid, 0) if row.origin is Origin.REGISTRY else 0
+                where = f"{path}:{line}" if line else str(path)
+                do = "mend it, or disable the binding"
+                raise AdminError(str(error), f"{where}: binding {row.name!r}", do) from error
+        return self._bound[key]
 
     def binding_of(self, guid: str) -> Binding:
         """The binding of that GUID with its code, also one that is disabled.
@@ -200,15 +162,10 @@ class RegistryKeeper:
             AdminError: there is none, or its code does not load.
         """
         found = self._examine(None)
-        for row in found.registry.rows if found.registry is not None else ():
+        for row in self._rows(found.registry or Registry()):
             if row.guid == guid:
                 return self._bind(row, found)
-        for binding in self._bindings_of_config():
-            if binding.guid == guid:
-                return binding
-        raise AdminError(
-            f"the binding {guid} is disabled in the configuration", "", "enable it there to try it"
-        )
+        raise AdminError(f"there is no binding {guid}", "", "run lonedot sinks list")
 
     # -- what admin asks -----------------------------------------------------------------------------
 
@@ -217,11 +174,10 @@ class RegistryKeeper:
             snapshot, unloaded = self._current, ""
         else:
             snapshot, unloaded = await asyncio.to_thread(self._for_listing)
-        others = rows_of_config(self._config.sinks) if self._config is not None else ()
         desk = self._standing
         if desk is None:
             desk = await asyncio.to_thread(self._standing_on_disk)
-        rows = listed(snapshot.registry, others, snapshot.bindings)
+        rows = listed(self._rows(snapshot.registry), snapshot.bindings)
         return Bindings(
             running=self.take is not None,
             registry=str(self.path) if self.path is not None else "",
@@ -273,7 +229,8 @@ class RegistryKeeper:
 
     def _called_again(self, changes: tuple[Change, ...]) -> tuple[tuple[Change, ...], tuple[Row, ...]]:
         """Enabling a binding clears what stands against it: the changes that the file still needs, and those rows."""
-        registry = (self._current or self._for_listing()[0]).registry
+        snapshot = self._current or self._for_listing()[0]
+        known = with_events(self._rows(snapshot.registry), snapshot.bindings)
         standing = self._standing or self._standing_on_disk()
         left: list[Change] = []
         found: dict[str, Row] = {}
@@ -282,14 +239,14 @@ class RegistryKeeper:
                 left.append(change)
                 continue
             which = change.which
-            rows = [row for row in self._rows(registry) if standing.of(row.guid) is not None]
+            rows = [row for row in known if standing.of(row.guid) is not None]
             chosen = {row.guid: row for row in rows if is_selected(row, which)}
             found |= chosen
             # Of what was switched off by itself and is enabled in its file, the file stays as it is.
             settled = {
                 guid for guid, row in chosen.items() if row.is_enabled and _has_measure(standing, guid)
             }
-            of_group = [row for row in self._rows(registry) if which.group and row.group == which.group]
+            of_group = [row for row in known if which.group and row.group == which.group]
             names = [
                 name
                 for name in which.names
@@ -338,12 +295,12 @@ class RegistryKeeper:
     async def reload(self, uid: int) -> Taken:
         async with self._changing:
             before = self._current.registry.revision if self._current is not None else ""
-            kept = self._code, self._bound, self._config_bindings
-            self._code, self._bound, self._config_bindings = {}, {}, None
+            kept = self._code, self._bound
+            self._code, self._bound = {}, {}
             try:
                 snapshot = await asyncio.to_thread(self._build_from_file)
             except BaseException:
-                self._code, self._bound, self._config_bindings = kept
+                self._code, self._bound = kept
                 raise
             self._put_in_force(snapshot, uid)
         return Taken(before=before, after=snapshot.registry.revision, running=self.take is not None)
@@ -365,7 +322,8 @@ class RegistryKeeper:
                 octets = file.read()
                 old = self._examine(octets).registry
                 before = old.revision if old is not None else ""
-                edited = apply_changes(octets.decode("utf-8"), changes)
+                said = {binding.guid: binding.event for binding in self._known_bindings()}
+                edited = apply_changes(octets.decode("utf-8"), changes, said)
                 written = edited.text.encode("utf-8")
                 snapshot = self._build(self._examine(written))
                 after = snapshot.registry.revision
@@ -379,6 +337,15 @@ class RegistryKeeper:
             raise AdminError("the registry is not UTF-8", str(self.path), "save it as UTF-8") from error
         taken = Taken(done=edited.done, before=before, after=after, running=self.take is not None)
         return taken, snapshot
+
+    def _known_bindings(self) -> tuple[Binding, ...]:
+        """What is bound now, as far as its code loads."""
+        if self._current is not None:
+            return self._current.bindings
+        try:
+            return self._build(self._examine(None)).bindings
+        except AdminError:
+            return ()  # the change may be what mends it
 
     def _put_in_force(self, snapshot: Snapshot, uid: int) -> None:
         self._current = snapshot

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
@@ -36,7 +37,7 @@ from lonedot.queue.scheduler import Lane, Scheduler
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
-from lonedot.sinks.bindings import Binding
+from lonedot.sinks.bindings import Binding, Chains
 from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.watch import Watch
@@ -96,7 +97,7 @@ class _Hooks:
 
 
 class Relay:
-    """One running relay."""
+    """One running relay: a virtual server, or several."""
 
     def __init__(
         self,
@@ -121,7 +122,8 @@ class Relay:
         self._watch = watch
         self._watchers: list[Watcher] = []
         self._listeners: list[Listener] = []
-        self._pickup: PickupFolder | None = None
+        self._acceptors: dict[int, Acceptor] = {}
+        self._pickups: list[PickupFolder] = []
         self._control: ControlServer | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
@@ -152,9 +154,8 @@ class Relay:
         paths = config.server.paths
         try:
             snapshot = self._keeper.load()
-            bindings = snapshot.bindings
             routes = RouteTable([route_from(route, config) for route in config.routes])
-            listeners = [listener_from(listener, config) for listener in config.listeners]
+            listeners = [(one.source, listener_from(one, config)) for one in config.listeners]
         except (ValueError, OSError, KeyError) as error:
             raise AppFault(f"{config.file}: {error}") from error
         except AdminError as error:
@@ -199,7 +200,7 @@ class Relay:
         )
         notifier = Notifier(
             config.server.hostname,
-            lambda server: config.badmail.folder,
+            self._badmail_of,
             routes,
             self.spool.content,
             lambda: MessageId(ids.next(self.clock.now())),
@@ -215,25 +216,29 @@ class Relay:
             self.clock,
             owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
         )
-        acceptor = Acceptor(
-            self.spool,
-            self.scheduler,
-            bindings,
-            observer,
-            self.clock,
-            ids,
-            config.server.hostname,
-            config.server.hop_limit,
-            self.hosts,
-        )
-        self._keeper.take = functools.partial(self._take, acceptor)
-        self._take(acceptor, snapshot)
+        self._acceptors = {
+            source.number: Acceptor(
+                self.spool,
+                self.scheduler,
+                (),
+                observer,
+                self.clock,
+                ids,
+                config.server.hostname,
+                config.server.hop_limit,
+                self.hosts,
+                source.number,
+            )
+            for source in config.sources
+        }
+        self._keeper.take = self._take
+        self._take(snapshot)
         budget = MemoryBudget(config.server.memory)
         has_route = functools.partial(_has_route, routes)
         self._listeners = [
             Listener(
                 settings,
-                acceptor,
+                self._acceptors[source],
                 budget,
                 ids,
                 self.transcripts.session,
@@ -241,10 +246,10 @@ class Relay:
                 observer.session_noted,
                 config.revision,
             )
-            for settings in listeners
+            for source, settings in listeners
         ]
         try:
-            await self._open(paths, acceptor, observer, has_route, routes)
+            await self._open(paths, observer, has_route, routes)
         except (OSError, AdminError) as error:
             await self.stop()
             raise AppFault(str(error)) from error
@@ -253,7 +258,6 @@ class Relay:
     async def _open(
         self,
         paths: SpoolPaths,
-        acceptor: Acceptor,
         observer: RelayObserver,
         has_route: Callable[[Address], bool],
         routes: RouteTable,
@@ -271,18 +275,21 @@ class Relay:
         )
         self._control = ControlServer(desk, paths.control)
         await self._control.start()
-        if config.pickup.enabled:
-            self._pickup = PickupFolder(
-                config.pickup.folder,
-                config.badmail.folder,
-                acceptor,
+        for source in config.sources:
+            if source.pickup is None:
+                continue
+            pickup = PickupFolder(
+                source.pickup,
+                source.badmail,
+                self._acceptors[source.number],
                 has_route,
                 _PickupNotes(observer),
                 config.pickup.poll_seconds,
                 config.server.max_size,
                 config.revision,
             )
-            self._pickup.start()
+            pickup.start()
+            self._pickups.append(pickup)
         for listener in self._listeners:
             try:
                 await listener.start()
@@ -295,12 +302,24 @@ class Relay:
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
 
-    def _take(self, acceptor: Acceptor, snapshot: Snapshot) -> None:
+    def chains_of_server(self, number: int) -> Chains:
+        """The bindings that are in force for messages of a virtual server; none of one that is no more."""
+        acceptor = self._acceptors.get(number)
+        return acceptor.chains if acceptor is not None else Chains()
+
+    def _badmail_of(self, number: int) -> Path:
+        """The Badmail folder of a virtual server; of one that is no more, that of the first."""
+        folders = {source.number: source.badmail for source in self.config.sources}
+        return folders.get(number, self.config.badmail.folder)
+
+    def _take(self, snapshot: Snapshot) -> None:
         """A snapshot of the bindings comes into force, in one step."""
         bindings = self._standing.in_force(snapshot.bindings)
         if self._watch is not None:
             bindings = self._watch.over(bindings)
-        acceptor.rebind(bindings, snapshot.revision + self._standing.mark)
+        revision = snapshot.revision + self._standing.mark
+        for number, acceptor in self._acceptors.items():
+            acceptor.rebind([binding for binding in bindings if binding.source == number], revision)
         self.hosts.use(bindings)
 
     def _standing_not_written(self, error: OSError) -> None:
@@ -370,8 +389,8 @@ class Relay:
             timer.cancel()
         for listener in self._listeners:
             listener.close()
-        if self._pickup is not None:
-            await self._pickup.stop()
+        for pickup in self._pickups:
+            await pickup.stop()
         await self._drain_sessions(ends_at)
         await self.hosts.close()
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))

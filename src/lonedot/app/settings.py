@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
+
+import msgspec
 
 from lonedot.config.choices import InboundTls, LineEnds, LongLines
-from lonedot.config.model import Config, Listener, Route, Sink
+from lonedot.config.code import sink_code
+from lonedot.config.model import Config, Listener, Route
 from lonedot.delivery import routing
 from lonedot.delivery.routing import NextHop, Timeouts
 from lonedot.message import door
@@ -15,12 +19,14 @@ from lonedot.protocol.client import Login
 from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptions
 from lonedot.queue.retry import RetrySchedule
 from lonedot.reception.settings import ListenerSettings
-from lonedot.sinks.bindings import Binding, Isolation, firing_order
+from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.child import declare
 from lonedot.sinks.inline import load_inline
 from lonedot.sinks.load import bind
+from lonedot.sinks.registry import Bag, Row
+from lonedot.sinks.sink import Sink
 
-__all__ = ["bindings_from", "listener_from", "route_from"]
+__all__ = ["binding_from", "listener_from", "route_from"]
 
 
 def listener_from(listener: Listener, config: Config) -> ListenerSettings:
@@ -129,43 +135,45 @@ def _login(route: Route) -> Login | None:
     return Login(route.login.encode(), password.encode())
 
 
-def bindings_from(sinks: tuple[Sink, ...]) -> tuple[Binding, ...]:
-    """The bindings of the configuration, in firing order.
+def binding_from(row: Row, folder: Path, loaded: dict[str, Sink]) -> Binding:
+    """The binding of a row, with its code.
+
+    Args:
+        folder: files of sinks are counted from there.
+        loaded: code of sinks in this process by its name; what is not there yet is loaded and put there.
 
     Raises:
-        SinkNotLoaded: the code of one cannot be used.
-        ValueError: a combination that is not allowed.
+        SinkNotLoaded: the code cannot be used.
+        ValueError, Unfit: a combination that is not allowed, or settings (`SettingsFault`) that the sink does not take.
     """
-    made = []
-    for entry in sinks:
-        if not entry.enabled:
-            continue
-        sink_class = str(entry.file) if entry.file is not None else entry.import_path
-        if entry.isolation is Isolation.PROCESS:
-            found = declare(sink_class, entry.settings, memory_octets=entry.memory, user=entry.user)
-        else:
-            found = load_inline(sink_class)
-        made.append(
-            bind(
-                found,
-                sink_class=sink_class,
-                name=entry.name,
-                guid=entry.guid,
-                priority=entry.priority,
-                rule=entry.rule,
-                effects=entry.effects,
-                role=entry.role,
-                on_damage=entry.on_damage,
-                on_error=entry.on_error,
-                settings=entry.settings,
-                event=entry.event,
-                isolation=entry.isolation,
-                deadline_seconds=entry.deadline.total_seconds(),
-                memory_octets=entry.memory,
-                user=entry.user,
-                mode=entry.mode,
-                maximum_faults=entry.maximum_faults,
-                split=entry.split,
-            )
-        )
-    return firing_order(made)
+    sink_class = str(sink_code(row.sink, folder))
+    if row.isolation is Isolation.PROCESS:
+        sink = declare(sink_class, row.sink_properties, memory_octets=row.memory_octets, user=row.user)
+    elif sink_class in loaded:
+        sink = loaded[sink_class]
+    else:
+        sink = loaded[sink_class] = load_inline(sink_class)
+    bound = bind(
+        sink,
+        sink_class=sink_class,
+        name=row.name,
+        guid=row.guid,
+        source=row.source,
+        event=row.event,
+        priority=row.priority,
+        rule=row.rule,
+        reads=row.reads,
+        effects=row.effects,
+        role=row.role,
+        on_damage=row.on_damage,
+        on_error=row.on_error,
+        settings=row.sink_properties,
+        isolation=row.isolation,
+        deadline_seconds=row.deadline_seconds,
+        memory_octets=row.memory_octets,
+        user=row.user,
+        mode=row.mode,
+        maximum_faults=row.maximum_faults,
+        split=row.split,
+    )
+    return msgspec.structs.replace(bound, settings=Bag(row.sink_properties))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from lonedot.cli.output import config_option, json_option, print_json
 from lonedot.config.faults import Fault, Severity
 from lonedot.config.load import examine
 from lonedot.config.model import Config
+from lonedot.config.registry import examine_registry
+from lonedot.sinks.registry import Row
 
 __all__ = ["command"]
 
@@ -33,7 +36,7 @@ def command(config_file: Path, loads: bool, as_json: bool) -> int:
     found = examine(config_file)
     faults = found.faults
     if loads and found.config is not None:
-        faults += _load_sinks(config_file, found.config)
+        faults += tuple(_load_sinks(config_file, found.config))
     usable = all(fault.severity is not Severity.FAULT for fault in faults)
     if as_json:
         print_json(
@@ -57,43 +60,38 @@ def command(config_file: Path, loads: bool, as_json: bool) -> int:
     return 0 if usable else 1
 
 
-def _load_sinks(file: Path, config: Config) -> tuple[Fault, ...]:
-    """What the code of the sinks says against their entries."""
-    from lonedot.app.settings import bindings_from
+def _load_sinks(file: Path, config: Config) -> Iterator[Fault]:
+    """What the code of the sinks says against their entries, in the configuration and in its registry."""
+    # A file without a fault holds every entry of it, in its order.
+    yield from _load(file, [sink.row for sink in config.sinks], "sink", "settings")
+    registry = config.server.registry
+    if registry is not None:
+        found = examine_registry(registry)
+        rows = found.registry.rows if found.registry is not None else ()
+        yield from _load(registry, rows, "binding", "sink_properties")
+
+
+def _load(file: Path, rows: Sequence[Row], table: str, bag: str) -> Iterator[Fault]:
+    from lonedot.app.settings import binding_from
     from lonedot.config.positions import Positions
+    from lonedot.config.values import Unfit
     from lonedot.sinks.load import SinkNotLoaded
     from lonedot.sinks.settings import SettingsFault
 
-    positions = Positions(file.read_text(encoding="utf-8"))
-    faults = []
-    # A configuration without a fault holds every [[sink]] of the file, in its order.
-    for number, sink in enumerate(config.sinks):
-        path: tuple[str | int, ...] = ("sink", number)
+    positions = Positions(file.read_text(encoding="utf-8") if rows else "")
+    for number, row in enumerate(rows):
+        if not row.is_enabled:
+            continue
+        path: tuple[str | int, ...] = (table, number)
         try:
-            bindings_from((sink,))
+            binding_from(row, file.absolute().parent, {})
             continue
         except SettingsFault as fault:
-            path = (*path, "settings", fault.key) if fault.key else (*path, "settings")
+            path = (*path, bag, fault.key) if fault.key else (*path, bag)
             what, do = str(fault), "write what the class of its settings says"
         except SinkNotLoaded as fault:
             what, do = str(fault), "mend the code, or the name of it"
-        except ValueError as fault:
+        except (ValueError, Unfit) as fault:
             what, do = str(fault), "mend the entry"
-        line, column = positions.of(path) or (0, 0)
-        faults.append(Fault(str(file), line, column, Severity.FAULT, f"sink {number + 1}", what, do))
-    if config.server.registry is not None:
-        faults += _load_registry(config, config.server.registry)
-    return tuple(faults)
-
-
-def _load_registry(config: Config, registry: Path) -> list[Fault]:
-    """What the code of the bindings in the registry says against them: the first of it."""
-    from lonedot.admin.values import AdminError
-    from lonedot.app.registry import RegistryKeeper
-
-    try:
-        RegistryKeeper(config, registry, given=()).load()
-    except AdminError as error:
-        problem = error.problem
-        return [Fault(str(registry), 0, 0, Severity.FAULT, problem.where, problem.what, problem.do)]
-    return []
+        line, column = positions.of(path) or positions.of((table, number)) or (0, 0)
+        yield Fault(str(file), line, column, Severity.FAULT, f"{table} {number + 1}", what, do)

@@ -10,17 +10,23 @@ import msgspec
 from lonedot.admin.sinks import Bindings, ListedBinding
 from lonedot.diagnosis.tell import moment
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import Mode, Role
+from lonedot.sinks.bindings import Mode, Part, Role
+from lonedot.sinks.events import Event
 from lonedot.sinks.registry import Origin
 from lonedot.sinks.standing import Measure
 
-__all__ = ["differing_lines", "effects_in_words", "list_lines", "show_lines"]
+__all__ = ["differing_lines", "effects_in_words", "event_in_words", "list_lines", "show_lines"]
 
 _HEADINGS = ("PRIORITY", "NAME", "STATUS", "EFFECTS", "ROLE", "RULE", "SINK")
 
 
-def effects_in_words(effects: Sequence[Effect] | None) -> str:
-    """`header, body`; `-` for none, `?` where the code would say."""
+def event_in_words(event: Event | None) -> str:
+    """`?` where the code would say."""
+    return event.value if event is not None else "?"
+
+
+def effects_in_words(effects: Sequence[Effect | Part] | None) -> str:
+    """`header,body`; `-` for none, `?` where the code would say."""
     if effects is None:
         return "?"
     return ",".join(effect.value for effect in effects) or "-"
@@ -36,7 +42,7 @@ def list_lines(listing: Bindings) -> Iterator[str]:
     widths = [max(len(row[n]) for row in (_HEADINGS, *rows)) for n in range(len(_HEADINGS) - 1)]
     at: tuple[int, str] | None = None
     for binding, row in zip(listing.bindings, rows, strict=True):
-        here = (binding.source, binding.event.value)
+        here = (binding.source, event_in_words(binding.event))
         if here != at:
             if at is not None:
                 yield ""
@@ -110,11 +116,12 @@ def show_lines(binding: ListedBinding) -> Iterator[str]:
         ("name", binding.name),
         ("guid", binding.guid),
         ("sink", binding.sink),
-        ("event", binding.event.value),
+        ("event", event_in_words(binding.event)),
         ("source", str(binding.source)),
         ("status", binding.status.value),
         ("priority", _priority(binding)),
         ("rule", binding.rule or "every message"),
+        ("reads", effects_in_words(binding.reads)),
         ("effects", effects_in_words(binding.effects)),
         ("role", binding.role.value if binding.role is not None else "?"),
         ("on_damage", binding.on_damage.value if binding.on_damage is not None else "?"),
@@ -137,7 +144,7 @@ def show_lines(binding: ListedBinding) -> Iterator[str]:
     ):
         for name, value in bag.items():
             yield f"{title}.{name} = {msgspec.json.encode(value).decode()}"
-    if None in (binding.role, binding.on_damage, binding.on_error, binding.effects):
+    if None in (binding.event, binding.role, binding.on_damage, binding.on_error, binding.effects):
         yield "?: the code says, and it is not loaded here"
 
 

@@ -16,12 +16,19 @@ from lonedot.sinks.events import EVENTS, Event
 __all__ = ["enum_lines"]
 
 
+_ORDER: tuple[Event | None, ...] = (
+    Event.ARRIVAL,
+    *(event for event in Event if event is not Event.ARRIVAL),
+    None,
+)
+
+
 def enum_lines(listing: Bindings) -> Iterator[str]:
     """All sources with all their bindings."""
     for source in listing.sources:
         yield f"Source {source.guid} {{"
         yield f"  DisplayName = {source.name}"
-        for event in (Event.ARRIVAL, *(event for event in Event if event is not Event.ARRIVAL)):
+        for event in _ORDER:
             bindings = [
                 binding
                 for binding in listing.bindings
@@ -35,7 +42,9 @@ def enum_lines(listing: Bindings) -> Iterator[str]:
         yield "}"
 
 
-def _name(event: Event) -> str:
+def _name(event: Event | None) -> str:
+    if event is None:
+        return "?"  # its code says, which is not loaded
     old_names = EVENTS[event].old_names
     return old_names[0] if old_names else event.value
 

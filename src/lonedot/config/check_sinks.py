@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -12,31 +12,33 @@ from lonedot.config import disk
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Sink
 from lonedot.sinks.bindings import OnDamage, OnError, Role
+from lonedot.sinks.events import Event
 from lonedot.sinks.load import offered_as
 
-__all__ = ["judge", "judge_policy", "not_installed"]
+__all__ = ["judge", "judge_policy", "judge_source", "not_installed"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def judge(drafts: Drafts) -> Iterator[Found]:
     """Everything to say about `[[sink]]`."""
-    names: dict[str, str] = {}
+    names: dict[tuple[int, Event, str], str] = {}
     guids: dict[str, str] = {}
     for given in drafts.sinks:
         sink = given.value
         if sink is None:
             continue
         if given.knows("name"):
-            folded = sink.name.casefold()
-            if folded in names:
-                what = f'"{sink.name}" is also the name of {names[folded]}'
+            key = (sink.source, sink.event or Event.ARRIVAL, sink.name.casefold())
+            if key in names:
+                what = f'"{sink.name}" is also the name of {names[key]}'
                 yield given.fault("name", what, "use different names")
             elif sink.guid in guids:
                 yield given.fault("guid", f"is also the GUID of {guids[sink.guid]}", "use different ones")
-            names.setdefault(folded, given.where)
+            names.setdefault(key, given.where)
             guids.setdefault(sink.guid, given.where)
         yield from _judge_code(given, sink)
+        yield from judge_source(given, sink.source, sink.enabled, drafts.numbers, drafts.served)
         yield from judge_policy(given, sink.role, sink.on_damage, sink.on_error)
 
 
@@ -69,6 +71,20 @@ def not_installed(import_path: str) -> str:
     except (ImportError, ValueError, OSError):
         found = False
     return "" if found else f"there is no package {package}"
+
+
+def judge_source(
+    given: Given[S], number: int, is_enabled: bool, sources: Container[int], served: Container[int] | None
+) -> Iterator[Found]:
+    """A binding of a virtual server that is not there, or that takes no mail. `served`: those that do, where known."""
+    if not given.knows("source"):
+        return
+    if number not in sources:
+        do = f"write [[source]] with number = {number}, or source = 1"
+        yield given.fault("source", f"there is no source {number}", do)
+    elif is_enabled and served is not None and number not in served:
+        what = f"no listener and no Pickup belong to source {number}: it never fires"
+        yield given.warning("source", what, f"write source = {number} at a [[listener]]")
 
 
 def judge_policy(

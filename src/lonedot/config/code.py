@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from lonedot.config.values import Unfit, path, show, text
+from lonedot.sinks.bindings import Setting
 from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.rules import RuleError, compile_rule
 
@@ -15,12 +16,13 @@ __all__ = [
     "SinkFile",
     "event",
     "import_path",
-    "plain_settings",
+    "property_bag",
     "rule",
+    "sink_code",
     "sink_file",
 ]
 
-Scalar = str | int | float | bool
+MAX_PROPERTIES = 1000
 
 
 class SinkFile(msgspec.Struct, frozen=True):
@@ -88,15 +90,40 @@ def event(value: object, folder: Path) -> Event:
         raise Unfit(f"{show(value)} is not an event", f"use one of: {names}") from None
 
 
-def plain_settings(value: object, _: Path) -> dict[str, Scalar]:
-    """A table of texts, numbers and truth values, handed to the sink as it is."""
+def property_bag(value: object, _: Path) -> dict[str, Setting]:
+    """A table of properties; two names that differ in case alone are one name."""
     if not isinstance(value, dict):
-        raise Unfit(f"{show(value)} is not a table", 'write settings = { field = "X-Stamp" }')
-    if len(value) > 1000:
-        raise Unfit(f"holds {len(value)} settings", "use at most 1000")
-    settings: dict[str, Scalar] = {}
+        raise Unfit(
+            f"{show(value)} is not a table", 'write it as { header = "X-Stamp" }, or as a table of its own'
+        )
+    if len(value) > MAX_PROPERTIES:
+        raise Unfit(f"holds {len(value)} properties", f"use at most {MAX_PROPERTIES}")
+    seen: dict[str, str] = {}
     for name, one in value.items():
         if not isinstance(one, str | int | float | bool):
             raise Unfit(f"{name} is {show(one)}", "use texts, numbers, true and false only")
-        settings[name] = one
-    return settings
+        folded = name.casefold()
+        if folded in seen:
+            raise Unfit(
+                f"{name} and {seen[folded]} are the same name", "case does not count: keep one of them"
+            )
+        seen[folded] = name
+    return dict(value)
+
+
+def sink_code(written: str, folder: Path) -> SinkFile | str:
+    """What the code of a sink is called: a file, or an import path.
+
+    Raises:
+        Unfit: neither.
+    """
+    name = written.rpartition(":")[0] or written
+    if name.endswith(".py") or "/" in name:
+        return sink_file(written, folder)
+    try:
+        return import_path(written, folder)
+    except Unfit:
+        raise Unfit(
+            f"{show(written)} is neither an import path nor a Python file",
+            'write "package.module:function" or "sinks/stamp.py:function", or status = "disabled"',
+        ) from None

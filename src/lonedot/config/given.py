@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from lonedot.config.faults import Severity
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
 
 __all__ = ["Drafts", "Found", "Given"]
 
@@ -89,3 +89,21 @@ class Drafts(NamedTuple):
     sinks: Sequence[Given[Sink]]
     pickup: Given[Pickup]
     badmail: Given[Badmail]
+    sources: Sequence[Given[Source]]
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The virtual servers that there are."""
+        return frozenset({1, *(given.value.number for given in self.sources if given.value is not None)})
+
+    @property
+    def served(self) -> frozenset[int]:
+        """The virtual servers that take mail."""
+        pickup = self.pickup.value
+        by_listener = {given.value.source for given in self.listeners if given.value is not None}
+        by_folder = {
+            given.value.number
+            for given in self.sources
+            if given.value is not None and given.value.pickup is not None
+        }
+        return frozenset(by_listener | by_folder | ({1} if pickup is None or pickup.enabled else set()))

@@ -18,11 +18,11 @@ import msgspec
 from lonedot.config import addresses, check, disk, values
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
-from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink
+from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink, Source
 from lonedot.config.positions import Positions
-from lonedot.config.registry import examine_registry
+from lonedot.config.registry import Beside, examine_registry
 from lonedot.config.tables import MAX_FILE, TableReader, keys_of, parse, read_file
-from lonedot.sinks.bindings import guid_for
+from lonedot.sinks.registry import derived_guid
 from lonedot.terms.address import Address
 
 __all__ = ["MAX_FILE", "Examined", "examine", "examine_octets", "keys_of", "load"]
@@ -30,7 +30,12 @@ __all__ = ["MAX_FILE", "Examined", "examine", "examine_octets", "keys_of", "load
 S = TypeVar("S", bound=msgspec.Struct)
 
 _TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "pickup": Pickup, "badmail": Badmail}
-_LISTS: dict[str, type[msgspec.Struct]] = {"listener": Listener, "route": Route, "sink": Sink}
+_LISTS: dict[str, type[msgspec.Struct]] = {
+    "listener": Listener,
+    "route": Route,
+    "sink": Sink,
+    "source": Source,
+}
 
 
 class Examined(NamedTuple):
@@ -116,6 +121,7 @@ class _Reading(TableReader):
             sinks=[self._finish_sink(given) for given in self.items("sink", Sink, tables)],
             pickup=self.table("pickup", Pickup, tables, {}),
             badmail=self.table("badmail", Badmail, tables, {}),
+            sources=list(self.items("source", Source, tables)),
         )
         for found in check.judge(drafts):
             self.say(found.path, found.severity, found.where, found.what, found.do)
@@ -133,6 +139,7 @@ class _Reading(TableReader):
             pickup = msgspec.structs.replace(pickup, folder=server.paths.pickup)
         if not drafts.badmail.has("folder"):
             badmail = msgspec.structs.replace(badmail, folder=server.paths.badmail)
+        sources = {given.number: given for given in (Source(number=1), *_values(drafts.sources))}
         config = Config(
             file=self.path,
             server=server,
@@ -141,6 +148,7 @@ class _Reading(TableReader):
             sinks=_values(drafts.sinks),
             pickup=pickup,
             badmail=badmail,
+            sources=tuple(_in_place(sources[number], server, pickup, badmail) for number in sorted(sources)),
             revision="",
         )
         return msgspec.structs.replace(config, revision=revision_of(config))
@@ -211,7 +219,9 @@ class _Reading(TableReader):
             return given
         if given.value.guid:
             return given
-        return given.with_value(msgspec.structs.replace(given.value, guid=guid_for(given.value.name)))
+        sink = given.value
+        guid = derived_guid(sink.name, sink.event, sink.source)
+        return given.with_value(msgspec.structs.replace(sink, guid=guid))
 
 
 def _faults_of_registry(drafts: Drafts) -> tuple[Fault, ...]:
@@ -219,7 +229,19 @@ def _faults_of_registry(drafts: Drafts) -> tuple[Fault, ...]:
     server = drafts.server.value
     if server is None or server.registry is None or not drafts.server.knows("registry"):
         return ()
-    return examine_registry(server.registry, _values(drafts.sinks)).faults
+    beside = Beside(_values(drafts.sinks), _values(drafts.sources), drafts.served)
+    return examine_registry(server.registry, beside).faults
+
+
+def _in_place(source: Source, server: Server, pickup: Pickup, badmail: Badmail) -> Source:
+    """A virtual server with its folders. Those of the first have tables of their own."""
+    if source.number == 1:
+        folder = pickup.folder if pickup.enabled else None
+        return msgspec.structs.replace(source, pickup=folder, badmail=badmail.folder)
+    if source.badmail == Path():
+        folder = server.paths.badmail
+        return msgspec.structs.replace(source, badmail=folder.with_name(f"{folder.name}-{source.number}"))
+    return source
 
 
 def _fresh_name(wanted: str, taken: Collection[str]) -> str:

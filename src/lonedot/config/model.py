@@ -17,13 +17,13 @@ import msgspec
 from lonedot.config import addresses as a
 from lonedot.config import code
 from lonedot.config import values as v
+from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_from
 from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
 from lonedot.config.key import Key
 from lonedot.delivery.routing import TlsPolicy
-from lonedot.message.edits import Effect
 from lonedot.observability.levels import LogKind, LogLevel
-from lonedot.sinks.bindings import MAXIMUM_FAULTS, Isolation, Mode, OnDamage, OnError, Role
-from lonedot.sinks.events import Event
+from lonedot.sinks.bindings import Setting
+from lonedot.sinks.registry import Origin, Row, Status
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
 
@@ -36,6 +36,7 @@ __all__ = [
     "Route",
     "Server",
     "Sink",
+    "Source",
 ]
 
 _MIB = 1024 * 1024
@@ -169,6 +170,14 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     name: Annotated[str, Key(v.label, "What logs call it.", '"copiers"', "the address")] = ""
+    source: Annotated[
+        int,
+        Key(
+            SOURCE_NUMBER,
+            "The number of the virtual server that it belongs to: whose bindings its sessions and messages meet.",
+            "1",
+        ),
+    ] = 1
     relay_from: Annotated[
         tuple[a.Network, ...],
         Key(
@@ -423,12 +432,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(minutes=10)
 
 
-class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "import"}):
-    """A function that sees each message on arrival. What it does not declare is undone."""
+class Sink(BindingKeys, frozen=True, kw_only=True, rename={"import_path": "import"}):
+    """A function that is called at an event. What it does not declare is undone."""
 
-    name: Annotated[
-        str, Key(v.label, "Its display name: in the ledger, in logs, in `lonedot why`.", '"XRecipientList"')
-    ]
     file: Annotated[
         code.SinkFile | None,
         Key(
@@ -447,147 +453,21 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True, rename={"import_path": "im
         ),
     ] = ""
     enabled: Annotated[bool, Key(v.boolean, "With false it stays in the file and never runs.", "true")] = True
-    event: Annotated[
-        Event | None,
-        Key(
-            code.event,
-            "When it is called: a name in the table of [events](events.md), ours or an old one.",
-            '"arrival"',
-            "what the sink's own code says, else `arrival`",
-        ),
-    ] = None
-    priority: Annotated[
-        int | None,
-        Key(
-            v.whole(0, 32767),
-            "Low numbers run first; equal ones by name.",
-            "28010",
-            "what the sink's own code says, else 24575",
-        ),
-    ] = None
-    rule: Annotated[
-        str | None,
-        Key(
-            code.rule,
-            "Which messages: `RCPT TO=pattern`, `MAIL FROM=pattern`, `EHLO=pattern`, several separated by `;` of which "
-            "one is enough. A matching recipient is enough for the whole message.",
-            '"RCPT TO=*@example.com"',
-            "what the sink's own code says, else every message",
-        ),
-    ] = None
-    effects: Annotated[
-        tuple[Effect, ...] | None,
-        Key(
-            v.many(v.one_of(Effect)),
-            "What it may change: `header`, `body`, `envelope`. With an empty list it only looks. Anything else it "
-            "changes is undone.",
-            '["header"]',
-            "what the sink's own code says",
-        ),
-    ] = None
-    role: Annotated[
-        Role | None,
-        Key(
-            v.one_of(Role),
-            "`cosmetic`: mail goes out without its work when it fails. `protective` (a scanner): mail is held when it "
-            "fails. A scanner set to cosmetic lets mail pass unscanned.",
-            '"cosmetic"',
-            "what the sink's own code says, else `cosmetic`",
-        ),
-    ] = None
-    on_damage: Annotated[
-        OnDamage | None,
-        Key(
-            v.one_of(OnDamage),
-            "What is done when it damages a message: send it as it was before, mend it, hold it, refuse it. A "
-            "protective sink holds or refuses.",
-            '"undo"',
-            "what the sink's own code says, else `undo` for a cosmetic sink and `hold` for a protective one",
-        ),
-    ] = None
-    on_error: Annotated[
-        OnError | None,
-        Key(
-            v.one_of(OnError),
-            "What is done when it raises or returns nonsense: answer 451 so that the client tries again, go on without "
-            "it (a cosmetic sink only), refuse, or hold.",
-            '"defer"',
-            "what the sink's own code says, else `defer`",
-        ),
-    ] = None
-    isolation: Annotated[
-        Isolation,
-        Key(
-            v.one_of(Isolation),
-            "Where its code runs: in the relay (`inline`), or in a process of its own (`process`). Code that you would "
-            "not trust with the whole queue belongs in a process.",
-            '"process"',
-        ),
-    ] = Isolation.INLINE
-    deadline: Annotated[
-        timedelta,
-        Key(
-            v.duration(0.1, 300),
-            "How long one call may take. A process is killed then and `on_error` says what becomes of the message; for "
-            "an inline sink the relay itself is ended and started again. Senders wait for the reply meanwhile.",
-            '"10s"',
-        ),
-    ] = timedelta(seconds=10)
-    memory: Annotated[
-        int,
-        Key(
-            v.size(64 * _MIB, 64 * _GIB),
-            "Address space of its process in octets. Too small, and it cannot load its libraries.",
-            '"512 MiB"',
-        ),
-    ] = 512 * _MIB
-    user: Annotated[
-        str,
-        Key(
-            v.label,
-            "The user as whom its process runs, when the relay runs as root. Otherwise the process may do all that the "
-            "relay may.",
-            '"nobody"',
-            "that of the relay",
-        ),
-    ] = ""
-    mode: Annotated[
-        Mode,
-        Key(
-            v.one_of(Mode),
-            "`live`, or `shadow`: it is shown live mail, and what it would have done is recorded and compared, never "
-            "done. A message waits at most half a second for shadows in processes; one that runs inline takes the time "
-            "it takes.",
-            '"shadow"',
-        ),
-    ] = Mode.LIVE
-    split: Annotated[
-        bool | None,
-        Key(
-            v.boolean,
-            "It is called for each recipient that the rule matches and shown that one alone; its edits are for the "
-            "copy of that one. Each copy that differs is sent apart.",
-            "true",
-            "what the sink's own code says, else `false`",
-        ),
-    ] = None
-    maximum_faults: Annotated[
-        int,
-        Key(
-            v.whole(0, 1000),
-            "After so many faults within an hour a cosmetic binding switches itself off until `lonedot sinks enable`; "
-            "a protective one that deferred holds the messages that it fails on. 0: never.",
-            "20",
-        ),
-    ] = MAXIMUM_FAULTS
-    guid: Annotated[
-        str,
-        Key(v.guid, "Its identity in the ledger through changes of name.", '"…"', "derived from the name"),
-    ] = ""
     settings: Annotated[
-        Mapping[str, str | int | float | bool],
-        Key(code.plain_settings, "Texts and numbers for the sink itself.", '{ field = "X-Stamp" }'),
+        Mapping[str, Setting],
+        Key(
+            code.property_bag,
+            "Texts and numbers for the sink itself. Case does not count in their names.",
+            '{ field = "X-Stamp" }',
+        ),
     ] = {}
+
+    @property
+    def row(self) -> Row:
+        """As the registry would have it."""
+        sink = self.import_path or str(self.file)
+        status = Status.ENABLED if self.enabled else Status.DISABLED
+        return row_from(self, sink, status, Origin.CONFIG, self.settings, {})
 
 
 class Pickup(msgspec.Struct, frozen=True, kw_only=True):
@@ -617,6 +497,29 @@ class Badmail(msgspec.Struct, frozen=True, kw_only=True):
     ] = Path()
 
 
+class Source(SourceKeys, frozen=True, kw_only=True):
+    """A virtual server: listeners, folders and bindings of its own. Source 1 is always there."""
+
+    pickup: Annotated[
+        Path | None,
+        Key(
+            v.path,
+            "A Pickup folder of its own, on the spool's file system; that of source 1 is the one of `[pickup]`.",
+            '"spool/pickup-2"',
+            "none",
+        ),
+    ] = None
+    badmail: Annotated[
+        Path,
+        Key(
+            v.path,
+            "Its folder for what can be neither delivered nor returned; that of source 1 is the one of `[badmail]`.",
+            '"spool/badmail-2"',
+            "`badmail-` and the number in the spool",
+        ),
+    ] = Path()
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration without a fault."""
 
@@ -627,5 +530,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sinks: tuple[Sink, ...]
     pickup: Pickup
     badmail: Badmail
+    sources: tuple[Source, ...]
+    """The virtual servers by number, the first among them; each with its name and its folders."""
     revision: str
     """12 hexadecimal digits over the effective values; passwords are left out of it."""
+
+    @property
+    def served(self) -> frozenset[int]:
+        """Numbers of the virtual servers that take mail."""
+        by_folder = {source.number for source in self.sources if source.pickup is not None}
+        return frozenset(by_folder | {listener.source for listener in self.listeners})

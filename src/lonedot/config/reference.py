@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from lonedot.config.bindings import BindingKeys, SourceKeys
 from lonedot.config.key import Key
 from lonedot.config.load import keys_of
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
-from lonedot.config.registry import BindingTable, SourceTable
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.registry import BindingTable
 from lonedot.config.values import octets_words, span_words
 
 __all__ = ["REGISTRY_TABLES", "TABLES", "registry_tables", "tables"]
@@ -24,13 +25,14 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[sink]]", Sink),
     ("[pickup]", Pickup),
     ("[badmail]", Badmail),
+    ("[[source]]", Source),
 )
 """In the order of the reference."""
 
 
 REGISTRY_TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[binding]]", BindingTable),
-    ("[[source]]", SourceTable),
+    ("[[source]]", SourceKeys),
 )
 
 
@@ -52,7 +54,11 @@ def _table(header: str, kind: type[msgspec.Struct]) -> Iterator[str]:
     yield "| key | meaning | default | example |"
     yield "|---|---|---|---|"
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    for name, key in keys_of(kind).items():
+    # What is required comes first, then what this kind of table alone has.
+    shared = keys_of(BindingKeys)
+    for name, key in sorted(
+        keys_of(kind).items(), key=lambda item: (not fields[item[0]].required, item[0] in shared)
+    ):
         default = _default(name, key, fields[name])
         yield f"| `{name}` | {_cell(key.means)} | {default} | `{name} = {_cell(key.example)}` |"
     yield ""

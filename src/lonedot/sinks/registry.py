@@ -24,6 +24,7 @@ from lonedot.sinks.bindings import (
     Mode,
     OnDamage,
     OnError,
+    Part,
     Role,
     Setting,
     guid_for,
@@ -105,11 +106,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     sink: str
     """Import path, or file and function; of a disabled row also the class of another system."""
-    event: Event = Event.ARRIVAL
+    event: Event | None = None
     source: int = 1
     status: Status = Status.ENABLED
     priority: int | None = None
     rule: str | None = None
+    reads: tuple[Part, ...] | None = None
     effects: tuple[Effect, ...] | None = None
     role: Role | None = None
     on_damage: OnDamage | None = None
@@ -148,8 +150,13 @@ def source_guid(number: int) -> str:
     return "{" + str(uuid.uuid5(_SOURCES, str(number))).upper() + "}"
 
 
-def derived_guid(name: str, event: Event = Event.ARRIVAL, source: int = 1) -> str:
-    """The GUID of a row that gives none: the same for the same name, event and source."""
+def derived_guid(name: str, event: Event | None = None, source: int = 1) -> str:
+    """The GUID of a row that gives none: the same for the same name, event and source.
+
+    A row that leaves its event to its code has that of one at `arrival`.
+    """
+    if event is None:
+        event = Event.ARRIVAL
     if event is Event.ARRIVAL and source == 1:
         return guid_for(name)
     return guid_for(f"{source}/{event.value}/{name}")
@@ -162,13 +169,13 @@ def revision_of(sources: Iterable[Source], rows: Iterable[Row]) -> str:
     return hashlib.sha256(plain).hexdigest()[:12]
 
 
-_RANK = {event: rank for rank, event in enumerate(Event)}
+_RANK: dict[Event | None, int] = {event: rank for rank, event in enumerate((*Event, None))}
 
 
 def rows_in_order(
     rows: Iterable[Row], priority_of: Mapping[str, int] | None = None
 ) -> tuple[tuple[Row, int], ...]:
-    """The rows of every event in firing order, each with the priority it fires at.
+    """The rows of every event in firing order, each with the priority it fires at; those without an event last.
 
     `priority_of`: by GUID, the priority of rows that leave it to their code; else it is the default.
     """

@@ -11,7 +11,7 @@ import difflib
 import re
 import tomllib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import tomlkit
@@ -48,6 +48,7 @@ _NEW_KEYS = (
     "status",
     "priority",
     "rule",
+    "reads",
     "effects",
     "role",
     "on_damage",
@@ -86,42 +87,43 @@ class _Facts(NamedTuple):
     guid: str
     group: str
     event: Event | None
+    """None: its code says, and is not known; it may be any."""
     source: int
 
 
-def apply_changes(text: str, changes: Iterable[Change]) -> Edited:
-    """The text with every change made, in order.
+def apply_changes(text: str, changes: Iterable[Change], said: Mapping[str, Event] | None = None) -> Edited:
+    """The text with every change made, in order. `said`: by GUID, the events that the code of bindings says.
 
     Raises:
         CannotChange: a binding is not there, there is one too many, or the text cannot be edited.
     """
     done: list[str] = []
     for change in changes:
-        text, words = _apply(text, change)
+        text, words = _apply(text, change, said or {})
         done += words
     return Edited(text, tuple(done))
 
 
-def _apply(text: str, change: Change) -> tuple[str, list[str]]:
+def _apply(text: str, change: Change, said: Mapping[str, Event]) -> tuple[str, list[str]]:
     tables = _tables(text)
     match change:
         case Add():
             return _added(text, tables, change)
         case Remove(which):
-            found = _select(tables, which)
+            found = _select(tables, which, said)
             for gone, number in enumerate(reversed(found)):
                 text = _without(text, number, len(tables) - gone)
             left = [table for number, table in enumerate(tables) if number not in found]
             _must_say(text, left)
             return text, [f"removed {_shown(tables[number])}" for number in found]
         case Switch(which, status):
-            found = _select(tables, which)
+            found = _select(tables, which, said)
             for number in found:
                 text = _with(text, tables, number, "status", status.value)
             verb = "enabled" if status is Status.ENABLED else "disabled"
             return text, [f"{verb} {_shown(tables[number])}" for number in found]
         case SetKey(which, key, value):
-            found = _select(tables, which)
+            found = _select(tables, which, said)
             if key.casefold() in ("priority", "source_properties.priority"):
                 value = _number(value)
             for number in found:
@@ -130,7 +132,7 @@ def _apply(text: str, change: Change) -> tuple[str, list[str]]:
             to = "" if key.startswith("sink_properties") else f" to {_toml(value)}"
             return text, [f"set {key} of {_shown(tables[number])}{to}" for number in found]
         case UnsetKey(which, key):
-            found = _select(tables, which)
+            found = _select(tables, which, said)
             for number in found:
                 text = _with(text, tables, number, key, None)
             return text, [f"unset {key} of {_shown(tables[number])}" for number in found]
@@ -158,10 +160,12 @@ def _facts(table: dict[str, object]) -> _Facts:
     name, guid = str(table.get("name", "")), str(table.get("guid", ""))
     source = table.get("source", 1)
     number = source if isinstance(source, int) else 0
-    try:
-        event = event_named(str(table.get("event", Event.ARRIVAL.value)))
-    except ValueError:
-        return _Facts(name, _plain_guid(guid), str(table.get("group", "")), None, number)
+    event: Event | None = None
+    if "event" in table:
+        try:
+            event = event_named(str(table["event"]))
+        except ValueError:
+            pass  # reading says what is wrong with it
     guid = guid or derived_guid(name, event, number)
     return _Facts(name, _plain_guid(guid), str(table.get("group", "")), event, number)
 
@@ -178,14 +182,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return folded[near[0]] if near else ""
 
 
-def _select(tables: Sequence[dict[str, object]], which: Selected) -> list[int]:
+def _select(tables: Sequence[dict[str, object]], which: Selected, said: Mapping[str, Event]) -> list[int]:
     """The numbers of the bindings meant, in the order of the file."""
     all_facts = [_facts(table) for table in tables]
     here = [
         number
         for number, facts in enumerate(all_facts)
-        if (which.event is None or facts.event is which.event)
-        and (not which.source or facts.source == which.source)
+        if which.event in (None, event := facts.event or said.get("{" + facts.guid + "}")) or event is None
+        if not which.source or facts.source == which.source
     ]
     found: set[int] = set()
     if which.group:
@@ -199,8 +203,9 @@ def _select(tables: Sequence[dict[str, object]], which: Selected) -> list[int]:
         else:
             matching = [number for number in here if all_facts[number].name == name]
         if not matching:
-            names = [all_facts[number].name for number in here]
-            raise CannotChange(f"there is no binding {name!r}", _meant(name, names, "bindings"))
+            raise CannotChange(
+                f"there is no binding {name!r}{_place(which)}", _elsewhere(name, all_facts, here)
+            )
         if len(matching) > 1 and not which.every:
             guids = ", ".join("{" + all_facts[number].guid + "}" for number in matching)
             raise CannotChange(
@@ -210,6 +215,27 @@ def _select(tables: Sequence[dict[str, object]], which: Selected) -> list[int]:
     if not found:
         raise CannotChange("no binding was named", "give a display name, a GUID or a group")
     return sorted(found)
+
+
+def _place(which: Selected) -> str:
+    """` at 'arrival' of source 1`, as far as the change says it."""
+    at = f" at {which.event.value!r}" if which.event is not None else ""
+    return at + (f" of source {which.source}" if which.source else "")
+
+
+def _elsewhere(name: str, facts: Sequence[_Facts], here: Sequence[int]) -> str:
+    """The name that was meant, of those that were asked; else where there is one of that name."""
+    near = nearest(name, [facts[number].name for number in here])
+    if near and near != name:
+        return f"did you mean {near!r}?"
+    places = [one for one in facts if one.name == name or one.guid == _plain_guid(name)]
+    if places:
+        at = " and ".join(
+            f"at {one.event.value if one.event else 'the event of its code'!r} of source {one.source}"
+            for one in places
+        )
+        return f"it is bound {at}"
+    return _meant(name, [one.name for one in facts], "bindings")
 
 
 def _meant(name: str, known: Sequence[str], kind: str) -> str:

@@ -115,8 +115,8 @@ WRONG: list[tuple[Reader[object], object, str]] = [
     (code.sink_file, "stamp.py:do it", "not a Python file"),
     (code.import_path, "package.module", "not an import path"),
     (code.rule, "RCPT FROM=x", "RCPT FROM"),
-    (code.plain_settings, {"a": [1]}, "texts, numbers"),
-    (code.plain_settings, "x", "not a table"),
+    (code.property_bag, {"a": [1]}, "texts, numbers"),
+    (code.property_bag, "x", "not a table"),
 ]
 
 
