@@ -69,6 +69,7 @@ class MessageSinks:
     def __init__(self, chains: Chains, elsewhere: Apart, clock: Clock) -> None:
         self._bound = chains.delivery or {}
         self._revision = chains.revision
+        self._routes = chains.routes
         self._elsewhere = elsewhere
         self._clock = clock
 
@@ -97,7 +98,9 @@ class MessageSinks:
         if self._revision:
             facts = msgspec.structs.replace(facts, revision=self._revision)
         bound = self.at(departure.event)
-        chain = steps(id, shown, facts, content, bound, self._clock, departure, tuple(scope))
+        chain = steps(
+            id, shown, facts, content, bound, self._clock, departure, tuple(scope), routes=self._routes
+        )
         if in_thread:
             return (yield dispatch_with(chain, None, self._elsewhere, True))
         step = advance(chain)

@@ -3,7 +3,7 @@
 Rules: a report goes to the reverse-path of a message that we accepted, and only there; never to the null
 reverse-path, so a report never causes another (RFC 5321 §6.1). What failed and can be returned to nobody goes to
 Badmail, and only when it lies there is it settled. Success is reported only by whoever does not pass that duty on
-(RFC 3461 §5.2).
+(RFC 3461 §5.2). Sinks of `dsn` see a report before it is stored: what they do stands in its ledger.
 """
 
 from __future__ import annotations
@@ -13,19 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import assert_never
 
+import msgspec
+
 from lonedot.delivery.classify import PASSED_ON, RELAYED
+from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, MessageSinks, nobody_elsewhere, to_end
 from lonedot.delivery.routing import RouteTable
 from lonedot.message.content import Content, MemoryBody
 from lonedot.message.intake import content_from
 from lonedot.message.report import Original, ReportedRecipient, ReportKind, build_report
 from lonedot.queue import plan
 from lonedot.queue.retry import RetrySchedule
+from lonedot.sinks.bindings import Chains
+from lonedot.sinks.calls import Decision, Dispatched
+from lonedot.sinks.events import Event
+from lonedot.sinks.hop import Departure
 from lonedot.spool.badmail import file_badmail
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
     ContentDamaged,
     Facts,
+    MessageState,
     NoSuchMessage,
     RecipientState,
     RecipientStatus,
@@ -38,6 +46,9 @@ from lonedot.terms.envelope import Envelope, Recipient, Ret
 from lonedot.terms.ids import MessageId, SessionId
 
 __all__ = ["Notifier", "due_reports"]
+
+_INLINE_LIMIT = 256 * 1024
+"""Octets of a report that sinks and guard work on at once; a larger one is worked on in a thread."""
 
 
 def due_reports(
@@ -82,14 +93,24 @@ class Notifier:
         content_of: Callable[[MessageId], Content],
         new_id: Callable[[], MessageId],
         clock: Clock,
+        chains_of: Callable[[int], Chains] = lambda server: NO_CHAINS,
+        elsewhere: Elsewhere = nobody_elsewhere,
+        discarded: Callable[[Claim, Acceptance], None] = lambda claim, report: None,
     ) -> None:
-        """`content_of` is `Spool.content`; `badmail_of` the folder of a virtual server, made when it is needed."""
+        """`content_of` is `Spool.content`; `badmail_of` the folder of a virtual server, made when it is needed.
+
+        `chains_of` and `elsewhere` are as those of `Courier`; `discarded` is told of a report that a sink does not let
+        go out, with the entries of its ledger.
+        """
         self._hostname = hostname
         self._badmail_of = badmail_of
         self._routes = routes
         self._content_of = content_of
         self._new_id = new_id
         self._clock = clock
+        self._chains_of = chains_of
+        self._elsewhere = elsewhere
+        self._discarded = discarded
 
     async def report(self, claim: Claim, reports: Sequence[plan.Report]) -> Sequence[Acceptance]:
         """The DSNs to be committed with the outcome that causes them.
@@ -101,7 +122,61 @@ class Notifier:
         failed = [report for report in reports if report.kind is plan.ReportKind.FAILURE]
         if stored.envelope.reverse_path.is_null and failed:
             await self._to_badmail(claim, failed)
-        return [await self._acceptance(claim, kind, states) for kind, states in due_reports(stored, reports)]
+        made: list[Acceptance] = []
+        for kind, states in due_reports(stored, reports):
+            report = await self._acceptance(claim, kind, states)
+            chains = self._chains_of(stored.facts.server)
+            if chains.delivery is not None and Event.DSN in chains.delivery:
+                asked = await self._asked(claim, report, kind, states, chains)
+                if asked is None:
+                    continue
+                report = asked
+            made.append(report)
+        return made
+
+    async def _asked(
+        self,
+        claim: Claim,
+        report: Acceptance,
+        kind: ReportKind,
+        states: Sequence[RecipientState],
+        chains: Chains,
+    ) -> Acceptance | None:
+        """The report as the sinks of `dsn` want it; None: it does not go out."""
+        sinks = MessageSinks(chains, self._elsewhere, self._clock)
+        outcomes = tuple([(state.recipient, state.last) for state in states if state.last is not None])
+        departure = Departure(event=Event.DSN, report=kind, outcomes=outcomes)
+        large = report.size > _INLINE_LIMIT
+        asking = sinks.ask_about(
+            report.id, report.facts, report.envelope, report.arrival, departure, in_thread=large
+        )
+        try:
+            waited = next(asking)
+        except StopIteration as end:
+            said: Dispatched | None = end.value
+        else:
+            said = await to_end(asking, waited, lambda: False)
+        assert said is not None
+        report = msgspec.structs.replace(
+            report,
+            ledger=said.entries,
+            size=said.content.size,
+            recipients=_redirected(report.recipients, said.redirects),
+        )
+        match said.decision:
+            case Decision.ACCEPT:
+                return report
+            case Decision.DISCARD:
+                self._discarded(claim, report)
+                return None
+            case Decision.HOLD | Decision.DEFER | Decision.REJECT:
+                # The outcome that causes it is recorded now: a report that waits, waits as a message that is held.
+                reason = (
+                    said.words if said.words.startswith(said.binding) else f"{said.binding}: {said.words}"
+                )
+                return msgspec.structs.replace(report, state=MessageState.HELD, reason=reason)
+            case _:
+                assert_never(said.decision)
 
     async def _acceptance(
         self, claim: Claim, kind: ReportKind, states: Sequence[RecipientState]
@@ -237,6 +312,15 @@ class Notifier:
                 words += f"\nIts body could not be read: {error}"
         octets = [] if content is None else [content.head]
         file_badmail(folder, name, octets, words, envelope)
+
+
+def _redirected(
+    recipients: tuple[RecipientState, ...], redirects: Sequence[tuple[int, str]]
+) -> tuple[RecipientState, ...]:
+    routes = dict(redirects)
+    return tuple(
+        [msgspec.structs.replace(one, redirect=routes.get(one.index, one.redirect)) for one in recipients]
+    )
 
 
 def _read(content: Content) -> Iterator[bytes]:

@@ -49,6 +49,8 @@ class Code(enum.Enum):
     FIELDS_REORDERED = "fields-reordered"
     SIZE_CHANGED = "size-changed"
     STORED_ALTERED = "stored-altered"
+    REPORT_BROKEN = "report-broken"
+    """A delivery report that programs cannot read any more."""
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -21,10 +21,11 @@ from lonedot.message.fold import apply_changes, fold_envelope
 from lonedot.message.guard import inspect, with_plain_fields
 from lonedot.message.intent import reduce
 from lonedot.message.ledger import Action, Change, Splice, Transform
+from lonedot.message.report_guard import inspect_report
 from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role
 from lonedot.sinks.calls import Answer, Decision, Failure, check_reply, words_kept
-from lonedot.sinks.events import EVENTS, Says
+from lonedot.sinks.events import EVENTS, Event, Says
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.verdicts import (
     Accept,
@@ -124,21 +125,36 @@ def _judge(binding: Binding, verdict: Verdict, content: Content, envelope: Envel
                 content, envelope, Action.UNCHANGED, words=words_kept(words), decision=Decision.DISCARD
             )
         case Next(edits) | Stop(edits):
-            return _take_edits(binding, tuple(edits), content, envelope)
+            return _take_checked(binding, tuple(edits), content, envelope)
         case Hold(words, edits):
-            taken = _take_edits(binding, tuple(edits), content, envelope)
+            taken = _take_checked(binding, tuple(edits), content, envelope)
             if taken.decision is not Decision.ACCEPT:
                 return taken
             return msgspec.structs.replace(taken, decision=Decision.HOLD, words=words_kept(words))
         case Redirect(route, edits):
             if not route:
                 raise ValueError("its route has no name")
-            taken = _take_edits(binding, tuple(edits), content, envelope)
+            taken = _take_checked(binding, tuple(edits), content, envelope)
             if taken.decision is not Decision.ACCEPT:
                 return taken
             return msgspec.structs.replace(taken, route=words_kept(route))
         case Accept():
             raise TypeError("there is no command to answer")
+
+
+def _take_checked(
+    binding: Binding, edits: tuple[AnyEdit, ...], content: Content, envelope: Envelope
+) -> Taken:
+    """The edits, with a report looked at as such: it must stay one."""
+    taken = _take_edits(binding, edits, content, envelope)
+    if binding.event is not Event.DSN or taken.content is content:
+        return taken
+    finding = inspect_report(content, taken.content)
+    if finding is None:
+        return taken
+    if binding.on_damage is OnDamage.REPAIR:
+        binding = msgspec.structs.replace(binding, on_damage=OnDamage.UNDO)  # nothing knows how to mend it
+    return _damaged(binding, content, envelope, taken.content, taken.changes, (*taken.findings, finding))
 
 
 def _take_edits(binding: Binding, edits: tuple[AnyEdit, ...], content: Content, envelope: Envelope) -> Taken:
