@@ -202,6 +202,11 @@ def check_fit(
         raise ValueError(
             f"sink {name!r}: split at event {event.value!r}: there is no message yet; use 'end-of-data' or 'arrival'"
         )
+    if split and facts.kind is Kind.DELIVERY:
+        raise ValueError(
+            f"sink {name!r}: split at event {event.value!r}: copies are made before a message is delivered; "
+            "use 'per-recipient', or 'arrival'"
+        )
     if split and Effect.ENVELOPE in effects:
         raise ValueError(
             f"sink {name!r}: split with effect 'envelope': the copies of a message have one envelope; "
@@ -209,10 +214,11 @@ def check_fit(
         )
     if undoable := set(effects) - facts.effects:
         names = ", ".join(sorted(effect.value for effect in undoable))
-        raise ValueError(
-            f"sink {name!r}: effects {names} at event {event.value!r}: there is no message to edit yet; "
-            "use 'end-of-data' or 'arrival'"
-        )
+        if facts.kind is Kind.DELIVERY:
+            why = "a message on its way takes no such edits; use 'arrival', or for header and body 'message-start'"
+        else:
+            why = "there is no message to edit yet; use 'end-of-data' or 'arrival'"
+        raise ValueError(f"sink {name!r}: effects {names} at event {event.value!r}: {why}")
     if rule is not None and Command.VERB in rule.asks - facts.rule:
         raise ValueError(
             f"sink {name!r}: rule {rule.text!r} at event {event.value!r} names a command that only event 'verb' is "
