@@ -169,7 +169,7 @@ async def test_a_change_that_cannot_be_taken_changes_nothing(folder: Path) -> No
             (Add({"name": "x", "sink": "marks.py:Edit"}), "is not a sink"),
             (SetKey(Selected(("first",)), "priority", 40000), "out of range"),
             (SetKey(Selected(("frist",)), "priority", 4), "did you mean 'first'"),
-            (SetKey(Selected(("first",)), "event", "mail"), "takes a message"),
+            (SetKey(Selected(("first",)), "event", "mail"), "takes a Message"),
         ]
         for change, words in bad:
             with pytest.raises(AdminError, match=words):

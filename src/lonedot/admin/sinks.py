@@ -34,6 +34,7 @@ __all__ = [
     "find",
     "is_selected",
     "listed",
+    "of_source",
     "with_events",
     "with_standing",
 ]
@@ -206,6 +207,22 @@ def is_selected(row: Row, which: Selected) -> bool:
         return True
     plain = row.guid.strip("{} ").upper()
     return any(name == row.name or name.strip("{} ").upper() == plain for name in which.names)
+
+
+def of_source(listing: Bindings, number: int) -> Bindings:
+    """The same with the bindings of one virtual server; of all for 0.
+
+    Raises:
+        AdminError: there is no such virtual server.
+    """
+    if not number:
+        return listing
+    known = [source.number for source in listing.sources]
+    if number not in known:
+        there = ", ".join(str(one) for one in known)
+        raise AdminError(f"there is no source {number}", "", f"there are: {there}")
+    kept = tuple([binding for binding in listing.bindings if binding.source == number])
+    return msgspec.structs.replace(listing, bindings=kept)
 
 
 def find(bindings: Sequence[ListedBinding], name: str) -> ListedBinding:

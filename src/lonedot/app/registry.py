@@ -22,8 +22,9 @@ from lonedot.app.standing import StandingDesk
 from lonedot.config.faults import Severity
 from lonedot.config.model import Config
 from lonedot.config.registry import (
-    Beside,
+    ALONE,
     ExaminedRegistry,
+    beside,
     examine_registry,
     examine_registry_octets,
 )
@@ -113,14 +114,13 @@ class RegistryKeeper:
         return tuple([sink.row for sink in self._config.sinks]) if self._config is not None else ()
 
     def _examine(self, octets: bytes | None) -> ExaminedRegistry:
-        config = self._config
-        beside = Beside(config.sinks, config.sources, config.served) if config is not None else Beside()
+        other = beside(self._config) if self._config is not None else ALONE
         if self.path is None:
-            sources = tuple([Source(source.number, source.shown) for source in beside.sources])
+            sources = tuple([Source(source.number, source.shown) for source in other.sources])
             return ExaminedRegistry(Registry(sources), (), {})
         if octets is None:
-            return examine_registry(self.path, beside)
-        return examine_registry_octets(octets, self.path, beside)
+            return examine_registry(self.path, other)
+        return examine_registry_octets(octets, self.path, other)
 
     def _build(self, found: ExaminedRegistry) -> Snapshot:
         if found.registry is None:

@@ -12,7 +12,7 @@ from lonedot.cli.output import config_option, json_option, print_json
 from lonedot.config.faults import Fault, Severity
 from lonedot.config.load import examine
 from lonedot.config.model import Config
-from lonedot.config.registry import examine_registry
+from lonedot.config.registry import beside, examine_registry
 from lonedot.sinks.registry import Row
 
 __all__ = ["command"]
@@ -66,7 +66,7 @@ def _load_sinks(file: Path, config: Config) -> Iterator[Fault]:
     yield from _load(file, [sink.row for sink in config.sinks], "sink", "settings")
     registry = config.server.registry
     if registry is not None:
-        found = examine_registry(registry)
+        found = examine_registry(registry, beside(config))
         rows = found.registry.rows if found.registry is not None else ()
         yield from _load(registry, rows, "binding", "sink_properties")
 

@@ -20,7 +20,7 @@ from lonedot.config.load import load
 from lonedot.config.model import Config
 from lonedot.sinks.registry import Change
 
-__all__ = ["change", "config_of", "registry_options", "with_keeper"]
+__all__ = ["change", "config_of", "registry_options", "source_option", "with_keeper"]
 
 C = TypeVar("C", bound=Callable[..., object])
 T = TypeVar("T")
@@ -53,6 +53,14 @@ def registry_options(command: C) -> C:
         help="A registry file; then neither a relay nor a configuration is asked.",
     )
     return config_option(registry(command))
+
+
+def source_option(command: C) -> C:
+    """`--source` as `source`; 0, for all, when it is not given."""
+    number = click.IntRange(min=0, max=999_999)
+    return click.option(
+        "--source", type=number, default=0, metavar="N", help="Of the virtual server of this number alone."
+    )(command)
 
 
 def config_of(config_file: Path) -> Config:

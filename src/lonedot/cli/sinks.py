@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from lonedot.admin.sinks import Bindings, Keeper, ListedBinding, Taken, find
+from lonedot.admin.sinks import Bindings, Keeper, ListedBinding, Taken, find, of_source
 from lonedot.cli.output import Problem, json_option, print_json
-from lonedot.cli.registry_access import change, registry_options, with_keeper
+from lonedot.cli.registry_access import change, registry_options, source_option, with_keeper
 from lonedot.cli.sinks_new import new
 from lonedot.cli.sinks_text import differing_lines, list_lines, show_lines
 from lonedot.cli.sinks_try import order, test
@@ -29,6 +29,7 @@ from lonedot.sinks.registry import (
 
 __all__ = ["command"]
 
+_LISTS = ("effects", "reads")
 _NUMBERS = ("priority", "source", "maximum_faults")
 
 
@@ -46,19 +47,20 @@ command.add_command(order)
 command.add_command(test)
 
 
-def _bindings(config_file: Path, registry_file: Path | None) -> Bindings:
+def _bindings(config_file: Path, registry_file: Path | None, source: int = 0) -> Bindings:
     async def ask(keeper: Keeper) -> Bindings:
-        return await keeper.bindings()
+        return of_source(await keeper.bindings(), source)
 
     return with_keeper(config_file, registry_file, ask)
 
 
 @command.command("list")
+@source_option
 @registry_options
 @json_option
-def list_(config_file: Path, registry_file: Path | None, as_json: bool) -> int:
+def list_(source: int, config_file: Path, registry_file: Path | None, as_json: bool) -> int:
     """All bindings, in firing order over all events."""
-    listing = _bindings(config_file, registry_file)
+    listing = _bindings(config_file, registry_file, source)
     if as_json:
         print_json(listing)
         return 0
@@ -71,13 +73,14 @@ def list_(config_file: Path, registry_file: Path | None, as_json: bool) -> int:
 
 @command.command("show")
 @click.argument("name", metavar="NAME|GUID")
+@source_option
 @registry_options
 @json_option
-def show(name: str, config_file: Path, registry_file: Path | None, as_json: bool) -> int:
+def show(name: str, source: int, config_file: Path, registry_file: Path | None, as_json: bool) -> int:
     """All of one binding."""
 
     async def ask(keeper: Keeper) -> ListedBinding:
-        return find((await keeper.bindings()).bindings, name)
+        return find(of_source(await keeper.bindings(), source).bindings, name)
 
     binding = with_keeper(config_file, registry_file, ask)
     if as_json:
@@ -91,14 +94,20 @@ def show(name: str, config_file: Path, registry_file: Path | None, as_json: bool
 @command.command("add")
 @click.argument("name")
 @click.argument("sink", metavar="SINK")
-@click.option("--event", default="", help="When it fires; arrival when not given.")
+@click.option("--event", default="", help="When it fires; what its code says when not given.")
 @click.option("--priority", type=int, help="0 to 32767, low first.")
 @click.option("--rule", help="Which messages.")
+@click.option("--reads", help="What it is shown: envelope, header, body, separated by commas.")
 @click.option("--effects", help="What it may change: header, body, envelope, separated by commas.")
 @click.option("--role", help="cosmetic or protective.")
 @click.option("--on-damage", help="undo, repair, hold or reject.")
 @click.option("--on-error", help="defer, skip, reject or hold.")
 @click.option("--isolation", help="inline or process.")
+@click.option("--deadline", help="How long a call may take, such as 10s.")
+@click.option("--memory", help="Address space of its process, such as 512 MiB.")
+@click.option("--user", help="As whom its process runs, when the relay runs as root.")
+@click.option("--split", is_flag=True, default=None, help="It is called for each recipient.")
+@click.option("--maximum-faults", type=int, help="After so many within an hour it is no longer trusted.")
 @click.option("--mode", help="live, or shadow: shown live mail, and nothing of what it says is done.")
 @click.option("--group", help="A group that it belongs to.")
 @click.option("--source", type=int, help="Number of the virtual server.")
@@ -115,11 +124,17 @@ def add(
     event: str,
     priority: int | None,
     rule: str | None,
+    reads: str | None,
     effects: str | None,
     role: str | None,
     on_damage: str | None,
     on_error: str | None,
     isolation: str | None,
+    deadline: str | None,
+    memory: str | None,
+    user: str | None,
+    split: bool | None,
+    maximum_faults: int | None,
     mode: str | None,
     group: str | None,
     source: int | None,
@@ -140,11 +155,17 @@ def add(
         "status": Status.DISABLED.value if disabled else None,
         "priority": priority,
         "rule": rule,
+        "reads": _listed(reads) if reads is not None else None,
         "effects": _listed(effects) if effects is not None else None,
         "role": role,
         "on_damage": on_damage,
         "on_error": on_error,
         "isolation": isolation,
+        "deadline": deadline,
+        "memory": memory,
+        "user": user,
+        "split": split,
+        "maximum_faults": maximum_faults,
         "mode": mode,
         "group": group,
     }
@@ -158,46 +179,68 @@ def add(
     return _change(config_file, registry_file, as_json, Add(values, sink_properties=bag))
 
 
-def _selection(names: tuple[str, ...], group: str) -> Selected:
+def _selection(names: tuple[str, ...], group: str, source: int) -> Selected:
     if not names and not group:
         raise Problem("no binding is named", do="give a NAME, a GUID or --group", code=2)
-    return Selected(names, group)
+    return Selected(names, group, source=source)
 
 
 @command.command("remove")
 @click.argument("names", metavar="NAME|GUID...", nargs=-1)
 @click.option("--group", default="", help="All of a group.")
+@source_option
 @registry_options
 @json_option
 def remove(
-    names: tuple[str, ...], group: str, config_file: Path, registry_file: Path | None, as_json: bool
+    names: tuple[str, ...],
+    group: str,
+    source: int,
+    config_file: Path,
+    registry_file: Path | None,
+    as_json: bool,
 ) -> int:
     """Take bindings out of the registry."""
-    return _change(config_file, registry_file, as_json, Remove(_selection(names, group)))
+    return _change(config_file, registry_file, as_json, Remove(_selection(names, group, source)))
 
 
 @command.command("enable")
 @click.argument("names", metavar="NAME|GUID...", nargs=-1)
 @click.option("--group", default="", help="All of a group.")
+@source_option
 @registry_options
 @json_option
 def enable(
-    names: tuple[str, ...], group: str, config_file: Path, registry_file: Path | None, as_json: bool
+    names: tuple[str, ...],
+    group: str,
+    source: int,
+    config_file: Path,
+    registry_file: Path | None,
+    as_json: bool,
 ) -> int:
     """Let bindings fire."""
-    return _change(config_file, registry_file, as_json, Switch(_selection(names, group), Status.ENABLED))
+    return _change(
+        config_file, registry_file, as_json, Switch(_selection(names, group, source), Status.ENABLED)
+    )
 
 
 @command.command("disable")
 @click.argument("names", metavar="NAME|GUID...", nargs=-1)
 @click.option("--group", default="", help="All of a group.")
+@source_option
 @registry_options
 @json_option
 def disable(
-    names: tuple[str, ...], group: str, config_file: Path, registry_file: Path | None, as_json: bool
+    names: tuple[str, ...],
+    group: str,
+    source: int,
+    config_file: Path,
+    registry_file: Path | None,
+    as_json: bool,
 ) -> int:
     """Keep bindings from firing; they stay in the registry."""
-    return _change(config_file, registry_file, as_json, Switch(_selection(names, group), Status.DISABLED))
+    return _change(
+        config_file, registry_file, as_json, Switch(_selection(names, group, source), Status.DISABLED)
+    )
 
 
 @command.command("set")
@@ -205,6 +248,7 @@ def disable(
 @click.argument("key")
 @click.argument("value")
 @click.option("--text", "as_text", is_flag=True, help="VALUE is a text, also where it looks like a number.")
+@source_option
 @registry_options
 @json_option
 def set_(
@@ -212,6 +256,7 @@ def set_(
     key: str,
     value: str,
     as_text: bool,
+    source: int,
     config_file: Path,
     registry_file: Path | None,
     as_json: bool,
@@ -221,18 +266,24 @@ def set_(
     KEY is one of the binding (priority, rule, effects, …), or sink_properties.PROPERTY.
     """
     return _change(
-        config_file, registry_file, as_json, SetKey(Selected((name,)), key, _value(key, value, as_text))
+        config_file,
+        registry_file,
+        as_json,
+        SetKey(Selected((name,), source=source), key, _value(key, value, as_text)),
     )
 
 
 @command.command("unset")
 @click.argument("name", metavar="NAME|GUID")
 @click.argument("key")
+@source_option
 @registry_options
 @json_option
-def unset(name: str, key: str, config_file: Path, registry_file: Path | None, as_json: bool) -> int:
+def unset(
+    name: str, key: str, source: int, config_file: Path, registry_file: Path | None, as_json: bool
+) -> int:
     """Take KEY from a binding, so that its default holds."""
-    return _change(config_file, registry_file, as_json, UnsetKey(Selected((name,)), key))
+    return _change(config_file, registry_file, as_json, UnsetKey(Selected((name,), source=source), key))
 
 
 @command.command("reload")
@@ -320,7 +371,7 @@ def _change(config_file: Path, registry_file: Path | None, as_json: bool, one: C
 
 
 def _value(key: str, value: str, as_text: bool) -> Written:
-    if key == "effects":
+    if key in _LISTS:
         return _listed(value)
     if key.partition(".")[2] and not as_text:
         return _scalar(value)

@@ -15,7 +15,7 @@ from lonedot.sinks.events import Event
 from lonedot.sinks.registry import Origin
 from lonedot.sinks.standing import Measure
 
-__all__ = ["differing_lines", "effects_in_words", "event_in_words", "list_lines", "show_lines"]
+__all__ = ["differing_lines", "effects_in_words", "event_in_words", "heading_of", "list_lines", "show_lines"]
 
 _HEADINGS = ("PRIORITY", "NAME", "STATUS", "EFFECTS", "ROLE", "RULE", "SINK")
 
@@ -23,6 +23,15 @@ _HEADINGS = ("PRIORITY", "NAME", "STATUS", "EFFECTS", "ROLE", "RULE", "SINK")
 def event_in_words(event: Event | None) -> str:
     """`?` where the code would say."""
     return event.value if event is not None else "?"
+
+
+def heading_of(listing: Bindings, binding: ListedBinding) -> str:
+    """What stands above the bindings of one event: with the virtual server, where there are several."""
+    event = event_in_words(binding.event)
+    if len(listing.sources) < 2:
+        return event
+    name = next((source.name for source in listing.sources if source.number == binding.source), "")
+    return f"source {binding.source} ({name}): {event}"
 
 
 def effects_in_words(effects: Sequence[Effect | Part] | None) -> str:
@@ -36,17 +45,15 @@ def list_lines(listing: Bindings) -> Iterator[str]:
     """Every event that has bindings, in the order of a message's life, each in firing order."""
     if not listing.bindings:
         yield "no bindings"
-    several = len(listing.sources) > 1
-    names = {source.number: source.name for source in listing.sources}
     rows = [_row(binding) for binding in listing.bindings]
     widths = [max(len(row[n]) for row in (_HEADINGS, *rows)) for n in range(len(_HEADINGS) - 1)]
-    at: tuple[int, str] | None = None
+    at = ""
     for binding, row in zip(listing.bindings, rows, strict=True):
-        here = (binding.source, event_in_words(binding.event))
+        here = heading_of(listing, binding)
         if here != at:
-            if at is not None:
+            if at:
                 yield ""
-            yield f"{names.get(here[0], here[0])}: {here[1]}" if several else here[1]
+            yield here
             yield _columns(_HEADINGS, widths)
             at = here
         yield _columns(row, widths)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from lonedot.admin.sinks import Keeper, ListedBinding
+from lonedot.admin.sinks import Bindings, Keeper, ListedBinding, of_source
 from lonedot.admin.values import AdminError
 from lonedot.cli.output import Problem, json_option, print_json
-from lonedot.cli.registry_access import config_of, registry_options, with_keeper
+from lonedot.cli.registry_access import config_of, registry_options, source_option, with_keeper
+from lonedot.cli.sinks_text import heading_of
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.rules import compile_rule
@@ -34,6 +35,7 @@ def _envelope(sender: str, recipients: Sequence[str]) -> Envelope:
 @click.option("--to", "recipients", multiple=True, metavar="ADDRESS", help="For a message to this recipient.")
 @click.option("--from", "sender", default="", metavar="ADDRESS", help="For a message from this sender.")
 @click.option("--helo", default="", metavar="NAME", help="For a client of this name.")
+@source_option
 @registry_options
 @json_option
 def order(
@@ -41,6 +43,7 @@ def order(
     recipients: tuple[str, ...],
     sender: str,
     helo: str,
+    source: int,
     config_file: Path,
     registry_file: Path | None,
     as_json: bool,
@@ -48,14 +51,14 @@ def order(
     """Who fires before whom: for every message, or for one with these addresses."""
     wanted = _event(event)
 
-    async def ask(keeper: Keeper) -> tuple[ListedBinding, ...]:
-        return (await keeper.bindings()).bindings
+    async def ask(keeper: Keeper) -> Bindings:
+        return of_source(await keeper.bindings(), source)
 
-    listed = with_keeper(config_file, registry_file, ask)
+    listing = with_keeper(config_file, registry_file, ask)
     firing = [
         binding
-        for binding in listed
-        if binding.is_enabled and binding.source == 1 and (wanted is None or binding.event is wanted)
+        for binding in listing.bindings
+        if binding.is_enabled and (wanted is None or binding.event in (wanted, None))
     ]
     is_asked = bool(recipients or sender or helo)
     envelope = _envelope(sender, recipients)
@@ -64,7 +67,7 @@ def order(
         left = [binding.name for binding in firing if binding not in called]
         print_json({"order": called, "not_called": left})
         return 0
-    for line in _order_lines(firing, called):
+    for line in _order_lines(listing, firing, called):
         click.echo(line)
     return 0
 
@@ -83,22 +86,24 @@ def _matches(binding: ListedBinding, envelope: Envelope, helo: str) -> bool:
     return rule is None or rule.matches(envelope, helo)
 
 
-def _order_lines(firing: Sequence[ListedBinding], called: Sequence[ListedBinding]) -> Iterator[str]:
+def _order_lines(
+    listing: Bindings, firing: Sequence[ListedBinding], called: Sequence[ListedBinding]
+) -> Iterator[str]:
     if not firing:
         yield "no binding fires"
-    for event in Event:
-        of_event = [binding for binding in firing if binding.event is event]
-        if not of_event:
-            continue
-        yield event.value
-        number = 0
-        for binding in of_event:
-            if binding in called:
-                number += 1
-                why = f"  {binding.rule}" if binding.rule else ""
-                yield f"  {number:>3}  {binding.priority:>5}  {binding.name}{why}"
-            else:
-                yield f"    -  {binding.priority:>5}  {binding.name}  not called: {binding.rule}"
+    at = ""
+    number = 0
+    for binding in firing:  # in firing order, each event of each virtual server in one piece
+        heading = heading_of(listing, binding)
+        if heading != at:
+            yield heading
+            at, number = heading, 0
+        if binding in called:
+            number += 1
+            why = f"  {binding.rule}" if binding.rule else ""
+            yield f"  {number:>3}  {binding.priority:>5}  {binding.name}{why}"
+        else:
+            yield f"    -  {binding.priority:>5}  {binding.name}  not called: {binding.rule}"
 
 
 @click.command("test")

@@ -20,7 +20,7 @@ from lonedot.config.code import SinkFile, sink_code
 from lonedot.config.faults import Fault, Severity
 from lonedot.config.given import Found, Given
 from lonedot.config.key import Key
-from lonedot.config.model import Sink, Source
+from lonedot.config.model import Config, Sink, Source
 from lonedot.config.positions import Positions
 from lonedot.config.tables import TableReader, parse, read_file
 from lonedot.config.values import Unfit
@@ -30,9 +30,11 @@ from lonedot.sinks.events import Event
 from lonedot.sinks.registry import Bag, Origin, Registry, Row, Status, revision_of
 
 __all__ = [
+    "ALONE",
     "Beside",
     "BindingTable",
     "ExaminedRegistry",
+    "beside",
     "examine_registry",
     "examine_registry_octets",
 ]
@@ -93,6 +95,11 @@ class ExaminedRegistry(NamedTuple):
 
 
 ALONE = Beside()
+
+
+def beside(config: Config) -> Beside:
+    """What a configuration has beside its registry."""
+    return Beside(config.sinks, config.sources, config.served)
 
 
 def examine_registry(path: Path, beside: Beside = ALONE) -> ExaminedRegistry:

@@ -230,12 +230,13 @@ def _elsewhere(name: str, facts: Sequence[_Facts], here: Sequence[int]) -> str:
         return f"did you mean {near!r}?"
     places = [one for one in facts if one.name == name or one.guid == _plain_guid(name)]
     if places:
-        at = " and ".join(
-            f"at {one.event.value if one.event else 'the event of its code'!r} of source {one.source}"
-            for one in places
-        )
+        at = " and ".join(f"at {_event(one)} of source {one.source}" for one in places)
         return f"it is bound {at}"
     return _meant(name, [one.name for one in facts], "bindings")
+
+
+def _event(facts: _Facts) -> str:
+    return repr(facts.event.value) if facts.event is not None else "the event of its code,"
 
 
 def _meant(name: str, known: Sequence[str], kind: str) -> str:
@@ -448,10 +449,7 @@ def _added(text: str, tables: Sequence[dict[str, object]], change: Add) -> tuple
             value = source_bag.pop(stored)
             values[key] = _number(value) if key == "priority" else value
     facts = _facts(dict(values))
-    if facts.name and any(
-        (one.name.casefold(), one.event, one.source) == (facts.name.casefold(), facts.event, facts.source)
-        for one in map(_facts, tables)
-    ):
+    if facts.name and any(_identity(one) == _identity(facts) for one in map(_facts, tables)):
         raise CannotChange(f"there is a binding {facts.name!r} already", "choose another name, or change it")
     if "guid" not in values:
         taken = {_facts(table).guid for table in tables}
@@ -471,6 +469,11 @@ def _added(text: str, tables: Sequence[dict[str, object]], change: Add) -> tuple
     made = text + gap + newline.join(lines) + newline
     _must_say(made, [*tables, expected])
     return made, [f"added {_shown(expected)}"]
+
+
+def _identity(facts: _Facts) -> tuple[str, Event, int]:
+    """No two bindings have the same."""
+    return facts.name.casefold(), facts.event or Event.ARRIVAL, facts.source
 
 
 def _toml(value: Written) -> str:

@@ -48,11 +48,11 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
 
 @pytest.fixture
 def stocked(shell: Shell) -> Shell:
-    shell.sinks(
-        "add", "stamp", X_RECIPIENT, "--priority", "10", "--rule", "RCPT TO=*@a.example", "--group", "g"
-    )
-    shell.sinks("add", "scanner", FAULTY, "--priority", "5", "--group", "g", "--disabled")
-    shell.sinks("add", "last", FAULTY, "--priority", "20")
+    on_arrival = ("--event", "arrival")
+    rule = ("--rule", "RCPT TO=*@a.example")
+    shell.sinks("add", "stamp", X_RECIPIENT, "--priority", "10", *rule, "--group", "g", *on_arrival)
+    shell.sinks("add", "scanner", FAULTY, "--priority", "5", "--group", "g", "--disabled", *on_arrival)
+    shell.sinks("add", "last", FAULTY, "--priority", "20", *on_arrival)
     return shell
 
 
@@ -88,7 +88,8 @@ class TestList:
             "from lonedot import sink\n@sink('a')\ndef a(message): ...\nopen('ran', 'w')\n"
         )
         shell.file.write_text('[[binding]]\nname = "a"\nsink = "bad.py:a"\n')
-        assert "bad.py:a" in shell.sinks("list")
+        listed = shell.sinks("list")
+        assert "bad.py:a" in listed and listed.startswith("?\n")  # its event is what its code says
         assert not (tmp_path / "ran").exists()
 
 

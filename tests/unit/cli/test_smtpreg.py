@@ -142,7 +142,7 @@ class TestAdd:
             (("x", "OnArrival", "a", X_RECIPIENT, ""), "instance 'x'"),
             (("2", "OnArrival", "a", X_RECIPIENT, ""), "there is no source 2"),
             (("1", "OnArrival", "a", "Not.Registered", ""), "neither an import path"),
-            (("1", "OnArrival", "a", X_RECIPIENT, "RCPT=*"), "is not a command of a rule"),
+            (("1", "OnArrival", "a", X_RECIPIENT, "RCPT=*"), "write `RCPT TO=…`"),
             (("1", "OnArrival", "a", X_RECIPIENT, "", "40000"), "40000 is out of range"),
             (("1", "OnArrival", "a", X_RECIPIENT, "", "low"), "priority 'low' is no number"),
         ],

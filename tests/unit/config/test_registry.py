@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lonedot.config.faults import Severity
-from lonedot.config.load import examine
+from lonedot.config.load import examine, load
 from lonedot.config.registry import (
     BindingTable,
     ExaminedRegistry,
+    beside,
     examine_registry,
     examine_registry_octets,
 )
 from lonedot.config.tables import keys_of
 from lonedot.message.edits import Effect
-from lonedot.sinks.bindings import Isolation, Mode, OnDamage, OnError, Role, guid_for
+from lonedot.sinks.bindings import Isolation, Mode, OnDamage, OnError, Part, Role, guid_for
 from lonedot.sinks.events import Event
 from lonedot.sinks.registry import Origin, Row, Source, Status, derived_guid
 
@@ -37,6 +38,7 @@ sink = "any.class"
 status = "disabled"
 priority = 0
 rule = "RCPT TO=*"
+reads = ["envelope", "header"]
 effects = ["header", "body"]
 role = "protective"
 on_damage = "reject"
@@ -95,6 +97,7 @@ def test_every_field() -> None:
             status=Status.DISABLED,
             priority=0,
             rule="RCPT TO=*",
+            reads=(Part.ENVELOPE, Part.HEADER),
             effects=(Effect.HEADER, Effect.BODY),
             role=Role.PROTECTIVE,
             on_damage=OnDamage.REJECT,
@@ -121,15 +124,10 @@ def test_the_whole_example_has_every_key() -> None:
 
 def test_what_is_not_said_is_left_to_the_code() -> None:
     found = row(binding(SINK))
-    assert (found.priority, found.rule, found.effects, found.role, found.on_damage, found.on_error) == (
-        None,
-    ) * 6
-    assert (found.guid, found.event, found.source, found.is_enabled) == (
-        guid_for("a"),
-        Event.ARRIVAL,
-        1,
-        True,
-    )
+    said = (found.event, found.priority, found.rule, found.reads, found.effects, found.role, found.split)
+    assert said == (None,) * 7
+    assert (found.on_damage, found.on_error) == (None, None)
+    assert (found.guid, found.source, found.is_enabled) == (guid_for("a"), 1, True)
 
 
 def test_an_empty_registry_and_one_that_is_not_there(tmp_path: Path) -> None:
@@ -176,6 +174,7 @@ class TestFaults:
             (f'{SINK}\nevent = "OnNothing"', '4:1 fault binding 1: event: "OnNothing" is not an event'),
             (f'{SINK}\nrule = "HELO=x"', "4:1 fault binding 1: rule: "),
             (f'{SINK}\neffects = ["header", "soul"]', "4:22 fault binding 1: effects: "),
+            (f'{SINK}\nreads = ["soul"]', "4:10 fault binding 1: reads: "),
             (f'{SINK}\nstatus = "on"', '4:1 fault binding 1: status: "on" is not one of the choices'),
             (f'{SINK}\nguid = "{{}}"', '4:1 fault binding 1: guid: "{}" is not a GUID'),
             (f"{SINK}\nsource = 2", "4:1 fault binding 1: source: there is no source 2"),
@@ -228,10 +227,9 @@ class TestFaults:
         (fault,) = faults("[[source]]\nnumber = 1\n[[source]]\nnumber = 1\n")
         assert fault.startswith("4:1 fault source 2: number: source 1 stands twice")
 
-    def test_a_source_that_no_listener_belongs_to(self) -> None:
+    def test_of_a_registry_alone_nobody_knows_which_sources_take_mail(self) -> None:
         found = examined("[[source]]\nnumber = 2\n" + binding(f"{SINK}\nsource = 2"))
-        assert [fault.severity for fault in found.faults] == [Severity.WARNING]
-        assert found.registry is not None
+        assert found.faults == () and found.registry is not None
 
     def test_a_table_that_does_not_belong_here(self) -> None:
         (fault,) = faults("[[bindings]]\n")
@@ -268,8 +266,8 @@ name = "stamp"
 import = "lonedot.sinks.builtin.x_recipient:x_recipient"
 """
 
-    def check(self, folder: Path, registry: str) -> list[str]:
-        (folder / "lonedot.toml").write_text(self.CONFIG)
+    def check(self, folder: Path, registry: str, config: str = CONFIG) -> list[str]:
+        (folder / "lonedot.toml").write_text(config)
         (folder / "sinks.toml").write_text(registry)
         found = examine(folder / "lonedot.toml").faults
         return [str(fault) for fault in found if fault.file.endswith("sinks.toml")]
@@ -285,6 +283,22 @@ import = "lonedot.sinks.builtin.x_recipient:x_recipient"
         assert '"Stamp" is also the name of [[sink]] stamp' in fault
         (fault,) = self.check(tmp_path, f'[[binding]]\nname = "b"\nguid = "{guid_for("stamp")}"\n{SINK}\n')
         assert "is also the GUID of [[sink]] stamp" in fault
+
+    def test_sources_of_the_configuration_are_those_of_the_registry(self, tmp_path: Path) -> None:
+        of_two = binding(f"{SINK}\nsource = 2")
+        (fault,) = self.check(tmp_path, of_two)
+        assert "there is no source 2" in fault
+        (fault,) = self.check(tmp_path, "[[source]]\nnumber = 2\n" + of_two)
+        assert "warning: binding 1: source: no listener and no Pickup belong to source 2" in fault
+        taken = {"[[listener]]": '[[listener]]\nsource = 2\naddress = "127.0.0.1:2527"\n[[listener]]'}
+        for old, new in taken.items():
+            config = self.CONFIG.replace(old, new) + '[[source]]\nnumber = 2\nname = "devices"\n'
+            assert self.check(tmp_path, of_two, config) == []
+        found = load(tmp_path / "lonedot.toml")
+        named = '[[source]]\nnumber = 2\nname = "other"\n[[source]]\nnumber = 3\nname = "third"\n'
+        registry = examine_registry_octets(named.encode(), tmp_path / "sinks.toml", beside(found)).registry
+        assert registry is not None
+        assert registry.sources == (Source(1, "smtpsvc 1"), Source(2, "devices"), Source(3, "third"))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -60,12 +60,16 @@ source_properties = { Priority = 200 }
 """
 
 
+SAID = {guid_for(name): Event.ARRIVAL for name in ("stamp", "scanner")}
+"""What their code says, since the text leaves it open."""
+
+
 def named(*names: str) -> Selected:
     return Selected(names)
 
 
 def changed(text: str, *changes: Change) -> str:
-    return apply_changes(text, changes).text
+    return apply_changes(text, changes, SAID).text
 
 
 def registry(text: str) -> Registry:
@@ -163,8 +167,12 @@ class TestWhich:
             (named("zzz"), "there are: 'stamp', 'scanner'"),
             (Selected(group="scna"), r"did you mean 'scan'\?"),
             (Selected(), "no binding was named"),
-            (Selected(("stamp",), event=Event.RCPT), "no binding 'stamp'"),
-            (Selected(("stamp",), source=2), "no binding 'stamp'"),
+            (
+                Selected(("stamp",), event=Event.RCPT),
+                "no binding 'stamp' at 'rcpt'; it is bound at the event of its code, of source 1",
+            ),
+            (Selected(("stamp",), source=2), "no binding 'stamp' of source 2; it is bound at"),
+            (Selected(("stam",), source=2), "did you mean 'stamp'?"),
         ],
     )
     def test_a_name_that_is_not_there_is_an_error_with_a_suggestion(
@@ -172,6 +180,10 @@ class TestWhich:
     ) -> None:
         with pytest.raises(CannotChange, match=words):
             changed(TEXT, Remove(which))
+
+    def test_of_what_leaves_its_event_to_code_that_is_not_loaded_the_event_may_be_any(self) -> None:
+        (done,) = apply_changes(TEXT, [Remove(Selected(("stamp",), event=Event.RCPT))]).done
+        assert done == f"removed 'stamp' {guid_for('stamp')}"
 
     def test_one_of_several_changes_that_fails_leaves_nothing(self) -> None:
         with pytest.raises(CannotChange):
