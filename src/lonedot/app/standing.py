@@ -87,13 +87,6 @@ class StandingDesk:
                 words = entry.words or next((finding.words for finding in entry.findings), "")
                 self.book(entry.binding_id, Fault(entry.fault), words, id)
 
-    def book_session(self, id: str, words: str) -> None:
-        """Book a sink of a session that failed. `words` begin with the name of the binding and its event."""
-        for binding in self._bindings.values():
-            if words.startswith(f"{binding.name} at {binding.event.value}: "):
-                self.book(binding.guid, Fault.RAISED, words, id)
-                return
-
     def book(self, guid: str, fault: Fault, words: str, id: str) -> None:
         """Book one fault; `id` is the message's or the session's. A binding that is no more has no faults."""
         binding = self._bindings.get(guid)

@@ -23,11 +23,13 @@ from lonedot.sinks.bindings import Binding, Chains, chains_of
 from lonedot.sinks.calls import Apart, Decision, Dispatched, Steps
 from lonedot.sinks.dispatch import advance, dispatch, dispatch_with, steps
 from lonedot.sinks.protocol import Elsewhere
+from lonedot.sinks.transit import progress_behind
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
     Facts,
     MessageState,
+    Progress,
     RecipientState,
     RecipientStatus,
     Spool,
@@ -83,6 +85,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 Done = Callable[[Verdict], None]
+InCustody = Callable[[int, Chains], None]
+"""Number of the virtual server, and the bindings that the message began with."""
 
 
 class Acceptor:
@@ -100,8 +104,10 @@ class Acceptor:
         hop_limit: int,
         elsewhere: Elsewhere | None = None,
         server: int = 1,
+        in_custody: InCustody | None = None,
     ) -> None:
-        """`elsewhere` calls the sinks that do not run here; without it they fail.
+        """`elsewhere` calls the sinks that do not run here; without it they fail. `in_custody` is told of bindings that
+        a message still has to meet when it was accepted; without it all of them are called before that.
 
         `server` is the number of the virtual server for which it takes messages.
         """
@@ -116,12 +122,13 @@ class Acceptor:
         self._ids = ids
         self._hop_limit = hop_limit
         self.elsewhere = elsewhere
+        self._in_custody = in_custody
         self._waiting: set[asyncio.Task[Dispatched]] = set()
         """Kept here, or a task could be collected while it waits."""
 
     def rebind(self, bindings: Sequence[Binding], revision: str) -> None:
         """Take another set of bindings, in one step; a message that has begun keeps those it began with."""
-        self.chains = chains_of(bindings, revision)
+        self.chains = chains_of(bindings, revision, self.chains.routes)
 
     def new_id(self) -> MessageId:
         return MessageId(self._ids.next(self.clock.now()))
@@ -187,13 +194,23 @@ class Acceptor:
                     revision=facts.revision,
                 ),
             )
-        bindings = chains.received if facts.source == "smtp" else chains.submitted
+        bindings = _chain_of(chains, facts)
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
         in_thread = isinstance(arrived.content.body, FileBody) or _is_long(chains, envelope)
         if chains.has_apart and self.elsewhere is not None:
-            chain = steps(id, envelope, facts, content, bindings, self.clock)
+            until_custody = chains.waits and self._in_custody is not None
+            chain = steps(
+                id,
+                envelope,
+                facts,
+                content,
+                bindings,
+                self.clock,
+                routes=chains.routes,
+                until_custody=until_custody,
+            )
             self._dispatch_apart(
                 chain,
                 self.elsewhere,
@@ -205,19 +222,22 @@ class Acceptor:
                 entries,
                 done,
                 key,
+                chains,
                 in_thread,
             )
             return
         if in_thread:
             # A sink may read the whole body, or be called for many recipients: not on the loop.
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(None, dispatch, id, envelope, facts, content, bindings, self.clock)
+            future = loop.run_in_executor(
+                None, dispatch, id, envelope, facts, content, bindings, self.clock, chains.routes
+            )
             future.add_done_callback(
-                lambda f: self._dispatched(f, id, now, envelope, facts, arrived, entries, done, key)
+                lambda f: self._dispatched(f, id, now, envelope, facts, arrived, entries, done, key, chains)
             )
             return
-        dispatched = dispatch(id, envelope, facts, content, bindings, self.clock)
-        self._sunk(id, now, envelope, facts, arrived, entries, dispatched, done, key)
+        dispatched = dispatch(id, envelope, facts, content, bindings, self.clock, chains.routes)
+        self._sunk(id, now, envelope, facts, arrived, entries, dispatched, done, key, chains)
 
     def _dispatch_apart(
         self,
@@ -231,18 +251,19 @@ class Acceptor:
         entries: tuple[Entry, ...],
         done: Done,
         key: bytes,
+        chains: Chains,
         in_thread: bool,
     ) -> None:
         """Some sinks run elsewhere: the message waits for those that it meets, and nobody else does."""
         step = None if in_thread else advance(chain)
         if isinstance(step, Dispatched):
-            self._sunk(id, now, envelope, facts, arrived, entries, step, done, key)
+            self._sunk(id, now, envelope, facts, arrived, entries, step, done, key, chains)
             return
         task = asyncio.get_running_loop().create_task(dispatch_with(chain, step, apart, in_thread))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
         task.add_done_callback(
-            lambda t: self._dispatched(t, id, now, envelope, facts, arrived, entries, done, key)
+            lambda t: self._dispatched(t, id, now, envelope, facts, arrived, entries, done, key, chains)
         )
 
     def _dispatched(
@@ -256,6 +277,7 @@ class Acceptor:
         entries: tuple[Entry, ...],
         done: Done,
         key: bytes,
+        chains: Chains,
     ) -> None:
         """The thread is done; when it failed (the body could not be read), the client is told all the same."""
         if future.cancelled():
@@ -264,7 +286,7 @@ class Acceptor:
             words = f"the sinks could not be run: {type(error).__name__}: {error}"
             self._refuse(id, facts, envelope, SINK_FAULT, words, done)
         else:
-            self._sunk(id, now, envelope, facts, arrived, entries, future.result(), done, key)
+            self._sunk(id, now, envelope, facts, arrived, entries, future.result(), done, key, chains)
 
     def _trace(self, id: MessageId, envelope: Envelope, facts: Facts, now: float) -> TraceFacts:
         recipients = envelope.recipients
@@ -289,11 +311,17 @@ class Acceptor:
         dispatched: Dispatched,
         done: Done,
         key: bytes,
+        chains: Chains,
     ) -> None:
         self._observer.sunk(id, dispatched.entries)
         entries = (*before, *dispatched.entries)
         words = dispatched.words
         named = words if words.startswith(dispatched.binding) else f"{dispatched.binding}: {words}"
+        transport: Progress | None = None
+        if dispatched.rest >= 0 and self._in_custody is not None:
+            bindings = _chain_of(chains, facts)
+            behind = bindings[dispatched.rest - 1] if dispatched.rest else None
+            transport = progress_behind(behind, bindings[dispatched.rest].name)
         match dispatched.decision:
             case Decision.REJECT:
                 told = on_the_wire(words) or b"Refused"
@@ -317,7 +345,11 @@ class Acceptor:
                     done,
                     key,
                     discarded=dispatched.discarded,
+                    redirects=dispatched.redirects,
+                    transport=transport,
                 )
+                if transport is not None and self._in_custody is not None:
+                    self._in_custody(facts.server, chains)
             case Decision.HOLD:
                 self._commit(
                     id,
@@ -332,6 +364,8 @@ class Acceptor:
                     MessageState.HELD,
                     named,
                     dispatched.discarded,
+                    dispatched.redirects,
+                    transport and msgspec.structs.replace(transport, was_given_back=True),
                 )
             case Decision.DISCARD:
                 self._commit(
@@ -368,6 +402,8 @@ class Acceptor:
         state: MessageState = MessageState.QUEUED,
         reason: str = "",
         discarded: Sequence[int] = (),
+        redirects: Sequence[tuple[int, str]] = (),
+        transport: Progress | None = None,
     ) -> None:
         is_discarded = state is MessageState.FINISHED
         status = RecipientStatus.DELETED if is_discarded else RecipientStatus.WAITING
@@ -378,6 +414,14 @@ class Acceptor:
             apart = frozenset(discarded)
             recipients = tuple(
                 [RecipientState(r.index, r.recipient, gone) if r.index in apart else r for r in recipients]
+            )
+        if redirects:
+            routes = dict(redirects)
+            recipients = tuple(
+                [
+                    msgspec.structs.replace(r, redirect=routes[r.index]) if r.index in routes else r
+                    for r in recipients
+                ]
             )
         owned = queued and self._handover.has_room
         acceptance = Acceptance(
@@ -394,6 +438,7 @@ class Acceptor:
             owner=self._handover.owner if owned else "",
             lease_until=self._handover.lease_until() if owned else 0.0,
             key=key,
+            transport=transport,
         )
         try:
             future = self.spool.accept((acceptance,))
@@ -421,6 +466,11 @@ class Acceptor:
             fault = SpoolFault(f"{type(error).__name__}: {error}")
         self._observer.spool_failed("accept", fault)
         done(Verdict(DISK_FULL if isinstance(fault, SpoolFull) else DISK_FAULT, False))
+
+
+def _chain_of(chains: Chains, facts: Facts) -> tuple[Binding, ...]:
+    """The bindings that are shown a message that came in this way."""
+    return chains.received if facts.source == "smtp" else chains.submitted
 
 
 def _is_long(chains: Chains, envelope: Envelope) -> bool:
@@ -451,4 +501,5 @@ def _stored(acceptance: Acceptance) -> Stored:
         ledger=acceptance.ledger,
         recipients=acceptance.recipients,
         size=acceptance.size,
+        transport=acceptance.transport,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.session import Session, Transcript
 from lonedot.reception.settings import ListenerSettings, is_in
+from lonedot.sinks.protocol import Note
 from lonedot.terms.address import Address
 from lonedot.terms.ids import IdSource, SessionId
 from lonedot.terms.reply import Reply, reply
@@ -19,7 +21,11 @@ TOO_MANY = reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_FROM_CLIENT = reply(421, "4.7.0", "Too many connections from your address; try again later")
 KNOWN_CLIENTS = 4096
 
-Noted = Callable[[Session, str, str], None]
+
+class Noted(Protocol):
+    """Takes what a session has for the log; `note` says which sink it is about."""
+
+    def __call__(self, session: Session, what: str, words: str, note: Note | None = None, /) -> None: ...
 
 
 class MemoryBudget:

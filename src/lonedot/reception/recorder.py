@@ -21,6 +21,7 @@ from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
     Closed,
+    CommandHeard,
     ContentBegun,
     ContentChunk,
     ContentEnded,
@@ -368,6 +369,8 @@ class _Session(asyncio.Protocol):
                 self._log_in(event)
             case VerifyGiven():
                 machine.respond(reply(252, "2.1.5", "Cannot verify, will take the message"))
+            case CommandHeard():
+                machine.obey()
             case TlsRequested():
                 self._start_tls()
             case ResetGiven() | ChunkRefused():

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import msgspec
 
-from lonedot.message.intake import Arrived, HeadTooLarge, Intake
 from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
     Closed,
+    CommandHeard,
     ContentBegun,
     ContentChunk,
     ContentEnded,
@@ -34,14 +34,23 @@ from lonedot.protocol.events import (
     VerifyGiven,
 )
 from lonedot.protocol.server import ServerMachine
-from lonedot.reception.acceptance import DISK_FULL, Acceptor, Verdict
-from lonedot.reception.session_sinks import INTERRUPTED, moment_of, refusal_from, start
-from lonedot.reception.settings import ListenerSettings, matches_domain
+from lonedot.reception.acceptance import Acceptor, Verdict
+from lonedot.reception.session_sinks import (
+    INTERRUPTED,
+    LOGIN_NOT_CHECKED,
+    NOT_LOGGED_IN,
+    UNSAID,
+    Word,
+    moment_of,
+    start,
+    success,
+    word_from,
+)
+from lonedot.reception.settings import ListenerSettings, matches_domain, with_logins
 from lonedot.reception.transaction import Transaction
-from lonedot.sinks.bindings import Binding
 from lonedot.sinks.events import Event as SinkEvent
-from lonedot.sinks.protocol import Judgement
-from lonedot.spool.interface import BodyWriter, Facts, SpoolFault, SpoolFull, TranscriptRef
+from lonedot.sinks.protocol import Command, Credentials, Judgement, Note
+from lonedot.spool.interface import Facts, TranscriptRef
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Recipient
 from lonedot.terms.ids import SessionId
@@ -51,18 +60,19 @@ __all__ = ["Host", "Session", "Transcript"]
 
 PAUSE_AT = 256 * 1024
 """Octets read ahead while a decision is open; beyond it reading pauses."""
+LOGIN_OCTETS = 255
+"""Of the name of a login are kept."""
 CLOSE_SECONDS = 30.0
 """So long a client may take to read its last replies; then the connection is cut."""
 
-OK = reply(250, "2.1.0", "Ok")
-RECIPIENT_OK = reply(250, "2.1.5", "Ok")
+T = TypeVar("T")
+
+OK = success(SinkEvent.MAIL)
+RECIPIENT_OK = success(SinkEvent.RCPT)
+LOGGED_IN = success(SinkEvent.AUTH)
 START = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 CHUNK_OK = reply(250, "2.0.0", "Ok")
 NOT_VERIFIED = reply(252, "2.5.0", "Send some mail and see")
-NO_LOGINS = reply(535, "5.7.8", "No logins are known here")
-TOO_LARGE = reply(552, "5.3.4", "Message size exceeds the limit")
-HEAD_TOO_LARGE = reply(552, "5.3.4", "The header section is larger than any message needs")
-STORE_FAULT = reply(451, "4.3.0", "The message could not be stored; try again later")
 DISK_FULL_AT_MAIL = reply(452, "4.3.1", "Not enough room on the disk; try again later")
 STOPPING = reply(421, "4.3.2", "The relay is stopping; try again later")
 IDLE = reply(421, "4.4.2", "Nothing heard for too long; closing")
@@ -105,8 +115,8 @@ class Host(Protocol):
 
     def give_memory(self, octets: int) -> None: ...
 
-    def noted(self, session: Session, what: str, words: str) -> None:
-        """For the log."""
+    def noted(self, session: Session, what: str, words: str, note: Note | None = None, /) -> None:
+        """For the log; `note` says which sink it is about."""
         ...
 
 
@@ -120,12 +130,21 @@ class Session(asyncio.Protocol):
         self.client = ""
         self.trusted = False
         self.helo = ""
+        self.login = ""
+        """Who has logged in; empty when nobody has."""
         self._verb = b""
         self.tls = ""
         self.heard = b""
         """The last command line."""
         self.messages = 0
-        self._machine = ServerMachine(settings.options, self._hear)
+        self._chains = chains = host.acceptor.chains
+        """The sinks in force: taken anew at each greeting and each MAIL, so that a message meets one set of them."""
+        has_logins = settings.logins is not None
+        if has_logins or (chains.session is not None and SinkEvent.AUTH in chains.session):
+            self._machine = ServerMachine(with_logins(settings.options), self._hear)
+        else:
+            self._machine = ServerMachine(settings.options, self._hear)
+        self._machine.asked = chains.asked
         self._transport: asyncio.Transport | None = None
         self._transaction: Transaction | None = None
         self._transcript: Transcript | None = None
@@ -142,12 +161,8 @@ class Session(asyncio.Protocol):
         self._is_half_closed = False
         self._in_content = False
         self._facts: Facts | None = None
-        self._chains = host.acceptor.chains
-        """The sinks in force: taken anew at each greeting and each MAIL, so that a message meets one set of them."""
-        self._unwelcome: Reply | None = None
-        """What a sink said of the client's greeting: the answer to each MAIL."""
-        self._asking: asyncio.Task[Judgement] | None = None
-        """A sink of the session is being asked in its own process."""
+        self._waits_for: asyncio.Task[object] | None = None
+        """A sink of the session is being asked in its own process, or a password is being checked."""
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._began_at = 0.0
@@ -168,20 +183,22 @@ class Session(asyncio.Protocol):
         self._transcript = host.transcript(self.id, self.client)
         self.tls = _tls_words(self._transport)
         refusal = host.opened(self)
-        sinks = self._chains.session
-        if refusal is None and sinks is not None:
-            self._arm(host.settings.command_seconds)
-            self._ask(sinks, SinkEvent.CONNECT, self._greet)
+        if refusal is not None:
+            self._greet(Word(refusal=refusal))
             return
-        self._greet(refusal)
-        if refusal is None:
-            self._arm(host.settings.command_seconds)
-
-    def _greet(self, refusal: Reply | None) -> None:
-        if refusal is None:
+        self._arm(host.settings.command_seconds)
+        if self._chains.session is None:
             self._write(self._machine.greeting())
+        else:
+            self._ask(SinkEvent.CONNECT, self._greet)
+
+    def _greet(self, word: Word) -> None:
+        if word.refusal is None:
+            said = word.acceptance
+            greeting = self._machine.greeting
+            self._write(greeting() if said is None else greeting(said.lines[0]))
             return
-        self._machine.fail(refusal)
+        self._machine.fail(word.refusal)
         self._flush()
         self._end()
 
@@ -207,9 +224,9 @@ class Session(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+        if self._waits_for is not None:
+            self._waits_for.cancel()
+            self._waits_for = None
             self._busy = False
         if self._transaction is not None:
             if self._transaction.intake is not None and not self._busy:
@@ -306,61 +323,89 @@ class Session(asyncio.Protocol):
         if transport.get_write_buffer_size():
             self._timer = self._loop.call_later(CLOSE_SECONDS, transport.abort)
 
+    def _take_chains(self) -> None:
+        """From here on the session meets the sinks that are in force now."""
+        self._chains = chains = self.host.acceptor.chains
+        self._machine.asked = chains.asked
+
+    def _on_heard(self, event: CommandHeard) -> None:
+        """A command that sinks are asked about before it is obeyed."""
+        command = Command(event.verb, event.argument)
+        if event.verb in (b"EHLO", b"HELO"):
+            if self._transaction is None:
+                self._take_chains()
+            self._ask(SinkEvent.HELO, partial(self._answer_greeting, event.verb), command=command)
+        else:
+            self._ask(SinkEvent.VERB, partial(self._answer_command, event.verb), command=command)
+
+    def _answer_greeting(self, verb: bytes, word: Word) -> None:
+        answer = word.refusal or word.acceptance
+        if answer is None:
+            self._machine.obey()
+        elif word.refusal is None and verb == b"HELO":
+            self._respond(Reply(answer.code, "", answer.lines[:1]))  # HELO has no keywords
+        else:
+            self._respond(answer)
+
+    def _answer_command(self, verb: bytes, word: Word) -> None:
+        # Nobody but the relay can begin TLS: who accepts STARTTLS lets it.
+        answer = word.refusal or (word.acceptance if verb != b"STARTTLS" else None)
+        if answer is None:
+            self._machine.obey()
+        else:
+            self._respond(answer)
+
     def _on_greeted(self, event: Greeted) -> None:
         self.helo = event.name.decode("utf-8", "backslashreplace")
         self._verb = event.verb
         self._facts = None
-        self._chains = self.host.acceptor.chains
-        sinks = self._chains.session
-        if sinks is None:
-            self._unwelcome = None
-        else:
-            self._ask(sinks, SinkEvent.HELO, self._greeted)
-
-    def _greeted(self, refusal: Reply | None) -> None:
-        self._unwelcome = refusal
+        self._take_chains()
 
     def _ask(
         self,
-        sinks: Mapping[SinkEvent, tuple[Binding, ...]],
         event: SinkEvent,
-        then: Callable[[Reply | None], None],
+        then: Callable[[Word], None],
         transaction: Transaction | None = None,
         recipient: Recipient | None = None,
+        command: Command | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        """Ask the sinks of an event; `then` gets what they refuse with or None, now or when all have answered."""
-        bindings = sinks.get(event)
+        """Ask the sinks of an event; `then` gets what they say, now or when all have answered."""
+        sinks = self._chains.session
+        bindings = sinks.get(event) if sinks is not None else None
         if bindings is None:
-            then(None)
+            then(UNSAID)
             return
         envelope = None if transaction is None else transaction.envelope()
-        moment = moment_of(event, self, self.host.settings.name, envelope, recipient)
+        name = self.host.settings.name
+        moment = moment_of(event, self, name, envelope, recipient, command, credentials)
         started = start(moment, bindings, self.host.acceptor.elsewhere)
         if isinstance(started, Judgement):
-            then(refusal_from(started, event, self._note_sink))
-            return
-        self._busy = True
-        self._asking = self._loop.create_task(started)
-        self._asking.add_done_callback(partial(self._asked, event, then))
+            then(word_from(started, event, self._note_sink))
+        else:
+            self._wait(started, lambda said: then(word_from(said, event, self._note_sink)), INTERRUPTED)
 
-    def _asked(
-        self, event: SinkEvent, then: Callable[[Reply | None], None], asking: asyncio.Task[Judgement]
-    ) -> None:
-        """Every sink of the event has answered."""
-        if self._asking is not asking:
+    def _wait(self, work: Coroutine[None, None, T], then: Callable[[T], None], interrupted: T) -> None:
+        """Handle no event until the work is done; `then` gets its result, or `interrupted` when the relay stops."""
+        self._busy = True
+        task = self._loop.create_task(work)
+        self._waits_for = cast("asyncio.Task[object]", task)
+        task.add_done_callback(partial(self._waited, then, interrupted))
+
+    def _waited(self, then: Callable[[T], None], interrupted: T, task: asyncio.Task[T]) -> None:
+        if self._waits_for is not task:
             return  # the connection was lost meanwhile
-        self._asking = None
+        self._waits_for = None
         self._busy = False
         try:
-            judgement = INTERRUPTED if asking.cancelled() else asking.result()
-            then(refusal_from(judgement, event, self._note_sink))
+            then(interrupted if task.cancelled() else task.result())
         except Exception as error:
             self._break(error)
             return
         self._go_on()
 
-    def _note_sink(self, what: str, words: str) -> None:
-        self.host.noted(self, what, words)
+    def _note_sink(self, what: str, words: str, note: Note) -> None:
+        self.host.noted(self, what, words, note)
 
     def _on_mail(self, event: MailGiven) -> None:
         if event.tolerated:
@@ -369,20 +414,19 @@ class Session(asyncio.Protocol):
         if not acceptor.spool.has_room(event.size):
             self._respond(DISK_FULL_AT_MAIL)
             return
-        transaction = Transaction(event, event.reverse_path)
-        self._chains = acceptor.chains
-        sinks = self._chains.session
-        if sinks is None:
-            self._take_mail(transaction, None)
-        elif self._unwelcome is not None:
-            self._respond(self._unwelcome)
-        else:
-            self._ask(sinks, SinkEvent.MAIL, partial(self._take_mail, transaction), transaction)
-
-    def _take_mail(self, transaction: Transaction, refusal: Reply | None) -> None:
-        if refusal is None:
+        host = self.host
+        transaction = Transaction(event, event.reverse_path, host.take_memory, host.give_memory)
+        self._take_chains()
+        if self._chains.session is None:
             self._transaction = transaction
-        self._respond(refusal or OK)
+            self._respond(OK)
+        else:
+            self._ask(SinkEvent.MAIL, partial(self._take_mail, transaction), transaction)
+
+    def _take_mail(self, transaction: Transaction, word: Word) -> None:
+        if word.refusal is None:
+            self._transaction = transaction
+        self._respond(word.refusal or word.acceptance or OK)
 
     def _on_rcpt(self, event: RcptGiven) -> None:
         transaction = self._transaction
@@ -407,74 +451,39 @@ class Session(asyncio.Protocol):
         elif not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
-        sinks = self._chains.session
-        if sinks is None:
+        if self._chains.session is None:
             transaction.recipients.setdefault(address, recipient)
             self._respond(RECIPIENT_OK)
         else:
             then = partial(self._take_recipient, transaction, recipient)
-            self._ask(sinks, SinkEvent.RCPT, then, transaction, recipient)
+            self._ask(SinkEvent.RCPT, then, transaction, recipient)
 
-    def _take_recipient(self, transaction: Transaction, recipient: Recipient, refusal: Reply | None) -> None:
-        if refusal is None:
+    def _take_recipient(self, transaction: Transaction, recipient: Recipient, word: Word) -> None:
+        if word.refusal is None:
             transaction.recipients.setdefault(recipient.address, recipient)
-        self._respond(refusal or RECIPIENT_OK)
+        self._respond(word.refusal or word.acceptance or RECIPIENT_OK)
 
     def _on_content_begun(self, event: ContentBegun) -> None:
         transaction = self._transaction
         assert transaction is not None
-        sinks = self._chains.session
-        if sinks is None:
-            self._take_content(transaction, event.mode, None)
+        if self._chains.session is None:
+            self._take_content(transaction, event.mode, UNSAID)
         else:
             then = partial(self._take_content, transaction, event.mode)
-            self._ask(sinks, SinkEvent.DATA, then, transaction)
+            self._ask(SinkEvent.DATA, then, transaction)
 
-    def _take_content(self, transaction: Transaction, mode: ContentMode, refusal: Reply | None) -> None:
-        if refusal is not None:
-            self._respond(refusal)
+    def _take_content(self, transaction: Transaction, mode: ContentMode, word: Word) -> None:
+        if word.refusal is not None:
+            self._respond(word.refusal)
             return
-        transaction.id = self.host.acceptor.new_id()
-        transaction.intake = Intake(lambda: self._open_body(transaction))
+        acceptor = self.host.acceptor
+        transaction.begin_content(acceptor.new_id(), acceptor.spool.body_writer)
         self._in_content = True
         self._respond(START if mode is ContentMode.DATA else CHUNK_OK)
 
-    def _open_body(self, transaction: Transaction) -> BodyWriter:
-        transaction.writer = self.host.acceptor.spool.body_writer(transaction.id)
-        return transaction.writer
-
     def _on_chunk(self, event: ContentChunk) -> None:
-        transaction = self._transaction
-        if transaction is None or transaction.intake is None or transaction.failure is not None:
-            return
-        intake = transaction.intake
-        octets = event.octets
-        try:
-            if transaction.writer is None:
-                transaction.held += len(octets)
-                if not self.host.take_memory(len(octets)):
-                    intake.spill()
-            intake.feed(octets)
-        except HeadTooLarge:
-            self._fail_content(transaction, HEAD_TOO_LARGE)
-        except SpoolFull:
-            self._fail_content(transaction, DISK_FULL)
-        except SpoolFault:
-            self._fail_content(transaction, STORE_FAULT)
-        if transaction.writer is not None and transaction.held:
-            self.host.give_memory(transaction.held)
-            transaction.held = 0
-
-    def _fail_content(self, transaction: Transaction, answer: Reply) -> None:
-        """Keep reading to the end of data; it gets this answer."""
-        transaction.failure = answer
-        if transaction.intake is not None:
-            transaction.intake.discard()
-        if transaction.writer is not None:
-            transaction.writer.discard()
-        if transaction.held:
-            self.host.give_memory(transaction.held)
-            transaction.held = 0
+        if self._transaction is not None:
+            self._transaction.take(event.octets)
 
     def _on_content_ended(self, event: ContentEnded) -> None:
         self._in_content = False
@@ -482,7 +491,7 @@ class Session(asyncio.Protocol):
         assert transaction is not None and transaction.intake is not None
         if self._transcript is not None:
             self._transcript.note("<", b"[%d octets of content]" % event.size)
-        arrived = self._finish(transaction, event.over_limit)
+        arrived = transaction.finish(event.over_limit)
         if isinstance(arrived, Reply):
             self.host.noted(self, "content.refused", arrived.text)
             self._drop()
@@ -500,22 +509,6 @@ class Session(asyncio.Protocol):
             self._on_verdict,
             chains=self._chains,
         )
-
-    def _finish(self, transaction: Transaction, over_limit: bool) -> Arrived | Reply:
-        """What has come in, or why it is refused."""
-        if over_limit:
-            return TOO_LARGE
-        if transaction.failure is not None:
-            return transaction.failure
-        assert transaction.intake is not None
-        try:
-            return transaction.intake.finish()
-        except HeadTooLarge:
-            return HEAD_TOO_LARGE
-        except SpoolFull:
-            return DISK_FULL
-        except SpoolFault:
-            return STORE_FAULT
 
     def _on_verdict(self, verdict: Verdict) -> None:
         """The message is in custody, or refused."""
@@ -542,8 +535,7 @@ class Session(asyncio.Protocol):
     def _message_facts(self, transcript: TranscriptRef | None, smtputf8: bool) -> Facts:
         facts = self._facts
         if facts is None:
-            extended = self._verb.upper() == b"EHLO"
-            protocol = ("ESMTPS" if self.tls else "ESMTP") if extended else "SMTP"  # RFC 3848
+            protocol = f"ESMTP{self._secured}" if self._verb == b"EHLO" else "SMTP"
             facts = self._facts = Facts(
                 source="smtp",
                 session=self.id,
@@ -552,45 +544,41 @@ class Session(asyncio.Protocol):
                 helo=self.helo,
                 protocol=protocol,
                 tls=self.tls,
+                login=self.login,
                 trusted=self.trusted,
                 revision=self.host.revision,
                 server=self.host.acceptor.server,
             )
         if smtputf8:
             # RFC 6531 §4.3
-            protocol = "UTF8SMTPS" if self.tls else "UTF8SMTP"
+            protocol = f"UTF8SMTP{self._secured}"
             return msgspec.structs.replace(facts, transcript=transcript, protocol=protocol)
         return msgspec.structs.replace(facts, transcript=transcript)
+
+    @property
+    def _secured(self) -> str:
+        """What a with-keyword has at its end (RFC 3848)."""
+        return ("S" if self.tls else "") + ("A" if self.login else "")
 
     def _on_reset(self, event: ResetGiven | ChunkRefused) -> None:
         self._drop()
 
     def _drop(self) -> None:
         """Forget the transaction and what it stored."""
-        transaction = self._transaction
-        if transaction is not None and transaction.writer is not None:
-            transaction.writer.discard()
-        self._release()
-
-    def _release(self) -> None:
-        transaction = self._transaction
-        if transaction is not None and transaction.held:
-            self.host.give_memory(transaction.held)
-        self._transaction = None
+        if self._transaction is not None:
+            self._transaction.drop()
+            self._transaction = None
         self._in_content = False
 
-    def _on_auth(self, event: AuthRequested) -> None:
-        self._respond(NO_LOGINS)
+    def _release(self) -> None:
+        """What the transaction stored is the spool's now."""
+        if self._transaction is not None:
+            self._transaction.release()
+            self._transaction = None
+        self._in_content = False
 
     def _on_verify(self, event: VerifyGiven) -> None:
-        sinks = self._chains.session
-        if sinks is None:
-            self._respond(NOT_VERIFIED)
-        else:
-            self._ask(sinks, SinkEvent.VERB, self._verified)
-
-    def _verified(self, refusal: Reply | None) -> None:
-        self._respond(refusal or NOT_VERIFIED)
+        self._respond(NOT_VERIFIED)
 
     def _on_quit(self, event: QuitGiven) -> None:
         self._drop()
@@ -605,6 +593,49 @@ class Session(asyncio.Protocol):
         self._drop()
         self._flush()
         self._end()
+
+    # -- logins ------------------------------------------------------------------------------------
+
+    def _on_auth(self, event: AuthRequested) -> None:
+        """Sinks first; when none of them knows the login, the file of the listener."""
+        mechanism = event.mechanism.decode()
+        self._ask(
+            SinkEvent.AUTH,
+            partial(self._take_login, event),
+            command=Command(b"AUTH", event.mechanism),
+            credentials=Credentials(mechanism, event.identity, event.password),
+        )
+
+    def _take_login(self, event: AuthRequested, word: Word) -> None:
+        logins = self.host.settings.logins
+        if word.refusal is not None or word.acceptance is not None:
+            self._answer_login(event.identity, word.acceptance, word.refusal or NOT_LOGGED_IN)
+        elif logins is None:
+            self._answer_login(event.identity, None, NOT_LOGGED_IN)
+        else:
+            then = partial(self._take_check, event.identity)
+            self._wait(logins.check(event.identity, event.password), then, None)
+
+    def _take_check(self, identity: bytes, fits: bool | None) -> None:
+        if fits is None:
+            self.host.noted(
+                self, "login.not-checked", "the logins cannot be read, or too many are being checked"
+            )
+        refusal = LOGIN_NOT_CHECKED if fits is None else NOT_LOGGED_IN
+        self._answer_login(identity, LOGGED_IN if fits else None, refusal)
+
+    def _answer_login(self, identity: bytes, success: Reply | None, refusal: Reply) -> None:
+        name = identity[:LOGIN_OCTETS].decode("utf-8", "backslashreplace")
+        if success is None:
+            self.host.noted(self, "login.refused", f"{name!r}: {refusal.text}")
+            self._respond(refusal)
+            return
+        self.host.noted(self, "login.taken", repr(name))
+        self._respond(success)
+        if not self._machine.is_closed:
+            self.login = name
+            self.trusted = True
+            self._facts = None
 
     # -- TLS ---------------------------------------------------------------------------------------
 
@@ -636,6 +667,8 @@ class Session(asyncio.Protocol):
             return
         self._transport = secured
         self.tls = _tls_words(secured)
+        self.helo = self.login = ""
+        self.trusted = self.host.is_trusted(self.client)
         self._facts = None
         self._machine.tls_started()
         self._machine.feed(b"".join(self._early or ()))
@@ -700,6 +733,7 @@ _HANDLERS: dict[type[Event], Callable[[Session, Event], None]] = cast(
     "dict[type[Event], Callable[[Session, Event], None]]",
     {
         Greeted: Session._on_greeted,
+        CommandHeard: Session._on_heard,
         MailGiven: Session._on_mail,
         RcptGiven: Session._on_rcpt,
         ContentBegun: Session._on_content_begun,

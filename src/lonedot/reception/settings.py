@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 
 from lonedot.message.door import DoorPolicy, LineEnds, LongLines
 from lonedot.protocol.options import ServerOptions
+from lonedot.reception.logins import Logins
 from lonedot.terms.address import Address
 
-__all__ = ["STRANGER", "TRUSTED", "ListenerSettings", "is_in", "matches_domain"]
+__all__ = ["STRANGER", "TRUSTED", "ListenerSettings", "is_in", "matches_domain", "with_logins"]
+
+_MECHANISMS = (b"PLAIN", b"LOGIN")
 
 STRANGER = DoorPolicy()
 TRUSTED = DoorPolicy(LineEnds.NORMALIZE, LongLines.ENCODE, add_missing=True)
@@ -24,7 +28,10 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     options: ServerOptions
+    """Without AUTH; `with_logins` adds it for those sessions that have somebody to ask."""
     tls: ssl.SSLContext | None = None
+    logins: Logins | None = None
+    """Who may log in; who has is trusted."""
     relay_from: tuple[IPv4Network | IPv6Network, ...] = ()
     relay_to: tuple[bytes, ...] = ()
     """Domains in lower case; `*.example.com` is everything below it."""
@@ -36,6 +43,12 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     command_seconds: float = 300.0
     data_seconds: float = 180.0
     session_seconds: float = 7200.0
+
+
+@lru_cache(maxsize=64)
+def with_logins(options: ServerOptions) -> ServerOptions:
+    """The same face with AUTH."""
+    return msgspec.structs.replace(options, auth_mechanisms=_MECHANISMS)
 
 
 def is_in(client: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

@@ -13,6 +13,7 @@ from lonedot.reception.listener import MemoryBudget
 from lonedot.reception.session import Session, Transcript
 from lonedot.reception.settings import ListenerSettings
 from lonedot.sinks.bindings import Binding
+from lonedot.sinks.protocol import Note
 from lonedot.spool.interface import Acceptance, BodyWriter, Claim, Facts, TranscriptRef
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope
@@ -288,7 +289,7 @@ class Room:
             raise self.fault
         return address.domain != b"nowhere.example"
 
-    def noted(self, session: Session, what: str, words: str) -> None:
+    def noted(self, session: Session, what: str, words: str, note: Note | None = None, /) -> None:
         self.noted_.append((what, words))
 
     # -- what a test does --------------------------------------------------------------------------

@@ -10,11 +10,11 @@ import pytest
 from lonedot.message.edits import Edit
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import Binding
-from lonedot.sinks.events import EVENTS, Event
+from lonedot.sinks.events import EVENTS, Event, Shows
 from lonedot.sinks.load import bind
 from lonedot.sinks.protocol import Command, Session
 from lonedot.sinks.sink import sink
-from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.verdicts import Accept, Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.spool.interface import MessageState
 from lonedot.terms.reply import reply
@@ -25,7 +25,7 @@ MESSAGE = (
 )
 ENVELOPE = b"MAIL FROM:<c@a.example>\r\nRCPT TO:<d@b.example>\r\n"
 TEXT = MESSAGE + b".\r\n"
-IN_SESSION = [event for event in Event if not EVENTS[event].shows_message]
+IN_SESSION = [e for e in Event if EVENTS[e].shows is Shows.SESSION and e is not Event.AUTH]
 
 
 def bound(event: Event, returned: object, name: str = "S", priority: int = 1, **options: str) -> Binding:
@@ -142,22 +142,32 @@ async def test_what_the_relay_refuses_itself_is_not_shown() -> None:
     room = Room(bindings=watch.bindings, trusted=False)
     line = room.connect()
     watch.events.clear()
-    line.say(b"MAIL FROM:c d\r\nRCPT TO:<d@b.example>\r\nVRFY\r\nEHLO\r\nDATA\r\n")
-    assert line.codes() == [501, 503, 501, 501, 503]
+    line.say(b"MAIL FROM:c d\r\nRCPT TO:<d@b.example>\r\nEHLO\r\nDATA\r\n")
+    assert line.codes() == [501, 503, 501, 503]
     assert watch.events == []
     line.say(b"MAIL FROM:<c@a.example>\r\nRCPT TO:<d@b.example>\r\nDATA\r\n")
     assert line.codes() == [250, 550, 554]
     assert watch.events == [Event.MAIL]
 
 
-async def test_commands_that_no_event_is_made_of_are_answered_as_before() -> None:
+async def test_verb_is_for_every_command_that_no_other_event_is_for() -> None:
     watch = Watch()
     room = Room(bindings=watch.bindings)
     line = room.connect()
     watch.events.clear()
-    line.say(b"NOOP\r\nHELP\r\nRSET\r\nXEXCH50 1 2\r\nQUIT\r\n")
-    assert line.codes() == [250, 214, 250, 500, 221]
-    assert watch.events == []
+    watch.shown.clear()
+    line.say(b"NOOP\r\nHELP me\r\nRSET\r\nxexch50 1 2\r\nVRFY\r\nETRN x\r\nQUIT\r\n")
+    assert line.codes() == [250, 214, 250, 500, 501, 502, 221]
+    assert watch.events == [Event.VERB] * 7
+    assert [(s.command.verb, s.command.argument) for s in watch.shown] == [
+        (b"NOOP", b""),
+        (b"HELP", b"me"),
+        (b"RSET", b""),
+        (b"XEXCH50", b"1 2"),
+        (b"VRFY", b""),
+        (b"ETRN", b"x"),
+        (b"QUIT", b""),
+    ]
 
 
 # -- refusals --------------------------------------------------------------------------------------------
@@ -190,15 +200,105 @@ async def test_the_limits_of_the_listener_come_before_the_sinks() -> None:
     assert watch.events == []
 
 
-async def test_a_refused_greeting_is_answered_at_each_mail_until_another() -> None:
+async def test_a_refused_greeting_is_no_greeting() -> None:
     def call(session: Session) -> Verdict:
         return Reject("who are you") if session.helo == "copier" else Next()
 
     room = Room(bindings=[bind(sink("names", on="helo")(call), sink_class="tests:s")])
     line = room.connect(greeted=False)
     line.say(b"EHLO copier\r\n" + bdat(MESSAGE) + b"MAIL FROM:<>\r\nEHLO scanner\r\n" + ENVELOPE)
-    assert line.codes() == [220, 250, 550, 503, 503, 550, 250, 250, 250]
+    assert line.codes() == [220, 550, 503, 503, 503, 503, 250, 250, 250]
     assert room.noted_[0] == ("sink.refused", "names at helo: who are you")
+
+
+async def test_a_greeting_refused_later_changes_nothing() -> None:
+    def call(session: Session) -> Verdict:
+        return Reject("who are you") if session.helo == "other" else Next()
+
+    room = Room(bindings=[bind(sink("names", on="helo")(call), sink_class="tests:s")])
+    line = room.connect(greeted=False)
+    line.say(b"EHLO copier\r\n" + ENVELOPE + b"EHLO other\r\nDATA\r\n", TEXT)
+    await settle()
+    assert line.codes() == [220, 250, 250, 250, 550, 354, 250]
+    assert room.spool.accepted[0].facts.helo == "copier"
+
+
+# -- answers of their own --------------------------------------------------------------------------------
+
+
+async def test_accept_at_connect_is_the_banner() -> None:
+    room = Room(bindings=[bound(Event.CONNECT, Accept("The mail of the office"))])
+    line = room.connect(greeted=False)
+    assert line.heard() == b"220 relay.example.com The mail of the office\r\n"
+    line.say(b"EHLO copier\r\n" + bdat(MESSAGE))
+    await settle()
+    assert line.codes() == [250, 250, 250, 250]
+
+
+async def test_accept_at_helo_adds_words_and_keywords() -> None:
+    room = Room(bindings=[bound(Event.HELO, Accept("hello", keywords=("XEXCH50", "X-LIMIT 1 2")))])
+    line = room.connect(greeted=False)
+    line.heard()
+    line.say(b"HELO copier\r\n")
+    assert line.heard() == b"250 relay.example.com hello\r\n"
+    line.say(b"EHLO copier\r\n")
+    lines = line.heard().split(b"\r\n")
+    assert lines[0] == b"250-relay.example.com hello"
+    assert lines[-3:] == [b"250-XEXCH50", b"250 X-LIMIT 1 2", b""]
+    assert b"250-PIPELINING" in lines
+    line.say(ENVELOPE)
+    assert line.codes() == [250, 250]
+
+
+async def test_accept_at_mail_and_rcpt_has_words_of_its_own() -> None:
+    bindings = [
+        bound(Event.MAIL, Accept("from you, gladly")),
+        bound(Event.RCPT, Accept("no", enhanced="2.1.9"), "first", 1, rule="RCPT TO=d@*"),
+        bound(Event.RCPT, Reject("nobody asks me"), "second", 2, rule="RCPT TO=d@*"),
+    ]
+    room = Room(bindings=bindings)
+    line = room.connect()
+    line.say(ENVELOPE + b"RCPT TO:<e@b.example>\r\nDATA\r\n", TEXT)
+    assert line.heard() == (
+        b"250 2.1.0 from you, gladly\r\n250 2.1.9 no\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"
+    )
+    await settle()
+    assert len(room.spool.accepted[0].envelope.recipients) == 2
+
+
+async def test_a_new_verb() -> None:
+    room = Room(bindings=[bound(Event.VERB, Accept("done", code=254), rule="XEXCH50=*;VRFY=joe")])
+    line = room.connect()
+    line.say(b"XEXCH50 12 2\r\nXOTHER\r\nVRFY joe\r\nVRFY ann\r\nNOOP\r\n")
+    assert line.codes() == [254, 500, 254, 252, 250]
+
+
+async def test_an_accepted_rset_forgets_the_transaction() -> None:
+    room = Room(bindings=[bound(Event.VERB, Accept("fine"))])
+    line = room.connect()
+    line.say(ENVELOPE + b"RSET\r\nDATA\r\n")
+    assert line.heard() == b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 2.0.0 fine\r\n503 5.5.1 MAIL first\r\n"
+    assert room.budget.used == 0 and not room.spool.accepted
+
+
+async def test_quit_cannot_be_refused() -> None:
+    room = Room(bindings=[bound(Event.VERB, Reject("stay"))])
+    line = room.connect()
+    line.say(b"QUIT\r\n")
+    assert line.codes() == [221]
+    await settle()
+    assert line.wire.lost() and room.open == 0
+
+
+async def test_refused_commands_are_bounded() -> None:
+    room = Room(bindings=[bound(Event.VERB, Reject("no"))])
+    line = room.connect()
+    line.say(b"NOOP\r\n" * 300)
+    codes = line.codes()
+    assert codes[-1] == 421 and set(codes[:-1]) == {550} and len(codes) < 200
+
+
+# -- refusals of a verb ----------------------------------------------------------------------------------
 
 
 async def test_verb() -> None:

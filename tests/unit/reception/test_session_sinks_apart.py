@@ -12,15 +12,13 @@ import pytest
 from lonedot.reception.session import PAUSE_AT
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.calls import Answer, Call, Failure
-from lonedot.sinks.events import EVENTS, Event
+from lonedot.sinks.events import Event
 from lonedot.sinks.load import bind
 from lonedot.sinks.protocol import Question, Session
 from lonedot.sinks.sink import sink
 from lonedot.sinks.verdicts import Defer, Next, Reject, Verdict
-from tests.unit.reception.room import Line, Room, settle
-from tests.unit.reception.test_session_sinks import ENVELOPE, MESSAGE, TEXT, bdat, bound
-
-IN_SESSION = [event for event in Event if not EVENTS[event].shows_message]
+from tests.unit.reception.room import SETTINGS, Line, Room, settle
+from tests.unit.reception.test_session_sinks import ENVELOPE, IN_SESSION, MESSAGE, TEXT, bdat, bound
 
 
 def apart(event: Event, name: str = "S", priority: int = 1, **options: str) -> Binding:
@@ -60,11 +58,13 @@ async def test_every_event_waits_for_its_sink_and_everything_else_for_the_event(
         codes.append(line.codes())
         asked.append((await elsewhere.answer()).session.event)
     assert asked == [Event.CONNECT, Event.HELO, Event.VERB, Event.MAIL, Event.RCPT, Event.DATA]
-    assert codes == [[], [220, 250], [], [252], [250], [250]]
+    assert codes == [[], [220], [250], [252], [250], [250]]
     assert line.codes() == [354]
     line.say(TEXT + b"QUIT\r\n")
     await settle()
-    assert line.codes() == [250, 221]
+    assert line.codes() == [250]
+    await elsewhere.answer()
+    assert line.codes() == [221]
     assert line.wire.lost() and room.open == 0
 
 
@@ -72,7 +72,7 @@ async def test_every_event_waits_for_its_sink_and_everything_else_for_the_event(
     ("event", "commands", "answers"),
     [
         (Event.CONNECT, b"", b"554 5.7.1 no\r\n"),
-        (Event.VERB, b"VRFY a\r\nNOOP\r\n", b"550 5.7.1 no\r\n250 2.0.0 OK\r\n"),
+        (Event.VERB, b"VRFY a\r\nRCPT TO:<a>\r\n", b"550 5.7.1 no\r\n503 5.5.1 MAIL first\r\n"),
         (Event.MAIL, ENVELOPE, b"550 5.7.1 no\r\n503 5.5.1 MAIL first\r\n"),
         (Event.RCPT, ENVELOPE, b"250 2.1.0 Ok\r\n550 5.7.1 no\r\n"),
     ],
@@ -87,14 +87,25 @@ async def test_refusals(event: Event, commands: bytes, answers: bytes) -> None:
     assert room.noted_[0] == ("sink.refused", f"S at {event.value}: no")
 
 
-async def test_a_refused_greeting_is_answered_at_mail() -> None:
+async def test_a_refused_greeting_is_no_greeting() -> None:
     room = Room(bindings=[apart(Event.HELO)])
     elsewhere = Elsewhere(room)
-    line = room.connect()
-    line.say(ENVELOPE)
-    assert line.codes() == []
+    line = room.connect(greeted=False)
+    line.say(b"EHLO copier\r\n" + ENVELOPE)
+    assert line.codes() == [220]
     await elsewhere.answer(Defer("who"))
-    assert line.codes() == [451, 503]
+    assert line.codes() == [451, 503, 503]
+
+
+async def test_plaintext_that_comes_while_starttls_is_asked_about_ends_the_session() -> None:
+    options = msgspec.structs.replace(SETTINGS.options, tls_available=True)
+    room = Room(msgspec.structs.replace(SETTINGS, options=options), bindings=[apart(Event.VERB)])
+    elsewhere = Elsewhere(room)
+    line = room.connect()
+    line.say(b"STARTTLS\r\n", b"MAIL FROM:<evil@a.example>\r\n")
+    await elsewhere.answer()
+    assert line.codes() == [554]
+    assert line.wire.lost()
 
 
 async def test_data_refused_and_bdat_refused() -> None:

@@ -14,9 +14,20 @@ from lonedot.message.edits import Edit
 from lonedot.sinks.bindings import Binding, OnError, SinkCall, guid_for
 from lonedot.sinks.calls import WORDS_LIMIT, Decision
 from lonedot.sinks.events import Event
-from lonedot.sinks.protocol import Command, Judgement, Moment, Note, ProtocolCall, Session, ask
+from lonedot.sinks.protocol import (
+    KEYWORDS_LIMIT,
+    Command,
+    Credentials,
+    Judgement,
+    Moment,
+    Note,
+    ProtocolCall,
+    Session,
+    ask,
+)
 from lonedot.sinks.rules import compile_rule
-from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
+from lonedot.sinks.standing import Fault
+from lonedot.sinks.verdicts import Accept, Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope, Recipient
 
@@ -93,7 +104,7 @@ def test_the_first_refusal_is_the_answer() -> None:
         551,
         "5.1.6",
     )
-    assert judged.notes == (Note("b", False, "not here"),)
+    assert judged.notes == (Note("b", guid_for("b"), "not here"),)
     assert trace.asked == ["a", "b"]
 
 
@@ -106,6 +117,69 @@ def test_stop_lets_it_pass_and_asks_nobody_else() -> None:
     trace = Trace()
     assert ask(MOMENT, [trace.binding("a", Stop()), trace.binding("b", Reject("no"))]) == Judgement()
     assert trace.asked == ["a"]
+
+
+def test_accept_is_the_answer_and_asks_nobody_else() -> None:
+    trace = Trace()
+    judged = ask(
+        MOMENT, [trace.binding("a", Accept("welcome", 250, "2.1.9")), trace.binding("b", Reject("no"))]
+    )
+    assert judged == Judgement(words="welcome", code=250, enhanced="2.1.9", is_answer=True)
+    assert trace.asked == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("event", "given", "words"),
+    [
+        (Event.CONNECT, Accept("hi", code=250), "success is 220 there"),
+        (Event.CONNECT, Accept("hi", enhanced="2.0.0"), "where there is none"),
+        (Event.AUTH, Accept(code=250), "success is 235 there"),
+        (Event.DATA, Accept(), "returned Accept; at event 'data' a sink returns Next, Stop, Reject, Defer"),
+        (Event.VERB, Accept(code=354), "reply code 354 is not in 200 to 299"),
+        (Event.HELO, Accept(keywords=("SIZE 1",)), "keyword 'SIZE' is the relay's own"),
+        (Event.HELO, Accept(keywords=("xa", "XA 1")), "keyword 'XA' is there twice"),
+        (Event.HELO, Accept(keywords=("X A\r\n250 B",)), "not a line of the reply to EHLO"),
+        (Event.HELO, Accept(keywords=("-X",)), "not a line of the reply to EHLO"),
+        (Event.HELO, Accept(keywords=("X" * 501,)), "not a line of the reply to EHLO"),
+        (Event.HELO, Accept(keywords=("Ü",)), "not a line of the reply to EHLO"),
+        (Event.HELO, Accept(keywords=tuple(f"X{n}" for n in range(KEYWORDS_LIMIT + 1))), "33 keywords"),
+        (Event.HELO, Accept(keywords=cast("tuple[str, ...]", (1,))), "AttributeError"),
+    ],
+)
+def test_an_acceptance_that_cannot_be_told_is_a_fault(event: Event, given: Accept, words: str) -> None:
+    binding = msgspec.structs.replace(says(given), event=event)
+    judged = ask(msgspec.structs.replace(MOMENT, event=event), [binding])
+    assert judged.decision is Decision.DEFER and not judged.is_answer
+    assert words in judged.notes[0].words
+    assert judged.notes[0].fault is Fault.NONSENSE
+
+
+def test_a_verb_may_be_answered_with_any_success() -> None:
+    binding = msgspec.structs.replace(says(Accept("done", 254, "2.9.9")), event=Event.VERB)
+    judged = ask(msgspec.structs.replace(MOMENT, event=Event.VERB), [binding])
+    assert (judged.code, judged.enhanced, judged.is_answer) == (254, "2.9.9", True)
+
+
+SECRET = Credentials("PLAIN", b"anna", "p\u00e4ss'1\n".encode())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, ValueError])
+def test_a_password_is_in_no_words(error: type[Exception]) -> None:
+    def call(session: Session) -> Verdict:
+        shown = session.credentials
+        raise error(f"{shown} {shown.password!r} {shown.password.decode()}")
+
+    moment = msgspec.structs.replace(MOMENT, event=Event.AUTH, credentials=SECRET)
+    assert "ss'1" not in repr(moment) and "ss'1" not in str(Session(moment, {}).credentials)
+    judged = ask(moment, [msgspec.structs.replace(asked(call), event=Event.AUTH)])
+    assert "ss'1" not in repr(judged) and "***" in judged.notes[0].words
+    told = ask(moment, [msgspec.structs.replace(says(Reject(SECRET.password.decode())), event=Event.AUTH)])
+    assert "ss'1" not in repr(told)
+
+
+def test_only_auth_shows_credentials() -> None:
+    with pytest.raises(LookupError, match="shows no credentials"):
+        _ = Session(MOMENT, {}).credentials
 
 
 def test_words_are_bounded() -> None:
@@ -196,7 +270,12 @@ FAILING: list[tuple[ProtocolCall, str]] = [
     (lambda session: Reject("no", enhanced="4.7.1"), "enhanced status code '4.7.1' is not of the form 5.X.Y"),
     (lambda session: Reject("no", code=cast(int, "550")), "reply code '550'"),
     (lambda session: Defer("no", enhanced="4.7.1\r\n250 Ok"), "enhanced status code"),
+    (lambda session: Accept(cast(str, b"yes")), "TypeError: its words are bytes"),
+    (lambda session: Accept("yes", code=251), "success is 250 there"),
+    (lambda session: Accept("yes", enhanced="5.1.1"), "enhanced status code '5.1.1'"),
+    (lambda session: Accept("yes", keywords=("XA",)), "only the reply to EHLO has them"),
 ]
+RAISING = [call for call, _ in FAILING[:4]]
 
 
 @pytest.mark.parametrize(("call", "words"), FAILING, ids=[words for _, words in FAILING])
@@ -212,7 +291,8 @@ def test_a_sink_that_fails_is_booked_and_on_error_decides(call: ProtocolCall, wo
         assert judged.decision is decision
         assert (judged.words, judged.code) == ("", 0), "what went wrong is not for the client"
         (note,) = judged.notes
-        assert note.is_fault and note.binding == "bad"
+        assert (note.binding, note.guid) == ("bad", guid_for("bad"))
+        assert note.fault is (Fault.NONSENSE if call not in RAISING else Fault.RAISED)
         assert words in note.words
 
 
@@ -220,10 +300,10 @@ def test_a_skipped_sink_stops_nothing_and_every_fault_is_booked() -> None:
     bad = says(Stop([Edit.add_field("X-A", "1")]), "bad", on_error=OnError.SKIP)
     judged = ask(MOMENT, [bad, says(None, "worse", on_error=OnError.SKIP), says(Reject("no"), "last")])
     assert judged.decision is Decision.REJECT
-    assert [(note.binding, note.is_fault) for note in judged.notes] == [
-        ("bad", True),
-        ("worse", True),
-        ("last", False),
+    assert [(note.binding, note.fault) for note in judged.notes] == [
+        ("bad", Fault.NONSENSE),
+        ("worse", Fault.NONSENSE),
+        ("last", None),
     ]
 
 
