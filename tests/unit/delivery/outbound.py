@@ -11,6 +11,7 @@ from itertools import count
 import msgspec
 
 from lonedot.delivery.attempt import Courier
+from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
 from lonedot.delivery.routing import (
     NextHop,
     Resolver,
@@ -25,6 +26,8 @@ from lonedot.message.content import Content
 from lonedot.message.intake import content_from
 from lonedot.message.ledger import Entry
 from lonedot.queue.scheduler import Delivery
+from lonedot.sinks.bindings import Chains
+from lonedot.sinks.inquiry import HopNote
 from lonedot.spool.interface import (
     Claim,
     Facts,
@@ -117,9 +120,16 @@ def route(port: int, **changes: object) -> Route:
 class Outbound:
     """A courier over one route."""
 
-    def __init__(self, routes: Sequence[Route], resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        resolver: Resolver | None = None,
+        chains: Callable[[int], Chains] = lambda server: NO_CHAINS,
+        elsewhere: Elsewhere = nobody_elsewhere,
+    ) -> None:
         self.transcripts = Transcripts()
         self.stored: dict[MessageId, Content | Exception] = {}
+        self.notes: list[tuple[str, HopNote]] = []
         sessions = count(1)
         self.courier = Courier(
             RouteTable(routes),
@@ -128,6 +138,10 @@ class Outbound:
             self._content,
             lambda: f"session{next(sessions)}",
             SystemClock(),
+            None,
+            chains,
+            elsewhere,
+            lambda session, note: self.notes.append((session, note)),
         )
 
     def _content(self, id: MessageId) -> Content:
@@ -156,8 +170,13 @@ class Outbound:
 
 
 @contextlib.asynccontextmanager
-async def outbound(*routes: Route, resolver: Resolver | None = None) -> AsyncIterator[Outbound]:
-    made = Outbound(routes, resolver)
+async def outbound(
+    *routes: Route,
+    resolver: Resolver | None = None,
+    chains: Callable[[int], Chains] = lambda server: NO_CHAINS,
+    elsewhere: Elsewhere = nobody_elsewhere,
+) -> AsyncIterator[Outbound]:
+    made = Outbound(routes, resolver, chains, elsewhere)
     try:
         yield made
     finally:
