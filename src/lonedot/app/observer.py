@@ -12,7 +12,10 @@ from lonedot.observability.levels import LogLevel
 from lonedot.observability.log import event, logs
 from lonedot.queue.plan import Conclusion
 from lonedot.queue.scheduler import Delivery
+from lonedot.queue.transport import Step
 from lonedot.reception.session import Session
+from lonedot.sinks.inquiry import HopNote
+from lonedot.sinks.protocol import Note
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
@@ -108,8 +111,8 @@ class RelayObserver:
                     {"id": id, "binding": entry.binding, "action": entry.action.value, "words": entry.words},
                 )
             kind = _SINK_EVENTS.get(entry.action)
-            if kind is None:
-                continue
+            if kind is None or (entry.action is Action.DEFERRED and entry.verdict == "defer"):
+                continue  # who puts a message off as it is meant to has not failed
             faulty = [f for f in entry.findings if f.severity is not Severity.NOTE]
             if entry.action is Action.REDUCED and not faulty:
                 continue
@@ -119,6 +122,9 @@ class RelayObserver:
                 and all(finding.severity is Severity.VIOLATION for finding in faulty)
             ):
                 kind = EventKind.SINK_OVERSTEPPED
+            elif entry.fault and not faulty:
+                # Held or refused because it failed: it damaged nothing, and refused nothing itself.
+                kind = EventKind.SINK_FAILED
             words = "; ".join(finding.words for finding in faulty) or entry.words
             self._events.append(kind, id, words, binding=entry.binding, action=entry.action.value)
         if self._standing is not None:
@@ -126,14 +132,14 @@ class RelayObserver:
 
     # -- sessions ----------------------------------------------------------------------------------
 
-    def session_noted(self, session: Session, what: str, words: str) -> None:
+    def session_noted(self, session: Session, what: str, words: str, note: Note | None = None, /) -> None:
         level = LogLevel.DEBUG if what in _DETAILS else LogLevel.INFO
         if what == "session.fault":
             level = LogLevel.ERROR
         if what == "sink.failed":
             self._events.append(EventKind.SINK_FAILED, session.id, words, client=session.client)
-            if self._standing is not None:
-                self._standing.book_session(session.id, words)
+            if self._standing is not None and note is not None and note.fault is not None:
+                self._standing.book(note.guid, note.fault, words, session.id)
             return
         if logs(level):
             event(what, level, session=session.id, client=session.client, helo=session.helo, words=words)
@@ -161,6 +167,8 @@ class RelayObserver:
         outcomes = delivery.outcomes
         delivered = 0
         for attempt in attempts:
+            if attempt.suffix:
+                self.sunk(id, [entry for entry in attempt.suffix if entry.binding_id])
             took = sum(outcome.result is Result.DELIVERED for _, outcome in attempt.outcomes)
             delivered += took
             if took and logs(LogLevel.INFO):
@@ -195,6 +203,22 @@ class RelayObserver:
             },
         )
 
+    def transported(self, id: MessageId, step: Step) -> None:
+        """A message in transport was put off, or is held."""
+        if step.state is MessageState.HELD:
+            self._events.append(EventKind.MESSAGE_HELD, id, step.reason)
+            self._tell("message.settled", {"id": id, "state": step.state.value})
+        elif step.message.transport is not None:
+            progress = step.message.transport
+            event(
+                "message.put-off",
+                LogLevel.WARNING,
+                id=id,
+                binding=progress.waits_for,
+                times=progress.deferrals,
+                reason=progress.words,
+            )
+
     def concluded(self, claim: Claim, conclusion: Conclusion, hold: str) -> None:
         id = claim.message.id
         for recipient in conclusion.recipients:
@@ -221,6 +245,31 @@ class RelayObserver:
             recipient=report.recipients[0].recipient.address.text,
             size=report.size,
         )
+        if report.ledger:
+            self.sunk(report.id, report.ledger)
+        if report.state is MessageState.HELD:
+            self._events.append(EventKind.MESSAGE_HELD, report.id, report.reason)
+
+    def discarded(self, claim: Claim, report: Acceptance) -> None:
+        """A sink does not let a DSN go out: it was never in custody, so what is known of it stands here."""
+        last = report.ledger[-1]
+        words = (
+            f"a delivery report was not sent: {last.words}"
+            if last.words
+            else "a delivery report was not sent"
+        )
+        self._events.append(EventKind.SINK_REFUSED, claim.message.id, words, binding=last.binding)
+        self.sunk(claim.message.id, report.ledger)
+
+    def hop_noted(self, session: str, note: HopNote) -> None:
+        """A sink of a session with a next hop refused it, or failed."""
+        words = f"{note.binding} at {note.event.value}: {note.words}"
+        if note.fault is None:
+            event("sink.refused", LogLevel.WARNING, session=session, binding=note.binding, words=words)
+            return
+        self._events.append(EventKind.SINK_FAILED, session, words, binding=note.binding)
+        if self._standing is not None:
+            self._standing.book(note.guid, note.fault, words, session)
 
     def spool_failed(self, what: str, error: Exception) -> None:
         kind = EventKind.DISK_FULL if isinstance(error, SpoolFull) else EventKind.SPOOL_FAULT

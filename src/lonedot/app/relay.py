@@ -26,6 +26,7 @@ from lonedot.config.model import Config
 from lonedot.delivery.attempt import Courier
 from lonedot.delivery.notify import Notifier
 from lonedot.delivery.routing import RouteTable, SmarthostResolver
+from lonedot.delivery.transport import Transport
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.evidence.transcript import TranscriptStore
@@ -197,6 +198,9 @@ class Relay:
             lambda: ids.next(self.clock.now()),
             self.clock,
             self._executor,
+            self.chains_of_server,
+            self.hosts,
+            observer.hop_noted,
         )
         notifier = Notifier(
             config.server.hostname,
@@ -205,7 +209,11 @@ class Relay:
             self.spool.content,
             lambda: MessageId(ids.next(self.clock.now())),
             self.clock,
+            self.chains_of_server,
+            self.hosts,
+            observer.discarded,
         )
+        transport = Transport(self._chains_in_force, self.spool.content, self.hosts, observer, self.clock)
         self.scheduler = Scheduler(
             self.spool,
             self._courier,
@@ -215,6 +223,7 @@ class Relay:
             routes.name_for,
             self.clock,
             owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
+            preparer=transport,
         )
         self._acceptors = {
             source.number: Acceptor(
@@ -228,6 +237,8 @@ class Relay:
                 config.server.hop_limit,
                 self.hosts,
                 source.number,
+                transport.keep,
+                frozenset(route.name for route in routes),
             )
             for source in config.sources
         }
@@ -306,6 +317,10 @@ class Relay:
         """The bindings that are in force for messages of a virtual server; none of one that is no more."""
         acceptor = self._acceptors.get(number)
         return acceptor.chains if acceptor is not None else Chains()
+
+    def _chains_in_force(self, number: int) -> Chains | None:
+        acceptor = self._acceptors.get(number)
+        return None if acceptor is None else acceptor.chains
 
     def _badmail_of(self, number: int) -> Path:
         """The Badmail folder of a virtual server; of one that is no more, that of the first."""
@@ -392,9 +407,9 @@ class Relay:
         for pickup in self._pickups:
             await pickup.stop()
         await self._drain_sessions(ends_at)
-        await self.hosts.close()
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))
         await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
+        await self.hosts.close()
         if self._control is not None:
             await self._control.stop()
         try:
