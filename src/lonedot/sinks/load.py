@@ -30,7 +30,7 @@ from lonedot.sinks.bindings import (
 from lonedot.sinks.events import EVENTS, Event, event_named
 from lonedot.sinks.rules import compile_rule
 from lonedot.sinks.settings import SettingsFault
-from lonedot.sinks.sink import Sink
+from lonedot.sinks.sink import AnySink, Sink, declared_by
 
 __all__ = ["GROUP", "SinkNotLoaded", "bind", "load_class", "load_file", "load_import", "offered_as"]
 
@@ -124,7 +124,7 @@ def load_file(path: Path, attribute: str = "") -> Sink:
 
 def _pick(module: ModuleType, attribute: str, path: str) -> Sink:
     if not attribute:
-        found = [value for value in vars(module).values() if isinstance(value, Sink)]
+        found = [sink for value in vars(module).values() if (sink := declared_by(value)) is not None]
         if len(found) != 1:
             names = ", ".join(sorted(sink.name for sink in found)) or "none"
             raise SinkNotLoaded(
@@ -134,13 +134,15 @@ def _pick(module: ModuleType, attribute: str, path: str) -> Sink:
     value = getattr(module, attribute, None)
     if value is None:
         raise SinkNotLoaded(f"{path!r}: {module.__name__} has no {attribute!r}")
-    if not isinstance(value, Sink):
-        raise SinkNotLoaded(f"{path!r} is not a sink: decorate the function with @sink(…)")
-    return value
+    sink = declared_by(value)
+    if sink is None:
+        raise SinkNotLoaded(f"{path!r} is not a sink: decorate the function or class with @sink(…)")
+    return sink
 
 
 def bind(
-    sink: Sink,
+    code: AnySink,
+    /,
     *,
     sink_class: str,
     name: str = "",
@@ -171,7 +173,11 @@ def bind(
     Raises:
         ValueError: a combination that would weaken a protective sink, an event that does not suit, a faulty rule, or
             settings (`SettingsFault`) that the sink does not take.
+        TypeError: it is a class that was not declared to be a sink.
     """
+    sink = declared_by(code)
+    if sink is None:
+        raise TypeError(f"{code!r} is not a sink: decorate it with @sink(…)")
     wanted_role = sink.role if role is None else Role(role)
     default_damage = OnDamage.HOLD if wanted_role is Role.PROTECTIVE else OnDamage.UNDO
     damage = OnDamage(on_damage) if on_damage is not None else (sink.on_damage or default_damage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -27,7 +27,7 @@ from lonedot.sinks.settings import SettingsFault, check_settings_type, typed
 from lonedot.sinks.verdicts import Verdict
 from lonedot.sinks.view import Message
 
-__all__ = ["USUAL_READS", "HopEvent", "SessionEvent", "Sink", "sink"]
+__all__ = ["USUAL_READS", "AnySink", "HopEvent", "SessionEvent", "Sink", "declared_by", "sink"]
 
 S = TypeVar("S")
 
@@ -77,14 +77,14 @@ HopEvent = Literal[
 ]
 """Where a sink is called with a `Hop`: likewise."""
 
+_MARK = "__lonedot_sink__"
+"""Attribute of a class that was declared to be a sink; one that inherits from it is none by that."""
+
 Prepare = Callable[[Mapping[str, Setting]], SinkCall]
 
 
 class Sink(msgspec.Struct, frozen=True):
-    """A sink with the defaults of its bindings. Call it like the function it wraps.
-
-    A class is made anew for each such call; a binding keeps the one that it made.
-    """
+    """A sink with the defaults of its bindings. Call it like the function it wraps."""
 
     name: str
     function: SinkCall
@@ -115,6 +115,10 @@ class Sink(msgspec.Struct, frozen=True):
         return self.function(cast(Message, shown))
 
 
+AnySink: TypeAlias = Sink | type[object]
+"""A sink, or a class that was declared to be one."""
+
+
 class _Declared(TypedDict, total=False):
     """What any sink may say of itself."""
 
@@ -133,40 +137,85 @@ class _MessageDeclared(_Declared, total=False):
     reads: Iterable[Part | str]
 
 
+class _OfMessages(Protocol):
+    def __call__(self, message: Message, /) -> Verdict: ...
+
+
+class _OfSessions(Protocol):
+    def __call__(self, session: Session, /) -> Verdict: ...
+
+
+class _OfHops(Protocol):
+    def __call__(self, hop: Hop, /) -> Verdict: ...
+
+
+MessageClass = TypeVar("MessageClass", bound=_OfMessages)
+SessionClass = TypeVar("SessionClass", bound=_OfSessions)
+HopClass = TypeVar("HopClass", bound=_OfHops)
+Function_contra = TypeVar("Function_contra", contravariant=True)
+
+
+class _DeclaresMessages(Protocol[Function_contra]):
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a class is told from a function
+        self, code: type[MessageClass], /
+    ) -> type[MessageClass]: ...
+    @overload
+    def __call__(self, code: Function_contra, /) -> Sink: ...
+
+
+class _DeclaresSessions(Protocol[Function_contra]):
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a class is told from a function
+        self, code: type[SessionClass], /
+    ) -> type[SessionClass]: ...
+    @overload
+    def __call__(self, code: Function_contra, /) -> Sink: ...
+
+
+class _DeclaresHops(Protocol[Function_contra]):
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a class is told from a function
+        self, code: type[HopClass], /
+    ) -> type[HopClass]: ...
+    @overload
+    def __call__(self, code: Function_contra, /) -> Sink: ...
+
+
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, on: SessionEvent, **declared: Unpack[_Declared]
-) -> Callable[[Callable[[Session], Verdict] | Callable[[], Callable[[Session], Verdict]]], Sink]: ...
+) -> _DeclaresSessions[Callable[[Session], Verdict]]: ...
 
 
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, settings: type[S], on: SessionEvent, **declared: Unpack[_Declared]
-) -> Callable[[Callable[[Session, S], Verdict] | Callable[[S], Callable[[Session], Verdict]]], Sink]: ...
+) -> _DeclaresSessions[Callable[[Session, S], Verdict]]: ...
 
 
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, on: HopEvent, **declared: Unpack[_Declared]
-) -> Callable[[Callable[[Hop], Verdict] | Callable[[], Callable[[Hop], Verdict]]], Sink]: ...
+) -> _DeclaresHops[Callable[[Hop], Verdict]]: ...
 
 
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, settings: type[S], on: HopEvent, **declared: Unpack[_Declared]
-) -> Callable[[Callable[[Hop, S], Verdict] | Callable[[S], Callable[[Hop], Verdict]]], Sink]: ...
+) -> _DeclaresHops[Callable[[Hop, S], Verdict]]: ...
 
 
 @overload
 def sink(
     name: str, *, on: Event | str = Event.ARRIVAL, **declared: Unpack[_MessageDeclared]
-) -> Callable[[Callable[[Message], Verdict] | Callable[[], Callable[[Message], Verdict]]], Sink]: ...
+) -> _DeclaresMessages[Callable[[Message], Verdict]]: ...
 
 
 @overload
 def sink(
     name: str, *, settings: type[S], on: Event | str = Event.ARRIVAL, **declared: Unpack[_MessageDeclared]
-) -> Callable[[Callable[[Message, S], Verdict] | Callable[[S], Callable[[Message], Verdict]]], Sink]: ...
+) -> _DeclaresMessages[Callable[[Message, S], Verdict]]: ...
 
 
 def sink(
@@ -182,7 +231,7 @@ def sink(
     on_error: OnError | str = OnError.DEFER,
     split: bool = False,
     reads: Iterable[Part | str] = (),
-) -> Callable[..., Sink]:
+) -> Callable[..., object]:
     """Declare a sink: its name, event, priority, rule, and the effects it may have. For a function or a class.
 
     An edit outside `effects` is undone and booked against the binding. `on_damage` defaults to `undo` for the role
@@ -190,9 +239,9 @@ def sink(
     the sink is called with a `Message`, a `Session` or a `Hop`. With `settings`, a dataclass or a `msgspec.Struct`, a
     function takes a second argument of that type: the settings of its binding, checked when the binding is made.
 
-    A class is made once for each binding, with the settings when it takes them, and its `__call__` is called: what it
-    keeps lasts until the configuration is taken anew or its process ends. It may be made to check settings alone, so
-    making it costs little and does nothing outside.
+    A class stays what it is. One of it is made for each binding, with the settings when it takes them, and called with
+    what the event shows: what it keeps lasts until the configuration is taken anew or its process ends. It may be made
+    only to check settings, so making it costs little and does nothing outside.
 
     `reads`: a sink of messages that looks at the body says `reads={"body"}`; one with the effect `body` says so by
     that. With `split` it is called for each recipient that the rule matches, shown that one alone, and its edits are
@@ -219,9 +268,9 @@ def sink(
     if settings is not None:
         check_settings_type(settings)
 
-    def declare(code: Callable[..., object]) -> Sink:
+    def declare(code: Callable[..., object]) -> object:
         prepare = _preparation(code, settings)
-        return Sink(
+        made = Sink(
             name,
             cast(SinkCall, code) if prepare is None else lambda shown: prepare(shown.settings)(shown),
             priority,
@@ -236,8 +285,20 @@ def sink(
             split,
             read,
         )
+        if not isinstance(code, type):
+            return made
+        setattr(code, _MARK, made)
+        return code
 
     return declare
+
+
+def declared_by(value: object) -> Sink | None:
+    """The sink that a value is: a `Sink`, or a class that was declared to be one; None: it is none."""
+    if isinstance(value, Sink):
+        return value
+    found = vars(value).get(_MARK) if isinstance(value, type) else None
+    return found if isinstance(found, Sink) else None
 
 
 def _preparation(code: Callable[..., object], settings: type[object] | None) -> Prepare | None:

@@ -23,7 +23,7 @@ from lonedot.message.header import HeaderView
 from lonedot.message.ledger import Entry
 from lonedot.reception.recorder import Recorded, Recorder
 from lonedot.sinks.bindings import Binding, firing_order
-from lonedot.sinks.sink import Sink
+from lonedot.sinks.sink import AnySink
 from lonedot.spool.interface import Filter, MessageState
 from lonedot.terms.ids import MessageId
 from lonedot.testing.relay import CONFIG, running_relay
@@ -133,7 +133,7 @@ class RunningRelay:
 
 
 @contextlib.asynccontextmanager
-async def relay_with(*sinks: Sink | Binding, folder: Path | None = None) -> AsyncIterator[RunningRelay]:
+async def relay_with(*sinks: AnySink | Binding, folder: Path | None = None) -> AsyncIterator[RunningRelay]:
     """A relay with these sinks, in a temporary folder unless one is given; stopped at the end.
 
     Raises:
@@ -154,7 +154,7 @@ async def relay_with(*sinks: Sink | Binding, folder: Path | None = None) -> Asyn
 class RelayThread:
     """A `RunningRelay` in a thread of its own, with the same methods as plain functions."""
 
-    def __init__(self, *sinks: Sink | Binding, folder: Path | None = None) -> None:
+    def __init__(self, *sinks: AnySink | Binding, folder: Path | None = None) -> None:
         self._sinks = sinks
         self._folder = folder
         self._loop = asyncio.new_event_loop()
@@ -236,7 +236,7 @@ class RelayThread:
 class StartRelay(Protocol):
     """The type of the pytest fixture `lonedot_relay`: starts a relay that runs until the test has ended."""
 
-    def __call__(self, *sinks: Sink | Binding) -> RelayThread: ...
+    def __call__(self, *sinks: AnySink | Binding) -> RelayThread: ...
 
 
 def _arrival(recorded: Recorded) -> Arrival:

@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lonedot.sinks.bindings import Binding
-    from lonedot.sinks.sink import Sink
+    from lonedot.sinks.sink import AnySink
     from lonedot.testing.fixtures import RelayThread, StartRelay
 
 __all__ = ["lonedot_relay"]
@@ -26,7 +26,7 @@ def lonedot_relay() -> Iterator[StartRelay]:
 
     with contextlib.ExitStack() as stack:
 
-        def start(*sinks: Sink | Binding) -> RelayThread:
+        def start(*sinks: AnySink | Binding) -> RelayThread:
             return stack.enter_context(RelayThread(*sinks))
 
         yield start

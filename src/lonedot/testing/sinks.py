@@ -19,27 +19,28 @@ from lonedot.message.findings import Finding, Severity
 from lonedot.message.header import HeaderView
 from lonedot.message.intake import content_from
 from lonedot.message.ledger import Entry
-from lonedot.sinks.bindings import Binding, OnDamage, OnError, Role, Setting
+from lonedot.sinks.bindings import Binding, OnDamage, OnError, Part, Role, Setting
 from lonedot.sinks.calls import Answer, Decision, Dispatched, call_inline
 from lonedot.sinks.dispatch import steps
-from lonedot.sinks.events import EVENTS, Event, Reads, event_named
+from lonedot.sinks.events import EVENTS, Event, Shows, event_named
+from lonedot.sinks.hop import Departure, Hop
 from lonedot.sinks.load import bind
-from lonedot.sinks.protocol import Command, Moment, Session
-from lonedot.sinks.sink import Sink
+from lonedot.sinks.sink import AnySink, declared_by
 from lonedot.sinks.verdicts import Hold, Next, Stop, Verdict
 from lonedot.sinks.view import Message
 from lonedot.spool.interface import Facts
-from lonedot.terms.address import Address
 from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import SessionId
+from lonedot.terms.outcome import Outcome
 from lonedot.testing.clock import ManualClock
+from lonedot.testing.envelopes import make_envelope
+from lonedot.testing.hops import usual_departure
 
 __all__ = [
     "LETTER",
     "BindingOptions",
     "Ran",
     "bound",
-    "make_envelope",
     "make_message",
     "octets_of",
     "run_sink",
@@ -73,6 +74,7 @@ class BindingOptions(TypedDict, total=False):
     settings: Mapping[str, Setting]
     event: Event | str
     split: bool
+    reads: Iterable[Part | str]
 
 
 def octets_of(content: str | bytes) -> bytes:
@@ -80,16 +82,6 @@ def octets_of(content: str | bytes) -> bytes:
     if isinstance(content, bytes):
         return content
     return content.replace("\r\n", "\n").replace("\n", "\r\n").encode()
-
-
-def make_envelope(
-    recipients: str | Sequence[str] = "recipient@example.org", sender: str = "sender@example.com"
-) -> Envelope:
-    """An envelope of plain addresses; `sender=""` is the null reverse-path."""
-    each = (recipients,) if isinstance(recipients, str) else recipients
-    return Envelope(
-        Address(sender.encode()), tuple(Recipient(Address(recipient.encode())) for recipient in each)
-    )
 
 
 def make_message(
@@ -101,74 +93,48 @@ def make_message(
     client: str = "192.0.2.1",
     helo: str = "client.example.com",
     trusted: bool = True,
+    event: Event | str | None = None,
+    hop: Hop | None = None,
+    recipient: str = "",
+    outcomes: Sequence[tuple[Recipient, Outcome]] | None = None,
 ) -> Message:
-    """A message as a sink is shown it. Lines of a text are ended by CRLF; octets are taken as they are."""
+    """A message as a sink is shown it. Lines of a text are ended by CRLF; octets are taken as they are.
+
+    With `event`, a delivery event, it shows what that event shows besides: `hop` (`make_hop`), `recipient` (of
+    `per-recipient`; the first one, unless it is said), `outcomes` (`make_outcomes`; by themselves all delivered). For
+    `run_sink` the event need not be said.
+
+    Raises:
+        ValueError: no such event; or `hop`, `recipient` or `outcomes` without one.
+    """
     facts = Facts(
         "smtp", SessionId(_ID), client=client, helo=helo, protocol="ESMTP", trusted=trusted, revision="test"
     )
     envelope = make_envelope(recipients, sender)
-    return Message(_ID, envelope, facts, content_from(octets_of(content)), dict(settings or {}))
-
-
-def make_session(
-    event: Event | str = Event.RCPT,
-    *,
-    client: str = "192.0.2.1",
-    helo: str = "client.example.com",
-    sender: str = "sender@example.com",
-    recipient: str = "recipient@example.org",
-    before: Sequence[str] = (),
-    command: tuple[str, str] | None = None,
-    trusted: bool = False,
-    tls: str = "",
-    settings: Mapping[str, Setting] | None = None,
-) -> Session:
-    """A session as a sink is shown it at that event, and no more of it than the event shows.
-
-    `before` are recipients that were taken before `recipient`; `command` is verb and argument, when they matter.
-
-    Raises:
-        ValueError: no such event, or one that shows a message (see `make_message`).
-    """
-    chosen = event if isinstance(event, Event) else event_named(event)
-    if EVENTS[chosen].shows_message:
-        raise ValueError(f"event {chosen.value!r} shows a message: use make_message()")
-    reads = EVENTS[chosen].reads
-    usual = {
-        Event.HELO: ("EHLO", helo),
-        Event.VERB: ("NOOP", ""),
-        Event.MAIL: ("MAIL", f"FROM:<{sender}>"),
-        Event.RCPT: ("RCPT", f"TO:<{recipient}>"),
-        Event.DATA: ("DATA", ""),
-    }
-    verb, argument = command or usual.get(chosen, ("", ""))
-    known = {Event.RCPT: before, Event.DATA: (*before, recipient)}.get(chosen, ())
-    moment = Moment(
-        event=chosen,
-        id=_ID,
-        client=client,
-        listener="in",
-        trusted=trusted,
-        tls=tls,
-        helo="" if chosen is Event.CONNECT else helo,
-        command=Command(verb.upper().encode(), argument.encode()) if Reads.COMMAND in reads else None,
-        envelope=make_envelope(known, sender) if Reads.ENVELOPE in reads else None,
-        recipient=Recipient(Address(recipient.encode())) if chosen is Event.RCPT else None,
+    departure: Departure | None = None
+    if event is not None:
+        chosen = event if isinstance(event, Event) else event_named(event)
+        departure = usual_departure(chosen, envelope, hop, recipient, outcomes)
+    elif hop is not None or recipient or outcomes is not None:
+        raise ValueError("hop, recipient and outcomes are shown at delivery events: say event=… too")
+    return Message(
+        _ID, envelope, facts, content_from(octets_of(content)), dict(settings or {}), departure=departure
     )
-    return Session(moment, dict(settings or {}))
 
 
-def bound(sink: Sink | Binding, **options: Unpack[BindingOptions]) -> Binding:
+def bound(sink: AnySink | Binding, **options: Unpack[BindingOptions]) -> Binding:
     """The sink as a binding with these options, as an entry `[[sink]]` makes one.
 
     Raises:
         ValueError: what the configuration would not take either. A binding takes no further options.
+        TypeError: it is a class that was not declared to be a sink.
     """
     if isinstance(sink, Binding):
         if options:
             raise ValueError(f"it is bound already; it takes no {', '.join(options)} any more")
         return sink
-    return bind(sink, sink_class=f"test:{sink.name}", **options)
+    declared = declared_by(sink)
+    return bind(sink, sink_class=f"test:{'' if declared is None else declared.name}", **options)
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -290,7 +256,7 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 def run_sink(
-    sink: Sink | Binding, message: Message | str | bytes = LETTER, **options: Unpack[BindingOptions]
+    sink: AnySink | Binding, message: Message | str | bytes = LETTER, **options: Unpack[BindingOptions]
 ) -> Ran:
     """Run the sink on the message as the relay would: its rule, its declared effects, the guard, `on_error`.
 
@@ -301,22 +267,26 @@ def run_sink(
         ValueError: options that the configuration would not take; a sink that is shown no message; several recipients
             for a sink that is called for each.
     """
-    event = sink.event
-    if not EVENTS[event].shows_message:
-        raise ValueError(
-            f"sink {sink.name!r} is called at {event.value!r} with a session: call it with make_session()"
-        )
     given = message if isinstance(message, Message) else make_message(message)
     if not isinstance(sink, Binding) and "settings" not in options:
         options["settings"] = given.settings
     binding = bound(sink, **options)
+    shows = EVENTS[binding.event].shows
+    if shows is not Shows.MESSAGE:
+        raise ValueError(
+            f"sink {binding.name!r} is called at {binding.event.value!r} with a {shows.value}: use ask_sink()"
+        )
+    departure = given.departure or usual_departure(binding.event, given.envelope)
     content = content_from(given.octets())
-    chain = steps(given.id, given.envelope, given.facts, content, [binding], ManualClock())
+    chain = steps(
+        given.id, given.envelope, given.facts, content, [binding], ManualClock(), departure=departure
+    )
     answer: Answer | None = None
-    before = Message(given.id, given.envelope, given.facts, content, binding.settings)
+    before = Message(
+        given.id, given.envelope, given.facts, content, binding.settings, binding.guid, (), departure
+    )
     try:
         call = next(chain)
-        before = call.message
         answer = call_inline(call)
         chain.send(answer)
     except StopIteration as end:

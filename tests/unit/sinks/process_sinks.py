@@ -39,7 +39,7 @@ def typed(message: Message, wanted: Wanted) -> Verdict:
     return Hold(str(wanted.limit))
 
 
-@sink("digest")
+@sink("digest", reads={"body"})
 def digest(message: Message) -> Verdict:
     """What it was shown of the body, in chunks and at once."""
     whole = hashlib.sha256()
@@ -47,6 +47,32 @@ def digest(message: Message) -> Verdict:
         whole.update(chunk)
     at_once = hashlib.sha256(message.octets()[len(message.octets()) - sum(map(len, message.body_chunks())) :])
     return Hold(f"{message.size} {whole.hexdigest()} {at_once.hexdigest()}")
+
+
+@sink("size")
+def size(message: Message) -> Verdict:
+    return Hold(str(message.size))
+
+
+@sink("parts", reads={"body"})
+def parts(message: Message) -> Verdict:
+    with message.open_body() as file:
+        file.seek(-2, 2)
+        return Hold(f"{[part.path for part in message.parts]} {message.root.octets()[:3]!r} {file.read()!r}")
+
+
+class Counts:
+    """Kept between calls."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, message: Message) -> Verdict:
+        self._count += 1
+        return Hold(str(self._count))
+
+
+counts = sink("counts")(Counts)
 
 
 @sink("write")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from lonedot.message.edits import Edit, Effect
 from lonedot.sinks.bindings import Binding, Isolation, chains_of, firing_order
-from lonedot.sinks.events import EVENTS, Event, Kind, Reads, Says, event_named
+from lonedot.sinks.events import EVENTS, Event, Kind, Reads, Says, Shows, event_named
 from lonedot.sinks.load import bind
 from lonedot.sinks.protocol import Session
 from lonedot.sinks.reference import tables
-from lonedot.sinks.sink import ProtocolEvent, Sink, sink
+from lonedot.sinks.sink import HopEvent, SessionEvent, Sink, sink
 from lonedot.sinks.verdicts import Hold, Next, Stop, Verdict
 from lonedot.sinks.view import Message
 from tests.unit.sinks.making import binding, run
@@ -56,7 +56,7 @@ def test_no_name_means_two_events() -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
-    words = "there is no event 'departure'; there are: connect, helo, verb, mail, rcpt, data, end-of-data, arrival"
+    words = "there is no event 'departure'; there are: connect, helo, auth, verb, mail, rcpt, data, end-of-data, arrival"
     with pytest.raises(ValueError, match=re.escape(words)):
         event_named("departure")
 
@@ -70,9 +70,11 @@ def test_a_sink_may_say_any_of_them(name: str, event: Event) -> None:
     assert sink("S", on=event)(nothing).event is event
 
 
-def test_the_type_of_events_in_a_session_is_that_of_the_table() -> None:
-    names = {name for name, event in EVERY_NAME if event in IN_SESSION}
-    assert set(get_args(ProtocolEvent)) == names | set(IN_SESSION)
+@pytest.mark.parametrize(("kind", "shows"), [(SessionEvent, Shows.SESSION), (HopEvent, Shows.HOP)])
+def test_the_types_of_events_are_those_of_the_table(kind: object, shows: Shows) -> None:
+    events = {event for event in Event if EVENTS[event].shows is shows}
+    names = {name for name, event in EVERY_NAME if event in events}
+    assert set(get_args(kind)) == names | events
 
 
 # -- the table -----------------------------------------------------------------------------------------
@@ -164,11 +166,11 @@ def test_a_binding_may_say_another_event_that_shows_the_same() -> None:
     assert bind(late, sink_class="tests:s", event="_EOD").event is Event.END_OF_DATA
     assert bind(early, sink_class="tests:s", event=Event.RCPT).event is Event.RCPT
     with pytest.raises(
-        ValueError, match=r"takes a message \(it says on='arrival'\); event 'rcpt' shows a session"
+        ValueError, match=r"takes a Message \(it says on='arrival'\); event 'rcpt' shows a Session"
     ):
         bind(late, sink_class="tests:s", event="rcpt")
     with pytest.raises(
-        ValueError, match=r"takes a session \(it says on='mail'\); event 'arrival' shows a message"
+        ValueError, match=r"takes a Session \(it says on='mail'\); event 'arrival' shows a Message"
     ):
         bind(early, sink_class="tests:s", event="arrival")
     with pytest.raises(ValueError, match="there is no event 'later'"):

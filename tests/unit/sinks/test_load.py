@@ -68,7 +68,7 @@ def test_a_built_in_by_its_path() -> None:
         ("lonedot.nothing:x", "cannot import 'lonedot.nothing': ModuleNotFoundError"),
         (":x", "cannot import ''"),
         ("lonedot.sinks.view:nothing", "has no 'nothing'"),
-        ("lonedot.sinks.view:Message", "is not a sink: decorate the function with @sink"),
+        ("lonedot.sinks.view:Message", "is not a sink: decorate the function or class with @sink"),
     ],
 )
 def test_an_import_path_that_leads_nowhere(path: str, words: str) -> None:
@@ -142,7 +142,10 @@ def test_a_sink_is_still_its_function() -> None:
         (lambda: sink("S", role="cosmetics"), "'cosmetics' is not a valid Role"),
         (lambda: sink("S", on_damage="mend"), "'mend' is not a valid OnDamage"),
         (lambda: sink("S", on_error="retry"), "'retry' is not a valid OnError"),
-        (lambda: sink("S", rule="TO=*"), "'TO' is not a command of a rule"),
+        (
+            lambda: sink("S", rule="TO=*"),
+            "rule 'TO=*' at event 'arrival' names a command that only event 'verb'",
+        ),
     ],
 )
 def test_a_declaration_that_cannot_be(make: Callable[[], object], words: str) -> None:
@@ -204,7 +207,7 @@ def test_a_protective_sink_is_never_weakened(
 
 
 def test_a_faulty_rule_is_a_fault_of_the_binding() -> None:
-    with pytest.raises(ValueError, match="not a command of a rule"):
+    with pytest.raises(ValueError, match="names a command that only event 'verb' is asked about"):
         bind(PLAIN, sink_class="x", rule="TO=*")
 
 

@@ -12,7 +12,7 @@ from lonedot.spool.interface import NoSuchMessage
 from lonedot.testing import Refused, RelayThread, bound, fixtures, relay_with
 
 
-@sink("Department", effects={"header"})
+@sink("Department", effects={"header"}, reads={"body"})
 def department(message: Message) -> Verdict:
     if b"refuse" in message.octets():
         return Reject("not here")

@@ -9,11 +9,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lonedot import Discard, Edit, Hold, Message, Next, Reject, Session, Sink, Stop, Verdict, sink
+from lonedot import (
+    Defer,
+    Discard,
+    Edit,
+    Hold,
+    Hop,
+    Message,
+    Next,
+    Reject,
+    Result,
+    Session,
+    Sink,
+    Stop,
+    Verdict,
+    sink,
+)
 from lonedot.message.ledger import Action
 from lonedot.sinks.calls import Decision
-from lonedot.sinks.events import EVENTS, Event, Reads
-from lonedot.testing import Ran, bound, make_envelope, make_message, make_session, run_sink
+from lonedot.sinks.events import EVENTS, Event, Kind, Reads, Shows
+from lonedot.testing import (
+    Ran,
+    ask_sink,
+    bound,
+    make_envelope,
+    make_hop,
+    make_message,
+    make_outcomes,
+    make_session,
+    run_sink,
+)
 
 LETTER = "Subject: an order\nTo: sales@example.com\n\nten crates\n"
 
@@ -152,7 +177,7 @@ def test_what_is_no_verdict_is_a_failure() -> None:
 
     ran = run_sink(odd, LETTER)
     assert ran.verdict is None
-    with pytest.raises(AssertionError, match="returned int; a sink returns Next"):
+    with pytest.raises(AssertionError, match="returned int; at 'arrival' a sink returns Next"):
         ran.assert_sound()
 
 
@@ -262,17 +287,18 @@ def test_a_sink_of_a_session_is_called_with_one() -> None:
     assert strangers(make_session()) == Next()
     many = make_session("rcpt", recipient="c@d.example", before=["a@b.example", "b@b.example"])
     assert strangers(many) == Reject("too many for 192.0.2.1: c@d.example")
-    with pytest.raises(ValueError, match="called at 'rcpt' with a session"):
+    with pytest.raises(ValueError, match="called at 'rcpt' with a Session: use ask_sink"):
         run_sink(strangers, LETTER)
 
 
-@pytest.mark.parametrize("event", [event for event, facts in EVENTS.items() if not facts.shows_message])
+@pytest.mark.parametrize("event", [event for event, facts in EVENTS.items() if facts.shows is Shows.SESSION])
 def test_a_session_shows_what_the_event_shows(event: Event) -> None:
     session = make_session(event, settings={"a": 1})
     reads = EVENTS[event].reads
     shown: list[tuple[bool, Callable[[], object]]] = [
         (Reads.COMMAND in reads, lambda: session.command),
         (Reads.ENVELOPE in reads, lambda: session.envelope),
+        (Reads.CREDENTIALS in reads, lambda: session.credentials),
         (event is Event.RCPT, lambda: session.recipient),
     ]
     for is_shown, look in shown:
@@ -290,6 +316,131 @@ def test_a_session_of_an_event_by_its_old_name() -> None:
     assert (session.command.verb, session.command.argument) == (b"MAIL", b"FROM:<>")
     assert session.envelope.recipients == ()
     assert make_session("verb", command=("vrfy", "ann")).command.verb == b"VRFY"
-    for wrong in ("arrival", "nothing"):
-        with pytest.raises(ValueError, match=r"make_message|there is no event"):
+    for wrong in ("arrival", "nothing", "session-start"):
+        with pytest.raises(ValueError, match=r"use make_message|there is no event|use make_hop"):
             make_session(wrong)
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+@sink("silent", on="helo", rule="EHLO=copier*")
+def silent(session: Session) -> Verdict:
+    return Next()
+
+
+@sink("breaks", on="mail")
+def breaks(session: Session) -> Verdict:
+    raise RuntimeError("no directory")
+
+
+@sink("holds", on="mail")
+def holds(session: Session) -> Verdict:
+    return Hold("here nothing is held")
+
+
+@sink("only TLS", on="session-start")
+def only_tls(hop: Hop) -> Verdict:
+    return Next() if hop.tls else Defer(f"{hop.host} without TLS")
+
+
+def test_what_a_sink_of_a_session_says() -> None:
+    refused = ask_sink(strangers, make_session("rcpt", recipient="c@d.example", before=["a@b.example"] * 2))
+    refused.assert_refused("too many for 192.0.2.1: c@d.example")
+    assert (refused.decision, refused.code, refused.enhanced) == (Decision.REJECT, 550, "5.7.1")
+    ask_sink(strangers, make_session()).assert_passed()
+    with pytest.raises(AssertionError, match="it did not refuse"):
+        ask_sink(strangers, make_session()).assert_refused()
+    with pytest.raises(AssertionError, match=r"refused with 'too many(.|\n)*not 'no'"):
+        refused.assert_refused("no")
+
+
+def test_the_rule_of_a_sink_of_a_session() -> None:
+    asked = ask_sink(silent, make_session("helo"))
+    assert not asked.was_called
+    asked.assert_passed()
+    with pytest.raises(AssertionError, match="it was not called"):
+        asked.assert_sound()
+    ask_sink(silent, make_session("helo", helo="copier-1")).assert_sound()
+
+
+def test_a_sink_of_a_session_that_fails() -> None:
+    asked = ask_sink(breaks, make_session("mail"))
+    assert isinstance(asked.error, RuntimeError)
+    assert asked.decision is Decision.DEFER
+    assert ask_sink(breaks, make_session("mail"), on_error="skip").decision is Decision.ACCEPT
+    with pytest.raises(AssertionError, match="it failed\nraised    RuntimeError: no directory"):
+        asked.assert_passed()
+    wrong = ask_sink(holds, make_session("mail"))
+    assert (wrong.verdict, wrong.error) == (None, None)
+    with pytest.raises(AssertionError, match=r"it failed(.|\n)*returned Hold"):
+        wrong.assert_refused()
+
+
+def test_a_sink_of_a_next_hop() -> None:
+    ask_sink(only_tls, make_hop()).assert_refused("mx.example.org without TLS")
+    ask_sink(only_tls, make_hop(tls="TLSv1.3 X")).assert_passed()
+    assert only_tls(make_hop(host="a.example")) == Defer("a.example without TLS")
+
+
+def test_what_is_asked_must_be_what_it_takes() -> None:
+    for wrong, words in (
+        (make_session("mail"), "with a Hop, not a Session"),
+        (make_hop("session-end"), "this shows 'session-end'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ask_sink(only_tls, wrong)
+    with pytest.raises(ValueError, match="shows no next hop"):
+        make_hop("dsn")
+
+
+# --- delivery ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event", [e for e, f in EVENTS.items() if f.kind is Kind.DELIVERY and f.shows is Shows.MESSAGE]
+)
+def test_a_message_at_a_delivery_event_shows_what_the_event_shows(event: Event) -> None:
+    reads = EVENTS[event].reads
+    seen: list[Message] = []
+
+    def looks(message: Message) -> Next:
+        seen.append(message)
+        return Next()
+
+    run_sink(sink("looks", on=event)(looks), LETTER).assert_sound()
+    (message,) = seen
+    shown: list[tuple[bool, Callable[[], object]]] = [
+        (Reads.HOP in reads, lambda: message.hop),
+        (event is Event.PER_RECIPIENT, lambda: message.recipient),
+        (event is Event.BEFORE_DATA, lambda: message.replies),
+        (event in (Event.OUTCOME, Event.DSN), lambda: message.outcomes),
+        (event is Event.DSN, lambda: message.report),
+    ]
+    for is_shown, look in shown:
+        if is_shown:
+            assert look()
+        else:
+            with pytest.raises(LookupError):
+                look()
+
+
+def test_what_a_delivery_event_shows_can_be_said() -> None:
+    @sink("later", on="outcome")
+    def later(message: Message) -> Verdict:
+        if any(outcome.result is Result.DEFERRED for _, outcome in message.outcomes):
+            return Hold(f"deferred by {message.hop.host}")
+        return Next()
+
+    deferred = make_message(
+        LETTER,
+        event="outcome",
+        outcomes=make_outcomes(["a@b.example"], "deferred", "4.2.1 busy", 421),
+        hop=make_hop("outcome", host="slow.example"),
+    )
+    assert run_sink(later, deferred).words == "deferred by slow.example"
+    run_sink(later, LETTER).assert_untouched()
+    ((_, outcome),) = deferred.outcomes
+    assert outcome.reply is not None and outcome.reply.text == "421 4.7.1 4.2.1 busy"
+    with pytest.raises(ValueError, match="say event="):
+        make_message(outcomes=make_outcomes())
