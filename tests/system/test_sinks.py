@@ -41,9 +41,10 @@ def made(
     role: str | None = None,
     on_damage: str | None = None,
     on_error: str | None = None,
+    reads: Sequence[str] = (),
 ) -> Binding:
     """A binding of a function that may also return what no sink should."""
-    declared = sink(name, effects=effects)(function)  # type: ignore[arg-type]  # nonsense is what is tested
+    declared = sink(name, effects=effects, reads=reads)(function)  # type: ignore[arg-type]  # nonsense is what is tested
     return bind(
         declared,
         sink_class="tests:plug_in",
@@ -347,7 +348,9 @@ async def test_a_large_body_is_given_to_sinks_in_a_thread_of_its_own(tmp_path: P
 
     with StrictSink() as receiver:
         async with (
-            running_relay(tmp_path, first_config(receiver.port), bindings=[made(reads)]) as relay,
+            running_relay(
+                tmp_path, first_config(receiver.port), bindings=[made(reads, reads=["body"])]
+            ) as relay,
             connected(relay) as client,
             connected(relay) as other,
         ):
@@ -382,7 +385,9 @@ async def test_a_client_gone_while_a_sink_reads_costs_nothing(tmp_path: Path) ->
         return Next()
 
     with StrictSink() as receiver:
-        async with running_relay(tmp_path, first_config(receiver.port), bindings=[made(waits)]) as relay:
+        async with running_relay(
+            tmp_path, first_config(receiver.port), bindings=[made(waits, reads=["body"])]
+        ) as relay:
             async with connected(relay) as client:
                 await client.envelope()
                 sending = asyncio.create_task(client.content(LARGE))
