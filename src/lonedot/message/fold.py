@@ -14,7 +14,7 @@ from typing import assert_never
 from lonedot.message import transforms
 from lonedot.message.content import Content, Measure, spliced
 from lonedot.message.findings import Part
-from lonedot.message.ledger import Change, Digests, Entry, EnvelopeChange, Splice, Transform
+from lonedot.message.ledger import Action, Change, Digests, Entry, EnvelopeChange, Splice, Transform
 from lonedot.message.measure import measure, measure_body, profile_with_fields
 from lonedot.message.profile import Profile
 from lonedot.terms.address import Address
@@ -53,7 +53,8 @@ def fold(
         if entry.scope and (recipient is None or recipient not in entry.scope):
             continue
         changes.extend(entry.changes)
-        last = entry
+        if entry.action is not Action.SHADOWED:
+            last = entry
     content = apply_changes(arrival, changes, is_measured=verify)
     if verify and last is not None and digests_of(content) != last.after:
         raise FoldFault(f"after the entry of {last.binding} ({last.event}) the octets are not those recorded")

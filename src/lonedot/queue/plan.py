@@ -13,7 +13,7 @@ from lonedot.terms.address import Address
 from lonedot.terms.envelope import Notify
 from lonedot.terms.outcome import Outcome, Result, Stage
 
-__all__ = ["Conclusion", "Report", "ReportKind", "conclude", "group_by_route", "no_route"]
+__all__ = ["Conclusion", "Report", "ReportKind", "conclude", "group_by_route", "no_route", "refuse"]
 
 
 class ReportKind(enum.Enum):
@@ -43,22 +43,34 @@ class Conclusion(msgspec.Struct, frozen=True):
 def group_by_route(
     stored: Stored, now: float, choose: Callable[[Address], str | None]
 ) -> Mapping[str | None, tuple[RecipientState, ...]]:
-    """The recipients that are due, by the name of their route; None for those without one."""
+    """The recipients that are due, by the name of their route; None for those without one.
+
+    A route that a sink has chosen comes before the one that the address falls under.
+    """
     groups: dict[str | None, list[RecipientState]] = {}
     for recipient in stored.recipients:
         if recipient.status is RecipientStatus.WAITING and recipient.next_at <= now:
-            groups.setdefault(choose(recipient.recipient.address), []).append(recipient)
+            route = recipient.redirect or choose(recipient.recipient.address)
+            groups.setdefault(route, []).append(recipient)
     return {route: tuple(recipients) for route, recipients in groups.items()}
 
 
-def no_route(address: Address) -> Outcome:
-    """The outcome for a recipient that no route takes. Deferred: a route may be added before it expires."""
-    return Outcome(
-        Result.DEFERRED,
-        Stage.ROUTE,
-        f"no [[route]] takes {address.text}: add one with a matching `to`",
-        status="4.4.4",
-    )
+def no_route(address: Address, redirect: str = "") -> Outcome:
+    """The outcome for a recipient that no route takes, or whose route is gone (`redirect`: the one that a sink chose).
+
+    Deferred: a route may be added before it expires.
+    """
+    words = f"no [[route]] takes {address.text}: add one with a matching `to`"
+    if redirect:
+        words = f"a sink sends {address.text} over the route {redirect}: there is no [[route]] of that name"
+    return Outcome(Result.DEFERRED, Stage.ROUTE, words, status="4.4.4")
+
+
+def refuse(state: RecipientState, outcome: Outcome) -> tuple[RecipientState, bool]:
+    """A recipient that is refused without an attempt, and whether its sender is to be told (RFC 3461 §4.1)."""
+    after = msgspec.structs.replace(state, status=RecipientStatus.FAILED, next_at=0.0, last=outcome)
+    notify = state.recipient.notify
+    return after, notify == Notify.UNSTATED or bool(notify & Notify.FAILURE)
 
 
 def conclude(
@@ -110,7 +122,16 @@ def conclude(
                     if wanted and not reported and schedule.wants_delay_notice(accepted_at, now):
                         reported = True
         after = RecipientState(
-            before.index, before.recipient, status, attempts, due, outcome, reported, route or before.route
+            before.index,
+            before.recipient,
+            status,
+            attempts,
+            due,
+            outcome,
+            reported,
+            route or before.route,
+            before.redirect,
+            before.joined,
         )
         changed.append(after)
         if status is RecipientStatus.DELIVERED and notify & Notify.SUCCESS:

@@ -12,6 +12,8 @@ flight, so that one that kills the relay is found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import enum
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ import msgspec
 from lonedot.message.content import MemoryBody
 from lonedot.queue.plan import Conclusion, Report, ReportKind, conclude, group_by_route, no_route
 from lonedot.queue.retry import RetrySchedule
+from lonedot.queue.transport import Preparer, Step
 from lonedot.spool.interface import (
     Acceptance,
     Attempt,
@@ -43,6 +46,10 @@ __all__ = ["Courier", "Delivery", "Lane", "Observer", "Reporter", "Scheduler"]
 LEASE_SECONDS = 600.0
 SETTLE_AGAIN_SECONDS = 5.0
 CLAIM_BATCH = 200
+TRANSPORT_LIMIT = 64
+"""Messages whose sinks are being called at one time; others wait their turn."""
+TRANSPORT_AGAIN_SECONDS = 60.0
+"""After a fault of ours in transport."""
 READY_LIMIT = 1000
 HELD_OCTETS = 32 * 1024 * 1024
 """Of content kept in memory between acceptance and attempt; beyond it the octets are read again from the spool."""
@@ -120,6 +127,7 @@ class _Work:
         "octets",
         "open",
         "reporting",
+        "settled",
         "settling",
         "waiting",
     )
@@ -136,8 +144,20 @@ class _Work:
         self.behind: deque[Settlement] = deque()
         self.waiting = sum(r.status is RecipientStatus.WAITING for r in claim.message.recipients)
         self.forgotten = False
+        self.settled: asyncio.Future[bool] | None = None
+        """Of a step in transport: done when it is durable; False when the claim was no longer ours."""
         self.is_due = False
         """A courier has come back before it had tried all: the others are due at once."""
+
+
+class _Transport(enum.Enum):
+    """How the way of a message through its sinks ended."""
+
+    THROUGH = "through"
+    GIVEN_BACK = "given back"
+    """Put off, held, at its end, or no longer ours."""
+    INTERRUPTED = "interrupted"
+    """A person holds or deletes it, or the relay stops."""
 
 
 class _Job:
@@ -172,7 +192,9 @@ class Scheduler:
         clock: Clock,
         owner: str,
         jitter: Callable[[], float] = random.random,
+        preparer: Preparer | None = None,
     ) -> None:
+        """`preparer` is asked about messages in transport; without one they are held."""
         self._spool = spool
         self._courier = courier
         self._reporter = reporter
@@ -182,6 +204,10 @@ class Scheduler:
         self._clock = clock
         self.owner = owner
         self._jitter = jitter
+        self._preparer = preparer
+        self._transport: deque[_Work] = deque()
+        """In transport, waiting for their turn."""
+        self._in_transport = 0
         self._ready = 0
         self._held_octets = 0
         self._works: dict[MessageId, _Work] = {}
@@ -257,6 +283,10 @@ class Scheduler:
                 job.work.open -= 1
                 self._let_go(job.work)
             state.ready.clear()
+        while self._transport:
+            work = self._transport.popleft()
+            work.open -= 1
+            self._let_go(work)
         self._ready = 0
         if self._works:
             self._idle.clear()
@@ -339,6 +369,98 @@ class Scheduler:
         except SpoolFault as error:
             self._observer.spool_failed("renew", error)
 
+    # -- in transport ------------------------------------------------------------------------------
+
+    def _drive_transport(self) -> None:
+        """Begin with those that wait, while there is room."""
+        while self._transport and self._in_transport < TRANSPORT_LIMIT and not self._stopping:
+            work = self._transport.popleft()
+            self._ready -= 1
+            if work.forgotten:
+                work.open -= 1
+                self._nothing_due(work)
+                continue
+            self._in_transport += 1
+            self._spool.in_flight(work.claim.message.id)
+            self._spawn(self._prepare(work))
+
+    async def _prepare(self, work: _Work) -> None:
+        """Call what is left of its sinks, step by step; then deliver it, under the same claim."""
+        ended = _Transport.INTERRUPTED
+        try:
+            ended = await self._prepared(work)
+        except Exception as error:
+            # A fault of ours, or of the disk: it is asked again, and what was committed stays.
+            self._observer.spool_failed("transport", error)
+            self._put_off(work, f"a fault of ours: {type(error).__name__}: {error}")
+            ended = _Transport.GIVEN_BACK
+        finally:
+            work.open -= 1
+            work.settled = None
+            self._in_transport -= 1
+            if ended is _Transport.GIVEN_BACK or self._stopping:
+                self._let_go(work)  # when the relay stops, the claim ends with the spool's own end
+            elif ended is _Transport.INTERRUPTED or work.forgotten:
+                self._nothing_due(work)
+            else:
+                self._distribute(work, self._clock.now())
+            self._drive_transport()
+            if self._spilled and self._ready < READY_LIMIT // 4:
+                self._pump()
+
+    async def _prepared(self, work: _Work) -> _Transport:
+        message = work.claim.message
+        if self._preparer is None:
+            words = "sinks are still to be called for it, and cannot be called here"
+            held = Settlement(message.id, work.claim.epoch, state=MessageState.HELD, reason=words)
+            self._settle(work, held)
+            return _Transport.GIVEN_BACK
+        async with contextlib.aclosing(self._preparer.prepare(work.claim)) as steps:
+            async for step in steps:
+                if not await self._take(work, step) or step.gives_back:
+                    return _Transport.GIVEN_BACK
+                if work.forgotten or self._stopping:
+                    return _Transport.INTERRUPTED
+        return _Transport.THROUGH
+
+    async def _take(self, work: _Work, step: Step) -> bool:
+        """Commit a step, with the reports that it causes. False: the claim is no longer ours."""
+        claim = work.claim
+        spawned = tuple(await self._reporter.report(claim, step.reports)) if step.reports else ()
+        settlement = Settlement(
+            id=claim.message.id,
+            epoch=claim.epoch,
+            recipients=step.recipients,
+            state=step.state,
+            reason=step.reason,
+            release=step.gives_back,
+            entries=step.entries,
+            spawned=spawned,
+            at=self._clock.now(),
+            transport=step.message.transport,
+        )
+        work.settled = asyncio.get_running_loop().create_future()
+        self._settle(work, settlement)
+        is_ours = await work.settled
+        work.claim = Claim(step.message, claim.epoch, claim.arrival)
+        work.waiting = sum(r.status is RecipientStatus.WAITING for r in step.message.recipients)
+        return is_ours
+
+    def _put_off(self, work: _Work, words: str) -> None:
+        message, now = work.claim.message, self._clock.now()
+        recipients = tuple(
+            [
+                msgspec.structs.replace(recipient, next_at=now + TRANSPORT_AGAIN_SECONDS)
+                for recipient in message.recipients
+                if recipient.status is RecipientStatus.WAITING
+            ]
+        )
+        progress = message.transport and msgspec.structs.replace(message.transport, words=words[:500])
+        settlement = Settlement(
+            message.id, work.claim.epoch, recipients, at=now, transport=progress or msgspec.UNSET
+        )
+        self._settle(work, settlement)
+
     # -- to the courier ----------------------------------------------------------------------------
 
     def _enqueue(self, claim: Claim, now: float) -> None:
@@ -347,6 +469,17 @@ class Scheduler:
         work = _Work(claim)
         self._held_octets += work.octets
         self._works[claim.message.id] = work
+        if claim.message.transport is not None:
+            work.open = 1
+            self._ready += 1
+            self._transport.append(work)
+            self._drive_transport()
+            return
+        self._distribute(work, now)
+
+    def _distribute(self, work: _Work, now: float) -> None:
+        """By route, to the lanes."""
+        claim = work.claim
         groups = group_by_route(claim.message, now, self._choose)
         work.open = len(groups)
         if not groups:
@@ -356,7 +489,7 @@ class Scheduler:
             job = _Job(work, recipients)
             state = self._lanes.get(route) if route is not None else None
             if state is None:
-                outcomes = tuple((r.index, no_route(r.recipient.address)) for r in recipients)
+                outcomes = tuple((r.index, no_route(r.recipient.address, r.redirect)) for r in recipients)
                 self._done(job, None, Delivery((Attempt(now, now, "", route or "", "", outcomes),)))
                 continue
             state.ready.append(job)
@@ -499,6 +632,8 @@ class Scheduler:
             self._not_settled(work, settlement, error)
             return
         work.settling -= 1
+        if work.settled is not None and not work.settled.done():
+            work.settled.set_result(all(future.result()))
         if work.behind:
             self._hand_in(work, work.behind.popleft())
         for recipient in settlement.recipients:

@@ -105,9 +105,11 @@ class Acceptor:
         elsewhere: Elsewhere | None = None,
         server: int = 1,
         in_custody: InCustody | None = None,
+        routes: frozenset[str] | None = None,
     ) -> None:
         """`elsewhere` calls the sinks that do not run here; without it they fail. `in_custody` is told of bindings that
-        a message still has to meet when it was accepted; without it all of them are called before that.
+        a message still has to meet when it was accepted; without it all of them are called before that. `routes` are
+        the names to which a sink may redirect (None: any).
 
         `server` is the number of the virtual server for which it takes messages.
         """
@@ -116,7 +118,7 @@ class Acceptor:
         self.clock = clock
         self.hostname = hostname
         self._handover = handover
-        self.chains = chains_of(bindings)
+        self.chains = chains_of(bindings, routes=routes)
         """Read once by whoever begins a message, and handed to `accept` with it."""
         self._observer = observer
         self._ids = ids

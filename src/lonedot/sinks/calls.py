@@ -72,7 +72,8 @@ class Dispatched(msgspec.Struct, frozen=True):
     redirects: tuple[tuple[int, str], ...] = ()
     """Numbers of recipients in the envelope, each with the route that a sink has chosen for it."""
     rest: int = -1
-    """Place in the chain of the binding with which it goes on once the message is in custody; -1: it is at its end."""
+    """Place in the chain of the binding with which it goes on once the message is in custody, also when it is held and
+    released; -1: it is at its end."""
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -93,7 +93,7 @@ def live_in_copies(
         copies.discard([one for who, taken in said if taken.decision is Decision.DISCARD for one in who])
         verdict_of_all = _of_all(said, everybody, copies)
         if verdict_of_all is not None:
-            rest = number + 1 if until_custody and number + 1 < len(bindings) else -1
+            rest = number + 1 if number + 1 < len(bindings) else -1
             return _decided(verdict_of_all, copies, shadows, places, content, binding.name, rest)
     return _decided(None, copies, shadows, places, content, "")
 

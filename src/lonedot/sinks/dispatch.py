@@ -146,7 +146,7 @@ def _live(
         route = route_of(taken) or route
         decision = taken.decision
         if decision is not Decision.ACCEPT:
-            rest = number + 1 if until_custody and number + 1 < len(bindings) else -1
+            rest = number + 1 if number + 1 < len(bindings) else -1
             ended = _ended(decision, content, envelope, entries, route, rest)
             return msgspec.structs.replace(
                 ended,

@@ -13,7 +13,7 @@ import msgspec
 
 from lonedot.message.ledger import Action, Change, Entry, EnvelopeChange, Splice, Transform
 
-__all__ = ["PROPOSED_LIMIT", "SHADOW_CALLS", "SHADOW_SECONDS", "insert_shadows", "shadowed"]
+__all__ = ["PROPOSED_LIMIT", "SHADOW_CALLS", "SHADOW_SECONDS", "compared", "insert_shadows", "shadowed"]
 
 SHADOW_SECONDS = 0.5
 """How long a message waits for all its shadows together, once everything else is decided.
@@ -61,12 +61,12 @@ def insert_shadows(entries: Sequence[Entry], shadows: Sequence[tuple[int, Entry]
     for place, shadow in shadows:
         whole += entries[done:place]
         done = place
-        whole.append(_compared(shadow, entries))
+        whole.append(compared(shadow, entries))
     whole += entries[done:]
     return tuple(whole)
 
 
-def _compared(shadow: Entry, entries: Sequence[Entry]) -> Entry:
+def compared(shadow: Entry, entries: Sequence[Entry]) -> Entry:
     """A new version of a sink is tried in shadow beside the old one: do they do the same?"""
     if shadow.verdict == "error":
         return shadow
