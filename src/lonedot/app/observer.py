@@ -13,7 +13,6 @@ from lonedot.observability.log import event, logs
 from lonedot.queue.plan import Conclusion
 from lonedot.queue.scheduler import Delivery
 from lonedot.queue.transport import Step
-from lonedot.queue.transport import Step
 from lonedot.reception.session import Session
 from lonedot.sinks.inquiry import HopNote
 from lonedot.sinks.protocol import Note
@@ -203,22 +202,6 @@ class RelayObserver:
                 "reply": [o.reply.text if o.reply is not None else o.reason for _, o in outcomes],
             },
         )
-
-    def transported(self, id: MessageId, step: Step) -> None:
-        """A message in transport was put off, or is held."""
-        if step.state is MessageState.HELD:
-            self._events.append(EventKind.MESSAGE_HELD, id, step.reason)
-            self._tell("message.settled", {"id": id, "state": step.state.value})
-        elif step.message.transport is not None:
-            progress = step.message.transport
-            event(
-                "message.put-off",
-                LogLevel.WARNING,
-                id=id,
-                binding=progress.waits_for,
-                times=progress.deferrals,
-                reason=progress.words,
-            )
 
     def transported(self, id: MessageId, step: Step) -> None:
         """A message in transport was put off, or is held."""

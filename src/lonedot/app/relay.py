@@ -27,7 +27,6 @@ from lonedot.delivery.attempt import Courier
 from lonedot.delivery.notify import Notifier
 from lonedot.delivery.routing import RouteTable, SmarthostResolver
 from lonedot.delivery.transport import Transport
-from lonedot.delivery.transport import Transport
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.evidence.transcript import TranscriptStore
@@ -215,7 +214,6 @@ class Relay:
             observer.discarded,
         )
         transport = Transport(self._chains_in_force, self.spool.content, self.hosts, observer, self.clock)
-        transport = Transport(self._chains_in_force, self.spool.content, self.hosts, observer, self.clock)
         self.scheduler = Scheduler(
             self.spool,
             self._courier,
@@ -225,7 +223,6 @@ class Relay:
             routes.name_for,
             self.clock,
             owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
-            preparer=transport,
             preparer=transport,
         )
         self._acceptors = {
@@ -240,8 +237,6 @@ class Relay:
                 config.server.hop_limit,
                 self.hosts,
                 source.number,
-                transport.keep,
-                frozenset(route.name for route in routes),
                 transport.keep,
                 frozenset(route.name for route in routes),
             )
@@ -322,10 +317,6 @@ class Relay:
         """The bindings that are in force for messages of a virtual server; none of one that is no more."""
         acceptor = self._acceptors.get(number)
         return acceptor.chains if acceptor is not None else Chains()
-
-    def _chains_in_force(self, number: int) -> Chains | None:
-        acceptor = self._acceptors.get(number)
-        return None if acceptor is None else acceptor.chains
 
     def _chains_in_force(self, number: int) -> Chains | None:
         acceptor = self._acceptors.get(number)
