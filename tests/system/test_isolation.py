@@ -140,49 +140,7 @@ async def test_what_it_did_not_declare_is_undone(tmp_path: Path) -> None:
     assert stored.ledger[-1].action is Action.UNDONE
 
 
-# --- faults and `on_error` ------------------------------------------------------------------------------
-
-FAULTS = {
-    "raises": "raises failed: ValueError: it hurt",
-    "nonsense": "nonsense failed: TypeError: returned int",
-    "exits": "exits failed: its process ended: exit code 3",
-    "killed": "killed failed: its process ended: signal 9",
-    "hangs": "hangs failed: no answer within 0.5 s",
-    "garbage": "garbage failed: its process gave an answer that is none",
-}
-
-
-@pytest.mark.parametrize("on_error", ["defer", "skip", "reject", "hold"])
-async def test_on_error_says_what_becomes_of_the_message(tmp_path: Path, on_error: str) -> None:
-    bindings = [
-        apart(
-            name,
-            on_error=on_error,
-            rule=f"RCPT TO={name}@dest.example",
-            deadline=0.5 if name == "hangs" else 60,
-        )
-        for name in FAULTS
-    ]
-    async with running_relay(tmp_path, NOBODY, bindings=bindings) as relay, connected(relay) as client:
-        for name, words in FAULTS.items():
-            await client.envelope(f"{name}@dest.example")
-            answer = await client.content()
-            if on_error == "defer":
-                assert answer.startswith(NO_CUSTODY), "what failed is not for strangers"
-                continue
-            if on_error == "reject":
-                assert answer.startswith(f"550 5.7.1 {words}")
-                continue
-            stored = relay.spool.show(id_of(answer))
-            entry = stored.ledger[-1]
-            assert entry.binding == name
-            assert entry.words.startswith(words)
-            assert entry.verdict == "error"
-            wanted = MessageState.HELD if on_error == "hold" else MessageState.QUEUED
-            assert stored.state is wanted
-            assert entry.action is (Action.HELD if on_error == "hold" else Action.SKIPPED)
-        await client.envelope()
-        assert (await client.content()).startswith("250"), "other mail"
+# --- faults: what each of them does is in `test_faults` ---------------------------------------------------
 
 
 async def test_one_that_hangs_holds_up_only_what_it_is_called_for(tmp_path: Path) -> None:
@@ -229,9 +187,12 @@ async def test_a_stop_does_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
         assert relay.spool.listing(Filter(states=tuple(MessageState))) == []
 
 
-@pytest.mark.parametrize("on_error", ["defer", "skip"])
+@pytest.mark.parametrize("on_error", ["defer", "skip", "hold"])
 async def test_kills_under_load_lose_nothing(tmp_path: Path, on_error: str) -> None:
-    """200 messages in five sessions, the process killed at every seventh: accepted ones arrive and say who failed."""
+    """200 messages in five sessions, the process killed at every seventh: accepted ones arrive and say who failed.
+
+    Without the sink's work nothing leaves, unless `on_error` says so.
+    """
     sessions, each = 5, 40
     bound = apart("stamp", on_error=on_error)
     accepted: list[MessageId] = []
@@ -256,23 +217,25 @@ async def test_kills_under_load_lose_nothing(tmp_path: Path, on_error: str) -> N
             await asyncio.gather(*(session(relay, number) for number in range(sessions)))
             ledgers = []
             for id in accepted:
-                stored = await finished(relay, id)
-                ledgers.append(stored.ledger)
+                if relay.spool.show(id).state is MessageState.HELD:
+                    ledgers.append(relay.spool.show(id).ledger)
+                    continue
+                ledgers.append((await finished(relay, id)).ledger)
             assert len(relay.spool.listing(Filter(states=tuple(MessageState), limit=1000))) == len(accepted)
     assert len(accepted) + deferred == sessions * each
-    assert sorted(a.content.count(b"X-Stamp: ") for a in receiver.arrivals) == sorted(
-        int(ledger[-1].action is Action.KEPT) for ledger in ledgers
-    )
-    assert len(receiver.arrivals) == len(accepted)
     assert receiver.faults == []
-    skipped = [ledger[-1] for ledger in ledgers if ledger[-1].action is Action.SKIPPED]
-    assert len(ledgers) - len(skipped) >= sessions * each // 3
-    if on_error == "skip":
-        assert deferred == 0
-    else:
-        assert skipped == []
-    assert all(entry.binding == "stamp" and "its process" in entry.words for entry in skipped)
-    assert deferred or skipped, "no kill met a call"
+    ends = [ledger[-1] for ledger in ledgers]
+    done = [entry for entry in ends if entry.action is Action.KEPT]
+    failed = [entry for entry in ends if entry.action is not Action.KEPT]
+    assert {entry.action for entry in failed} <= {Action.HELD if on_error == "hold" else Action.SKIPPED}
+    assert all(entry.binding == "stamp" and "its process" in entry.words for entry in failed)
+    assert len(done) >= sessions * each // 3
+    stamped = [arrival.content.count(b"X-Stamp: ") for arrival in receiver.arrivals]
+    assert stamped.count(1) == len(done)
+    assert stamped.count(0) == (len(failed) if on_error == "skip" else 0)
+    assert len(stamped) == stamped.count(0) + stamped.count(1)
+    assert bool(deferred) == (on_error == "defer"), "no kill met a call"
+    assert bool(failed) == (on_error != "defer"), "no kill met a call"
 
 
 # --- from the configuration -----------------------------------------------------------------------------

@@ -328,7 +328,7 @@ SAID = {
 }
 RETURNED = {
     "no_address": "is not a mail address",
-    "nonsense": "TypeError: returned int; a sink returns Next",
+    "nonsense": "TypeError: returned int; a sink returns",
     "nonsense_edits": "TypeError: Encoding objects of type object is unsupported",
     "wrong_edits": "Expected `object`, got `int`",
     "many_edits": f"length <= {EDITS_LIMIT}",
