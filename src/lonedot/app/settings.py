@@ -18,6 +18,7 @@ from lonedot.message.door import DoorPolicy
 from lonedot.protocol.client import Login
 from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptions
 from lonedot.queue.retry import RetrySchedule
+from lonedot.reception.logins import Logins
 from lonedot.reception.settings import ListenerSettings
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.child import declare
@@ -49,6 +50,7 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         tls_available=listener.tls is InboundTls.STARTTLS,
         tls_active=listener.tls is InboundTls.IMPLICIT,
         tls_required=listener.require_tls,
+        auth_requires_tls=not listener.allow_plaintext_login,
         limits=ServerLimits(
             size=server.max_size,
             recipients=listener.max_recipients,
@@ -61,6 +63,7 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         port=listener.address.port,
         options=options,
         tls=context,
+        logins=None if listener.logins is None else Logins(listener.logins),
         relay_from=tuple(listener.relay_from),
         relay_to=tuple(domain.lower().encode() for domain in listener.relay_to),
         postmaster=server.postmaster,

@@ -43,6 +43,7 @@ COMMANDS: dict[str, Lazy] = {
     "smtpreg": Lazy(
         "lonedot.cli.smtpreg:command", "The same with the arguments of the old registration tool."
     ),
+    "logins": Lazy("lonedot.cli.logins:command", "Let people and devices log in, and list who can."),
     "inject": Lazy(
         "lonedot.cli.inject:command", "Send one file as a message, also octet for octet as it is."
     ),

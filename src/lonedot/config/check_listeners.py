@@ -64,6 +64,7 @@ def judge(drafts: Drafts) -> Iterator[Found]:
         if given.value is not None:
             yield from _judge_rights(given, given.value)
             yield from _judge_tls(given, given.value)
+            yield from _judge_logins(given, given.value)
 
 
 # --- addresses -----------------------------------------------------------------------------------
@@ -159,11 +160,46 @@ def _judge_rights(given: Given[Listener], listener: Listener) -> Iterator[Found]
             elif risk is Severity.WARNING:
                 what = f"{network} is public: every client in it may send anywhere"
                 yield Found(place, risk, where, what, "keep it only if all of its addresses are yours")
-    if given.knows("relay_from", "relay_to") and not listener.relay_from and not listener.relay_to:
+    nobody = not listener.relay_from and not listener.relay_to and listener.logins is None
+    if given.knows("relay_from", "relay_to", "logins") and nobody:
         yield given.warning(
             "",
             "takes mail for postmaster alone: neither relay_from nor relay_to is given",
             'write relay_from = ["192.168.0.0/16"] with the networks of your devices',
+        )
+
+
+# --- logins --------------------------------------------------------------------------------------
+
+
+def _judge_logins(given: Given[Listener], listener: Listener) -> Iterator[Found]:
+    if not given.knows("logins", "allow_plaintext_login", "tls", "ehlo_off"):
+        return
+    if listener.logins is None:
+        return
+    if "AUTH" in listener.ehlo_off:
+        yield given.fault("ehlo_off", "switches AUTH off, and logins asks for it", "remove one of the two")
+    if listener.tls is InboundTls.OFF and not listener.allow_plaintext_login:
+        yield given.fault(
+            "logins",
+            "nobody can log in: AUTH is offered inside TLS alone, and tls is off",
+            'write tls = "starttls", or allow_plaintext_login = true when the network is your own',
+        )
+    unfit = disk.check_logins(listener.logins)
+    if disk.state_of(listener.logins) is None:
+        yield given.warning(
+            "logins",
+            f"{listener.logins} does not exist: nobody can log in yet",
+            "run lonedot logins add NAME",
+        )
+    elif unfit is not None:
+        yield given.fault("logins", unfit.what, unfit.do)
+    mode = disk.mode_of(listener.logins)
+    if mode & 0o037:
+        yield given.fault(
+            "logins",
+            f"{listener.logins} can be read or changed by others (mode {mode:04o})",
+            f"run chmod 600 {listener.logins}",
         )
 
 

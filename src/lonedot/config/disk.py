@@ -12,10 +12,12 @@ from pathlib import Path
 from lonedot.config.code import SinkFile
 from lonedot.config.model import Route
 from lonedot.config.values import Secret, Unfit
+from lonedot.reception.logins import FILE_LIMIT, LoginsFault, read_logins
 
 __all__ = [
     "check_ca",
     "check_certificate",
+    "check_logins",
     "check_sink_file",
     "device_of",
     "find_password",
@@ -39,6 +41,24 @@ def mode_of(path: Path) -> int:
     """Permission bits; 0 when there is no such file."""
     state = state_of(path)
     return stat.S_IMODE(state.st_mode) if state else 0
+
+
+def check_logins(path: Path) -> Unfit | None:
+    """Why nobody could log in by this file; None when somebody can."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read(FILE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        return Unfit(f"{path} cannot be read: {_reason(error)}", "run lonedot logins add NAME")
+    if len(octets) > FILE_LIMIT:
+        return Unfit(f"{path} has more than {FILE_LIMIT} octets", "name the right file")
+    try:
+        read_logins(octets.decode())
+    except UnicodeDecodeError:
+        return Unfit(f"{path} is not UTF-8", "name the right file")
+    except LoginsFault as fault:
+        return Unfit(f"{path}: {fault}", "mend or remove that line")
+    return None
 
 
 def device_of(path: Path) -> int | None:

@@ -236,6 +236,23 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
             "false",
         ),
     ] = False
+    logins: Annotated[
+        Path | None,
+        Key(
+            v.path,
+            "The file of those who may log in, made by `lonedot logins add`. Who has logged in may send anywhere, as "
+            "from `relay_from`. Without it only sinks at `auth` let anybody log in.",
+            '"logins.txt"',
+        ),
+    ] = None
+    allow_plaintext_login: Annotated[
+        bool,
+        Key(
+            v.boolean,
+            "Offers AUTH outside TLS too. Passwords then travel in clear: for old devices in your own network.",
+            "false",
+        ),
+    ] = False
     ehlo_off: Annotated[
         tuple[str, ...],
         Key(
