@@ -6,6 +6,7 @@ known to work. Nothing that exists is written over.
 
 from __future__ import annotations
 
+import difflib
 import keyword
 import re
 import shlex
@@ -15,67 +16,14 @@ import click
 import msgspec
 
 from lonedot.cli.output import Problem, json_option, print_json
+from lonedot.cli.sink_samples import sample_for
+from lonedot.sinks.events import Event, event_named
 
 __all__ = ["new"]
 
 NAME_LIMIT = 64
 FIELD_LIMIT = 60
 _NO_NAME = re.compile(r"[^a-z0-9]+")
-
-SINK = '''\
-"""{name}: adds the field {field} to mail that comes without it."""
-
-from __future__ import annotations
-
-import dataclasses
-
-from lonedot import Edit, Message, Next, Verdict, sink
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What `settings = {{ … }}` of the configuration may say."""
-
-    value: str = "yes"
-
-
-@sink("{name}", on="arrival", effects={{"header"}}, settings=Settings)
-def {function}(message: Message, settings: Settings) -> Verdict:
-    """Called for each message, before the client is told that it was taken."""
-    if message.headers.has("{field}"):
-        return Next()
-    return Next(edits=[Edit.add_field("{field}", settings.value)])
-'''
-
-TEST = '''\
-"""Tests of the sink {name}; run them with pytest."""
-
-from __future__ import annotations
-
-from {function} import {function}
-
-from lonedot.testing import StartRelay, make_message, run_sink
-
-
-def test_the_field_is_added() -> None:
-    run_sink({function}).assert_added("{field}", "yes")
-
-
-def test_the_value_is_a_setting() -> None:
-    run_sink({function}, settings={{"value": "no"}}).assert_added("{field}", "no")
-
-
-def test_a_field_that_came_with_the_message_stays() -> None:
-    message = make_message("{field}: mine\\n\\nhello\\n")
-    run_sink({function}, message).assert_untouched()
-
-
-def test_it_works_in_a_relay(lonedot_relay: StartRelay) -> None:
-    relay = lonedot_relay({function})
-    relay.send("Subject: an order\\n\\nten crates\\n")
-    (arrival,) = relay.arrivals()
-    assert arrival.headers.get("{field}") == b"yes"
-'''
 
 ENTRY = """\
 [[sink]]
@@ -105,28 +53,40 @@ class Made(msgspec.Struct, frozen=True):
     show_default=True,
     help="Where the two files are written; made when it is not there.",
 )
+@click.option(
+    "--on",
+    "event_name",
+    metavar="EVENT",
+    default=Event.ARRIVAL.value,
+    show_default=True,
+    help="The event it is called at, by its name or an old one: docs/events.md lists them.",
+)
 @json_option
-def new(name: str, folder: Path, as_json: bool) -> int:
+def new(name: str, folder: Path, event_name: str, as_json: bool) -> int:
     """Write a sink of that NAME that works, and its test.
+
+    What it does depends on the event, and is meant to be changed.
 
     Prints what belongs into the configuration, and the next commands. Files that exist are not written over.
     """
+    event = _event(event_name)
+    sample = sample_for(event)
     function = _function_for(name)
     field = f"X-{_NO_NAME.sub('-', name.lower()).strip('-').title()}"[:FIELD_LIMIT]
-    names = {"name": name, "function": function, "field": field}
+    names = {"name": name, "function": function, "field": field, "event": event.value}
     sink_file, test_file = folder / f"{function}.py", folder / f"test_{function}.py"
     for file in (sink_file, test_file):
         if file.exists() or file.is_symlink():
             raise Problem("is there already", where=str(file), do="choose another name or another --folder")
-    _write(sink_file, SINK.format(**names))
-    _write(test_file, TEST.format(**names))
+    _write(sink_file, sample.sink.format(**names))
+    _write(test_file, sample.test.format(**names))
     # A JSON text is a TOML text too.
     entry = ENTRY.format(name=name, file=msgspec.json.encode(str(sink_file)).decode())
     commands = (f"pytest {shlex.quote(str(test_file))}", "lonedot check --load", "lonedot serve")
     if as_json:
         print_json(Made(name, str(sink_file), str(test_file), entry, commands))
         return 0
-    click.echo(f"{sink_file}: a sink that adds the field {field}; change it to what you need")
+    click.echo(f"{sink_file}: a sink that {sample.does.format(**names)}; change it to what you need")
     click.echo(f"{test_file}: its test")
     click.echo(f"\nInto lonedot.toml:\n\n{entry}")
     click.echo("Next:\n")
@@ -135,6 +95,16 @@ def new(name: str, folder: Path, as_json: bool) -> int:
     ):
         click.echo(f"    {command:<40} # {what}")
     return 0
+
+
+def _event(name: str) -> Event:
+    """Raises Problem: there is no such event."""
+    try:
+        return event_named(name)
+    except ValueError as error:
+        near = difflib.get_close_matches(name.lower(), [event.value for event in Event], n=1)
+        do = f"did you mean {near[0]}?" if near else "`lonedot sinks new --help`, docs/events.md"
+        raise Problem(str(error), do=do, code=2) from error
 
 
 def _function_for(name: str) -> str:
@@ -157,7 +127,9 @@ def _function_for(name: str) -> str:
     return f"{function}_sink" if keyword.iskeyword(function) or function in _TAKEN else function
 
 
-_TAKEN = frozenset({"sink", "lonedot", "pytest", "dataclasses", "settings", "test", "message"})
+_TAKEN = frozenset(
+    {"sink", "lonedot", "pytest", "dataclasses", "logging", "settings", "test", "message", "session", "hop"}
+)
 """Names that the two files use themselves."""
 
 

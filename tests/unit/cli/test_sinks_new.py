@@ -13,6 +13,7 @@ import pytest
 
 from lonedot.cli.output import Problem
 from lonedot.cli.sinks_new import new
+from lonedot.sinks.events import Event
 from lonedot.sinks.load import load_file
 
 
@@ -67,9 +68,52 @@ def test_whatever_the_name_it_loads_and_its_test_passes(here: Path) -> None:
     assert f"{4 * len(NAMES)} passed" in ran.stdout, ran.stdout + ran.stderr
 
 
+def count_tests(text: str) -> int:
+    return text.count("\ndef test_")
+
+
+def test_a_sink_of_every_event_and_its_test(here: Path) -> None:
+    """In one project: it loads, says its event, and its test passes."""
+    written = 0
+    for event in Event:
+        name = f"At {event.value}"
+        assert make(name, "--on", event.value, "--folder", "made") == 0
+        stem = name.lower().replace(" ", "_").replace("-", "_")
+        assert load_file(here / "made" / f"{stem}.py").event is event
+        written += count_tests((here / "made" / f"test_{stem}.py").read_text())
+    assert make("By an old name", "--on", "OnRcptCommand", "--folder", "made") == 0
+    assert load_file(here / "made" / "by_an_old_name.py").event is Event.RCPT
+    written += 3
+    environment = {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "lonedot.testing.plugin",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "made"],
+        cwd=here,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{written} passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_an_event_that_is_none(here: Path) -> None:
+    with pytest.raises(Problem, match=r"there is no event 'rctp'(.|\\n)*did you mean rcpt") as caught:
+        make("Department", "--on", "rctp")
+    assert caught.value.code == 2
+    assert list(here.iterdir()) == []
+
+
 def test_what_is_written_is_formatted_and_typed(here: Path) -> None:
-    make("Department")
-    checks = (("ruff", "format", "--check", "--isolated", "sinks"), ("mypy", "--strict", "sinks"))
+    for event in Event:
+        make(f"A sink at {event.value}", "--on", event.value)
+    checks = (
+        ("ruff", "format", "--check", "--isolated", "--line-length", "120", "sinks"),
+        ("mypy", "--strict", "sinks"),
+    )
     for check in checks:
         ran = subprocess.run(
             [sys.executable, "-m", *check], cwd=here, capture_output=True, text=True, check=False
