@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from lonedot import Discard, Edit, Hold, Message, Next, Reject, Stop, sink
+from lonedot.app.relay import AppFault
 from lonedot.message.edits import AnyEdit
 from lonedot.message.encode import DataEncoder, canonicalise
 from lonedot.message.findings import Code
 from lonedot.message.fold import fold
 from lonedot.message.ledger import Action
+from lonedot.sinks import child, inline
 from lonedot.sinks.bindings import Binding, firing_order
 from lonedot.sinks.builtin.faulty import x_recipient_list
 from lonedot.sinks.builtin.x_recipient import x_recipient
@@ -399,6 +401,47 @@ async def test_a_client_gone_while_a_sink_reads_costs_nothing(tmp_path: Path) ->
 
 
 # --- from the configuration ----------------------------------------------------------------------
+
+
+ENDLESS = "import time\ntime.sleep(600)\n"
+FATAL = "import os\nos._exit(0)\n"
+STAMP = (
+    "from lonedot import Edit, Message, Next, sink\n\n\n"
+    '@sink("Stamp", effects={"header"})\n'
+    "def stamp(message: Message) -> Next:\n"
+    '    return Next([Edit.add_field("X-Stamp", "1")])\n'
+)
+TABLE = '[[sink]]\nname = "Stamp"\nfile = "stamp.py"\n'
+
+
+@pytest.mark.parametrize("isolation", ["inline", "process"])
+@pytest.mark.parametrize(("code", "said"), [(ENDLESS, "not loaded after 2 s"), (FATAL, "Stamp|stamp")])
+async def test_code_whose_import_does_not_come_back(
+    tmp_path: Path, code: str, said: str, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay does not start with it; one that runs keeps what it has, and serves meanwhile."""
+    monkeypatch.setattr(inline, "LOAD_SECONDS", 2.0)
+    monkeypatch.setattr(child, "LOAD_SECONDS", 2.0)
+    file = tmp_path / "stamp.py"
+    toml = first_config(1, more=f'\n{TABLE}isolation = "{isolation}"\n')
+    file.write_text(code + STAMP)
+    with pytest.raises(AppFault, match=said):
+        async with running_relay(tmp_path, toml):
+            pass
+    file.write_text(STAMP)
+    async with running_relay(tmp_path, toml) as relay:
+        await submit(relay)
+        file.write_text(code + STAMP)
+        reloading = asyncio.create_task(relay.reload_sinks())
+        stored = relay.spool.show(await submit(relay))
+        assert stored.ledger[-1].action is Action.KEPT
+        await reloading
+        stored = relay.spool.show(await submit(relay))
+        assert stored.ledger[-1].action is Action.KEPT
+        file.write_text(STAMP.replace("X-Stamp", "X-New"))
+        await relay.reload_sinks()
+        stored = relay.spool.show(await submit(relay))
+        assert fold(relay.spool.content(stored.id), stored.ledger).head.count(b"X-New: 1") == 1
 
 
 async def test_sinks_come_from_files_and_packages_named_in_the_configuration(tmp_path: Path) -> None:

@@ -256,6 +256,54 @@ async def test_a_sink_of_the_session_is_counted_too(tmp_path: Path) -> None:
         assert len(events(relay, EventKind.SINK_FAILED)) == 2
 
 
+FAILING = """
+from lonedot import sink
+
+@sink("failing", on="{event}", role="{role}", on_error="{on_error}")
+def failing(shown):
+    raise RuntimeError("no list")
+"""
+ASKED = ("helo", "mail", "rcpt", "data")
+
+
+@pytest.mark.parametrize("isolation", ["inline", "process"])
+@pytest.mark.parametrize("event", [*ASKED, "end-of-data", "arrival"])
+@pytest.mark.parametrize("role", list(Role))
+async def test_too_many_faults_at_any_event(tmp_path: Path, role: Role, event: str, isolation: str) -> None:
+    """A cosmetic binding is not called any more; past a protective one nothing goes, however often it fails."""
+    on_error = "skip" if role is Role.COSMETIC else "defer"
+    (tmp_path / "failing.py").write_text(FAILING.format(event=event, role=role.value, on_error=on_error))
+    table = (
+        f'\n[[sink]]\nname = "failing"\nfile = "failing.py:failing"\nisolation = "{isolation}"\n'
+        f"deadline = 60\nmaximum_faults = {MAXIMUM}\n"
+    )
+
+    def called() -> int:
+        return sum(len(events(relay, kind)) for kind in (EventKind.SINK_FAILED, EventKind.SINK_DAMAGED))
+
+    async with running_relay(tmp_path, first_config(1, more=table)) as relay:
+        for _ in range(MAXIMUM * 2):
+            async with connected(relay, ehlo=False) as client:
+                await client.reply()
+                answers = [await client.say("EHLO client.example"), *await client.envelope()]
+                answers.append(await client.content())
+            went = all(answer.startswith(("2", "3")) for answer in answers)
+            if role is Role.COSMETIC:
+                assert went
+                continue
+            stored = relay.spool.listing(Filter(states=tuple(MessageState), limit=100))
+            assert not went or stored[0].state is MessageState.HELD
+            assert all(row.state is MessageState.HELD for row in stored)
+        off, holds = events(relay, EventKind.BINDING_SWITCHED_OFF), events(relay, EventKind.BINDING_HOLDS)
+        if role is Role.COSMETIC:
+            assert (len(off), len(holds)) == (1, 0)
+            assert called() == MAXIMUM
+            assert off[0].fields["binding"] == "failing" and f"{MAXIMUM} raised" in off[0].words
+        else:
+            assert (len(off), len(holds)) == (0, 1)
+            assert called() >= MAXIMUM * 2
+
+
 async def test_a_state_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir(mode=0o700)
     (tmp_path / "spool" / "bindings.json").write_bytes(b"{")

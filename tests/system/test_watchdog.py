@@ -241,6 +241,19 @@ def test_the_third_stall(tmp_path: Path, receiver: StrictSink, role: str) -> Non
     assert len(events(relay, "event.sink-stalled")) == (3 if role == "cosmetic" else 4)
 
 
+def test_a_shadow_that_stalls_costs_a_restart_until_it_is_off(tmp_path: Path, receiver: StrictSink) -> None:
+    toml = config(tmp_path, receiver.port, "loops", more='mode = "shadow"\n')
+    with RelayProcess(tmp_path, toml, program=SUPERVISED) as relay:
+        for stalls in range(1, 4):
+            assert send(relay, BAD) == 0
+            relay.wait_for_start(stalls + 1)
+        assert send(relay, BAD) == 250
+        receiver.wait_for(1)
+        assert relay.stop() == 0
+    assert len(events(relay, "event.sink-stalled")) == 3
+    assert [line["binding"] for line in events(relay, "event.binding-switched-off")] == ["Plug-in"]
+
+
 def test_who_was_running_when_somebody_kills_the_worker_is_not_blamed(
     tmp_path: Path, receiver: StrictSink
 ) -> None:

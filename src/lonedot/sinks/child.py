@@ -242,9 +242,11 @@ def declare(
     *,
     memory_octets: int = MEMORY_OCTETS,
     user: str = "",
-    seconds: float = LOAD_SECONDS,
+    seconds: float | None = None,
 ) -> Sink:
     """What a sink says of itself, asked of a process of its own: its code does not run in this one. Waits for it.
+
+    `seconds`: at most so long; None: `LOAD_SECONDS`.
 
     Raises:
         SinkNotLoaded: the code cannot be used, or the process cannot be started.
@@ -255,6 +257,7 @@ def declare(
     except OSError as error:
         raise SinkNotLoaded(f"{sink_class!r}: its process cannot be started: {error}") from error
     fit: wire.FromSink = wire.Fit()
+    seconds = LOAD_SECONDS if seconds is None else seconds
     try:
         line.settimeout(seconds)
         said = wire.decode_from_sink(_receive(line))
