@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     crowd.add_argument("--load", choices=("large", "idle"), help="default: both")
     crowd.add_argument("--clients", type=int, help="default 200 large, 5000 idle")
     crowd.add_argument("--octets", type=int, default=25_000_000, help="of each large message")
+    costs = parser.add_argument_group("sinks")
+    costs.add_argument("--part", action="append", choices=sinks.PARTS, help="repeatable; default: all")
     profiling = parser.add_argument_group("profile")
     profiling.add_argument("--messages", type=int, default=3000, help="in the one burst")
     profiling.add_argument("--top", type=int, default=40, help="how many functions to print")
@@ -131,7 +133,7 @@ def _run_profile(chosen: argparse.Namespace) -> int:
 def _run_sinks(chosen: argparse.Namespace) -> int:
     seconds = chosen.seconds or (QUICK_PLAN_SECONDS if chosen.quick else FULL_PLAN_SECONDS)
     plan = Plan(rounds=chosen.rounds, burst_seconds=seconds, folder=chosen.folder)
-    found = sinks.measure_all(plan, chosen.quick, _say)
+    found = sinks.measure_all(plan, chosen.quick, _say, chosen.part or ())
     if chosen.json is not None:
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return 0

@@ -87,7 +87,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float  # their median: the result
 
 
-class _Side:
+class Side:
     """One path from generator to sink in a cell: through a relay, or none."""
 
     def __init__(self, name: str, relay: Relay | None, sink: CountingSink, wanted_seconds: float) -> None:
@@ -199,16 +199,16 @@ def _measure_cell(cell: Cell, relays: tuple[Relay, Relay], plan: Plan, say: Say)
     with ExitStack() as stack:
         folder = open_folder(plan.folder)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        sides: list[_Side] = []
+        sides: list[Side] = []
         for relay in relays:
             sink = stack.enter_context(CountingSink())
             own_folder = folder / relay.name
             own_folder.mkdir(mode=0o755)
             relay.start(own_folder, sink.port)
             stack.callback(relay.stop)
-            sides.append(_Side(relay.name, relay, sink, plan.burst_seconds))
+            sides.append(Side(relay.name, relay, sink, plan.burst_seconds))
         direct_sink = stack.enter_context(CountingSink())
-        direct = _Side(DIRECT, None, direct_sink, plan.burst_seconds * DIRECT_SHARE)
+        direct = Side(DIRECT, None, direct_sink, plan.burst_seconds * DIRECT_SHARE)
         for side in (*sides, direct):
             side.warm_up(cell)
         ratios: list[float] = []
@@ -225,6 +225,37 @@ def _measure_cell(cell: Cell, relays: tuple[Relay, Relay], plan: Plan, say: Say)
             ratios=tuple(ratios),
             ratio=statistics.median(ratios),
         )
+
+
+def measure_sides(cell: Cell, relays: Sequence[Relay], plan: Plan, say: Say) -> tuple[SideResult, ...]:
+    """Any number of relays by turns, each round beginning with the next of them; all get the same bursts.
+
+    The first tells how many messages fill the wanted time. Nothing goes straight to the sink: this is for comparing
+    CPU, burst by burst, where that says nothing.
+
+    Raises:
+        LoadError: one of them did not start, or a burst did not go through.
+    """
+    with ExitStack() as stack:
+        folder = open_folder(plan.folder)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        sides: list[Side] = []
+        for relay in relays:
+            sink = stack.enter_context(CountingSink())
+            own_folder = folder / relay.name.replace(" ", "-")
+            own_folder.mkdir(mode=0o755)
+            relay.start(own_folder, sink.port)
+            stack.callback(relay.stop)
+            sides.append(Side(relay.name, relay, sink, plan.burst_seconds))
+        for side in sides:
+            side.warm_up(cell)
+            side.messages = sides[0].messages
+        for number in range(plan.rounds):
+            first = number % len(sides)
+            for side in (*sides[first:], *sides[:first]):
+                burst = side.burst(cell)
+                say(_progress(f"{number + 1}/{plan.rounds}", side.name, burst))
+        return tuple(side.result() for side in sides)
 
 
 def open_folder(parent: Path) -> Path:

@@ -4,17 +4,19 @@ Three things are measured, each by turns, so that slow drift of the machine touc
 1. Reception in memory (`bench.micro_reception`), in microseconds of CPU a message, with bindings and without.
 2. Calls of a sink in a process of its own, one after the other and eight at a time, bodies in the frame and behind a
    descriptor.
-3. The whole relay over sockets and disk with five bindings beside one with none: CPU for each message. The guard and
-   the ledger are part of every call, so their share is what five bindings cost beyond the five functions themselves.
+3. Whole relays over sockets and disk, with five bindings and with none: CPU for each message. The guard and
+   the ledger are part of every call, so their share is what five bindings cost beyond the same five in a relay that
+   calls sinks without either (`bench.unguarded`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +25,7 @@ from bench import micro_reception
 from bench.cells import Cell, Mode
 from bench.load import LoadError
 from bench.micro_server import scan
-from bench.relay import CellResult, Plan, Say, measure_cells
+from bench.relay import Plan, Say, measure_sides
 from bench.relays import LonedotRelay, Relay
 from lonedot import Edit, Message, Next, sink
 from lonedot.message.content import Body, Content, FileBody, MemoryBody
@@ -48,6 +50,10 @@ from lonedot.terms.ids import SessionId
 KIB = 1024
 FIVE = 5
 AT_A_TIME = 8
+HEAD_SIZES = (0, 4 * KIB)
+"""Octets of other fields in a header section."""
+RELAY_SIZES = (1 * KIB, 10 * KIB, 100 * KIB)
+PARTS = ("reception", "guard", "process", "relay")
 BODY_SIZES = (1 * KIB, 10 * KIB, 32 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB)
 ENVELOPE = Envelope(Address(b"a@b.example"), (Recipient(Address(b"c@d.example")),))
 FACTS = Facts("smtp", SessionId("0000000000001"), helo="bench.example", revision="r1")
@@ -68,7 +74,6 @@ class SinkCosts(msgspec.Struct, frozen=True, kw_only=True):
     """All that was measured."""
 
     costs: tuple[Cost, ...]
-    relay: CellResult | None = None
 
 
 # --- the sinks ------------------------------------------------------------------------------------
@@ -130,9 +135,11 @@ def measure_reception(rounds: int, messages: int) -> list[Cost]:
     return costs
 
 
-def measure_guard(rounds: int, calls: int) -> list[Cost]:
+def measure_guard(rounds: int, calls: int, more_header: int) -> list[Cost]:
     """Five sinks that add a field: through dispatch, and their functions and the splices alone."""
-    content = content_from(scan())
+    other = b"X-Other: " + b"x" * 60 + b"\r\n"
+    content = content_from(other * (more_header // len(other)) + scan())
+    head = f"header section of {len(content.head)} octets"
     bindings = _bound(field, FIVE)
     clock = SystemClock()
 
@@ -148,7 +155,7 @@ def measure_guard(rounds: int, calls: int) -> list[Cost]:
 
     whole, functions = _by_turns(rounds, calls, dispatched, bare)
     return [
-        Cost(what="five sinks that add a field, dispatched", figure=whole, unit="us"),
+        Cost(what=f"five sinks that add a field, dispatched, {head}", figure=whole, unit="us"),
         Cost(what="  their functions and the edits applied, alone", figure=functions, unit="us"),
         Cost(what="  guard, judgement and ledger", figure=whole - functions, unit="us"),
     ]
@@ -228,35 +235,69 @@ name = "bench {number}"
 file = "{file}:{function}"
 isolation = "{isolation}"
 """
+UNGUARDED = (sys.executable, "-m", "bench.unguarded")
+"""Sinks without guard and ledger, to measure what these cost and not what the sinks themselves do."""
 
 
-def measure_relay(plan: Plan, function: str, isolation: Isolation, count: int, say: Say) -> CellResult:
-    """Bursts of 10 KiB through a relay with bindings and one without, by turns.
-
-    Raises:
-        LoadError: they could not be measured.
-    """
+def _relay(
+    name: str, function: str = "", count: int = 0, *, apart: bool = False, bare: bool = False
+) -> Relay:
+    """A relay with so many bindings of one function; `bare`: without guard and ledger."""
     file = Path(__file__).resolve()
+    isolation = Isolation.PROCESS if apart else Isolation.INLINE
     tables = "".join(
         _TABLE.format(number=number, file=file, function=function, isolation=isolation.value)
         for number in range(count)
     )
-
-    def make_relays() -> tuple[Relay, Relay]:
-        environment = {"PYTHONPATH": str(file.parents[1])}
-        return (
-            LonedotRelay("bound", listener_lines=tables, environment=environment),
-            LonedotRelay("unbound", environment=environment),
-        )
-
-    results = measure_cells([Cell(size=10 * KIB, sessions=20, mode=Mode.REUSE)], make_relays, plan, say)
-    if not results:
-        raise LoadError("the relay could not be measured")
-    return results[0]
+    environment = {"PYTHONPATH": str(file.parents[1])}
+    if bare:
+        return LonedotRelay(name, UNGUARDED, listener_lines=tables, environment=environment)
+    return LonedotRelay(name, listener_lines=tables, environment=environment)
 
 
-def measure_all(plan: Plan, quick: bool, say: Say) -> SinkCosts:
-    """Everything; tells each line as soon as it is known."""
+def measure_relays(plan: Plan, size: int) -> list[Cost]:
+    """CPU of whole relays for a message of `size`, 20 sessions: with bindings and without, by turns.
+
+    Raises:
+        LoadError: they could not be measured.
+    """
+    relays = (
+        _relay("no binding"),
+        _relay("no binding, again (the noise)"),
+        _relay("a binding of another event", "greeted", 1),
+        _relay("five that do nothing", "noop", FIVE),
+        _relay("the same without guard and ledger", "noop", FIVE, bare=True),
+        _relay("five that add a field", "field", FIVE),
+        _relay("the same, without guard and ledger", "field", FIVE, bare=True),
+        _relay("one in a process of its own", "noop", 1, apart=True),
+    )
+    cell = Cell(size=size, sessions=20, mode=Mode.REUSE)
+    sides = measure_sides(cell, relays, plan, lambda line: None)
+    spent = {side.name: [burst.cpu_seconds / burst.messages * 1e6 for burst in side.bursts] for side in sides}
+    alone = spent[sides[0].name]
+    what = f"relay, {size // KIB} KiB, "
+    costs = [Cost(what=f"{what}no binding: CPU a message", figure=statistics.median(alone), unit="us")]
+    for side in sides[1:]:
+        costs += _beside(f"{what}{side.name}", spent[side.name], alone)
+    for whole, bare in ((sides[3], sides[4]), (sides[5], sides[6])):
+        costs += _beside(f"{what}guard and ledger of {whole.name}", spent[whole.name], spent[bare.name])
+    return costs
+
+
+def _beside(what: str, spent: Sequence[float], base: Sequence[float]) -> list[Cost]:
+    """What is spent beyond `base`, burst by burst of the same round."""
+    shares = sorted((mine / other - 1) * 100 for mine, other in zip(spent, base, strict=True))
+    added = statistics.median(mine - other for mine, other in zip(spent, base, strict=True))
+    # The interval of the median that 95 of 100 such series hold it in, whatever the distribution.
+    place = max(0, int(len(shares) / 2 - 0.98 * len(shares) ** 0.5))
+    between = f"{shares[place]:.1f} to {shares[-1 - place]:.1f}"
+    return [
+        Cost(what=what, figure=statistics.median(shares), unit=f"% more CPU ({between}), {added:.0f} us"),
+    ]
+
+
+def measure_all(plan: Plan, quick: bool, say: Say, only: Collection[str] = ()) -> SinkCosts:
+    """Everything, or the parts that are named; tells each line as soon as it is known."""
     rounds, scale = (5, 1) if quick else (15, 4)
     costs: list[Cost] = []
 
@@ -265,25 +306,15 @@ def measure_all(plan: Plan, quick: bool, say: Say) -> SinkCosts:
         for cost in found:
             say(str(cost))
 
-    told(measure_reception(rounds, 250 * scale))
-    told(measure_guard(rounds, 250 * scale))
-    with tempfile.TemporaryDirectory(prefix="lonedot-bench-", dir=plan.folder) as folder:
-        told(asyncio.run(measure_processes(rounds, 500 * scale, Path(folder))))
-    relay: CellResult | None = None
-    for function, isolation, count in (
-        ("noop", Isolation.INLINE, FIVE),
-        ("field", Isolation.INLINE, FIVE),
-        ("noop", Isolation.PROCESS, 1),
-    ):
-        relay = measure_relay(plan, function, isolation, count, lambda line: None)
-        bound, unbound = (side.cpu_per_1000 for side in relay.sides)
-        what = f"relay, {count} x {function} ({isolation.value})"
-        told(
-            [
-                Cost(what=f"{what}: CPU a message", figure=bound * 1000, unit="us"),
-                Cost(what="  beside one without bindings", figure=unbound * 1000, unit="us"),
-                Cost(what="  more CPU", figure=(bound / unbound - 1) * 100, unit="%"),
-                Cost(what="  messages a second, share of one without", figure=relay.ratio * 100, unit="%"),
-            ]
-        )
-    return SinkCosts(costs=tuple(costs), relay=relay)
+    if not only or "reception" in only:
+        told(measure_reception(rounds, 250 * scale))
+    if not only or "guard" in only:
+        for head_size in HEAD_SIZES:
+            told(measure_guard(rounds, 250 * scale, head_size))
+    if not only or "process" in only:
+        with tempfile.TemporaryDirectory(prefix="lonedot-bench-", dir=plan.folder) as folder:
+            told(asyncio.run(measure_processes(rounds, 500 * scale, Path(folder))))
+    if not only or "relay" in only:
+        for size in (10 * KIB,) if quick else RELAY_SIZES:
+            told(measure_relays(plan, size))
+    return SinkCosts(costs=tuple(costs))

@@ -25,7 +25,14 @@ from lonedot.terms.envelope import Envelope
 
 
 def dispatch(
-    id: str, envelope: Envelope, facts: Facts, content: Content, bindings: Sequence[Binding], clock: Clock
+    id: str,
+    envelope: Envelope,
+    facts: Facts,
+    content: Content,
+    bindings: Sequence[Binding],
+    clock: Clock,
+    routes: frozenset[str] | None = None,
+    until_custody: bool = False,
 ) -> Dispatched:
     """In the place of `lonedot.sinks.dispatch.dispatch`: every sink adds fields or does nothing."""
     now = content

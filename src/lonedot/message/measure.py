@@ -37,7 +37,7 @@ _CLEAN = (None, "\r\n")  # what the newline decoder says of text without a bare 
 _sha256 = hashlib.sha256
 
 # Whole fields of printable ASCII, folded or not. No line of them starts with a dot.
-_PLAIN_FIELDS = re.compile(rb"(?:[A-Za-z][!-9;-~]*:[\t -~]*\r\n(?:[\t ][\t -~]*\r\n)*)+")
+_PLAIN_FIELDS = re.compile(rb"[A-Za-z][!-9;-~]*:[\t -~]*\r\n(?:(?:[\t ]|[A-Za-z][!-9;-~]*:)[\t -~]*\r\n)*")
 
 
 class Meter:
