@@ -29,7 +29,7 @@ from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
 from lonedot.testing.process import RelayProcess
 from lonedot.testing.relay import running_relay
-from tests.system.talk import MESSAGE, connected, first_config, id_of, submit
+from tests.system.talk import MESSAGE, connected, first_config, id_of, submit, until
 
 CONFIG = first_config(1, server='registry = "sinks.toml"')
 EDITS = 1000 if os.environ.get("LONEDOT_CRASH") == "long" else 200
@@ -200,11 +200,15 @@ async def test_a_process_goes_on_when_another_binding_changes(folder: Path) -> N
     (folder / "sinks.toml").write_text(REGISTRY + apart)
     async with running_relay(folder, CONFIG) as relay, controlled(relay) as control:
 
+        async def marked() -> dict[str, str]:
+            stored = await until(relay, await submit(relay), lambda stored: "process" in marks(stored))
+            return marks(stored)
+
         async def after(change: Change) -> dict[str, str]:
             await control.call(APPLY, ApplyArguments((change,)))
-            return marks(relay.spool.show(await submit(relay)))
+            return await marked()
 
-        before = marks(relay.spool.show(await submit(relay)))["process"]
+        before = (await marked())["process"]
         assert before != str(os.getpid())
         other = await after(SetKey(Selected(("first",)), "sink_properties.value", 1))
         assert other == {"first": "1", "second": "0", "process": before}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -129,22 +129,27 @@ class Keeper(Protocol):
         ...
 
 
-def listed(rows: Iterable[Row], bindings: Iterable[Binding]) -> tuple[ListedBinding, ...]:
-    """The rows in firing order; `bindings` is what was made of the enabled ones."""
+def listed(
+    rows: Iterable[Row], bindings: Iterable[Binding], said: Mapping[str, Event]
+) -> tuple[ListedBinding, ...]:
+    """The rows in firing order.
+
+    Args:
+        bindings: what was made of the enabled ones.
+        said: by GUID, the events that the code of bindings says.
+    """
     made = {binding.guid: binding for binding in bindings}
     priorities = {guid: binding.priority for guid, binding in made.items()}
     return tuple(
         _listed(row, priority, made.get(row.guid))
-        for row, priority in rows_in_order(with_events(rows, made.values()), priorities)
+        for row, priority in rows_in_order(with_events(rows, said), priorities)
     )
 
 
-def with_events(rows: Iterable[Row], bindings: Iterable[Binding]) -> list[Row]:
-    """Rows that leave their event to their code, with the event that it says, as far as it is loaded."""
-    said = {binding.guid: binding.event for binding in bindings}
+def with_events(rows: Iterable[Row], said: Mapping[str, Event]) -> list[Row]:
+    """Rows that leave their event to their code, with the event that it says, as far as it is known."""
     return [
-        msgspec.structs.replace(row, event=said[row.guid]) if row.event is None and row.guid in said else row
-        for row in rows
+        msgspec.structs.replace(row, event=said.get(row.guid)) if row.event is None else row for row in rows
     ]
 
 

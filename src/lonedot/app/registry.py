@@ -9,8 +9,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,8 +33,9 @@ from lonedot.config.values import Unfit
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding, firing_order
+from lonedot.sinks.events import Event
 from lonedot.sinks.load import SinkNotLoaded
-from lonedot.sinks.registry import Change, Origin, Registry, Row, Selected, Source, Status, Switch
+from lonedot.sinks.registry import Add, Change, Origin, Registry, Row, Selected, Source, Status, Switch
 from lonedot.sinks.registry_file import RegistryFault, RegistryFile
 from lonedot.sinks.registry_text import CannotChange, apply_changes
 from lonedot.sinks.sink import Sink
@@ -81,6 +83,8 @@ class RegistryKeeper:
         self._given = given
         self._code: dict[str, Sink] = {}
         self._bound: dict[bytes, Binding] = {}
+        self._events: dict[tuple[str, str], Event] = {}
+        """By GUID and code, the event that the code says: also of what has been disabled since."""
         self._current: Snapshot | None = None
         self._changing = asyncio.Lock()
 
@@ -109,6 +113,11 @@ class RegistryKeeper:
 
     def _rows(self, registry: Registry) -> tuple[Row, ...]:
         return (*self._rows_of_config(), *registry.rows)
+
+    def _said(self, rows: Iterable[Row]) -> dict[str, Event]:
+        """By GUID, the events that the code of bindings says, as far as it was loaded."""
+        known = self._events
+        return {row.guid: known[row.guid, row.sink] for row in rows if (row.guid, row.sink) in known}
 
     def _rows_of_config(self) -> tuple[Row, ...]:
         return tuple([sink.row for sink in self._config.sinks]) if self._config is not None else ()
@@ -147,7 +156,8 @@ class RegistryKeeper:
                 path = self._config.file
             assert path is not None
             try:
-                self._bound[key] = binding_from(row, path.absolute().parent, self._code)
+                bound = self._bound[key] = binding_from(row, path.absolute().parent, self._code)
+                self._events[row.guid, row.sink] = bound.event
             except (SinkNotLoaded, ValueError, OSError, Unfit) as error:
                 line = found.lines.get(row.guid, 0) if row.origin is Origin.REGISTRY else 0
                 where = f"{path}:{line}" if line else str(path)
@@ -177,7 +187,8 @@ class RegistryKeeper:
         desk = self._standing
         if desk is None:
             desk = await asyncio.to_thread(self._standing_on_disk)
-        rows = listed(self._rows(snapshot.registry), snapshot.bindings)
+        written = self._rows(snapshot.registry)
+        rows = listed(written, snapshot.bindings, self._said(written))
         return Bindings(
             running=self.take is not None,
             registry=str(self.path) if self.path is not None else "",
@@ -230,7 +241,8 @@ class RegistryKeeper:
     def _called_again(self, changes: tuple[Change, ...]) -> tuple[tuple[Change, ...], tuple[Row, ...]]:
         """Enabling a binding clears what stands against it: the changes that the file still needs, and those rows."""
         snapshot = self._current or self._for_listing()[0]
-        known = with_events(self._rows(snapshot.registry), snapshot.bindings)
+        written = self._rows(snapshot.registry)
+        known = with_events(written, self._said(written))
         standing = self._standing or self._standing_on_disk()
         left: list[Change] = []
         found: dict[str, Row] = {}
@@ -320,9 +332,14 @@ class RegistryKeeper:
         try:
             with file.locked():
                 octets = file.read()
-                old = self._examine(octets).registry
+                found = self._examine(octets)
+                old = found.registry
+                if self._current is None and any(_asks_event(change) for change in changes):
+                    # Nothing is loaded yet, and only code tells the events that the file leaves open.
+                    with contextlib.suppress(AdminError):
+                        self._build(found)
                 before = old.revision if old is not None else ""
-                said = {binding.guid: binding.event for binding in self._known_bindings()}
+                said = self._said(self._rows(old)) if old is not None else {}
                 edited = apply_changes(octets.decode("utf-8"), changes, said)
                 written = edited.text.encode("utf-8")
                 snapshot = self._build(self._examine(written))
@@ -338,15 +355,6 @@ class RegistryKeeper:
         taken = Taken(done=edited.done, before=before, after=after, running=self.take is not None)
         return taken, snapshot
 
-    def _known_bindings(self) -> tuple[Binding, ...]:
-        """What is bound now, as far as its code loads."""
-        if self._current is not None:
-            return self._current.bindings
-        try:
-            return self._build(self._examine(None)).bindings
-        except AdminError:
-            return ()  # the change may be what mends it
-
     def _put_in_force(self, snapshot: Snapshot, uid: int) -> None:
         self._current = snapshot
         self._use(snapshot)
@@ -360,6 +368,10 @@ _DID = {
     Measure.OFF: "switched itself off",
     Measure.HOLDS: "begun to hold messages",
 }
+
+
+def _asks_event(change: Change) -> bool:
+    return not isinstance(change, Add) and change.which.event is not None
 
 
 def _has_measure(standing: StandingDesk, guid: str) -> bool:
