@@ -82,7 +82,7 @@ def take(
             )
         verdict = cast(Verdict, returned)
         if isinstance(verdict, Next):  # nearly always
-            return verdict, _take_edits(binding, tuple(verdict.edits), content, envelope)
+            return verdict, _take_checked(binding, tuple(verdict.edits), content, envelope)
         return verdict, _judge(binding, verdict, content, envelope)
     except KeyboardInterrupt:
         raise
