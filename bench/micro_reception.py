@@ -36,6 +36,7 @@ from lonedot.sinks.verdicts import Next
 from lonedot.spool.interface import (
     Acceptance,
     Attempt,
+    BodyWriter,
     Claim,
     Facts,
     RecipientState,
@@ -76,6 +77,9 @@ class Promises:
 
     def has_room(self, octets: int) -> bool:
         return True
+
+    def body_writer(self, id: MessageId) -> BodyWriter:
+        raise AssertionError("no message here is large")
 
     def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -192,7 +196,7 @@ def build(has_scheduler: bool, bindings: Sequence[Binding]) -> Session:
         ids,
         lambda session, client: silence,
         lambda address: True,
-        lambda session, what, words: None,
+        lambda session, what, words, note=None: None,
         "r1",
     )
     return Session(listener, SessionId(ids.next(clock.now())))
