@@ -13,11 +13,11 @@ import pytest
 
 import lonedot
 import lonedot.testing
-from lonedot import Effect, Sink
+from lonedot import Effect, Message, Part, Sink
 from lonedot.config.load import examine
 from lonedot.sinks.calls import Decision
 from lonedot.sinks.load import GROUP, load_file
-from lonedot.testing import make_message, run_sink
+from lonedot.testing import bound, make_message, run_sink
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "sink-author.md").read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_the_example_and_its_test(tmp_path: Path) -> None:
-    example, test = blocks("python")
+    example, _, test, _ = blocks("python")
     (tmp_path / "department.py").write_text(example, encoding="utf-8")
     (tmp_path / "test_department.py").write_text(test, encoding="utf-8")
     environment = {
@@ -45,6 +45,30 @@ def test_the_example_and_its_test(tmp_path: Path) -> None:
         check=False,
     )
     assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_a_class(tmp_path: Path) -> None:
+    (tmp_path / "flood.py").write_text(blocks("python")[1], encoding="utf-8")
+    flood = bound(load_file(tmp_path / "flood.py"), settings={"most": 1})
+    run_sink(flood).assert_untouched()
+    assert run_sink(flood).words == "too many from this sender"
+
+
+def test_parts(tmp_path: Path) -> None:
+    (tmp_path / "footer.py").write_text(blocks("python")[3], encoding="utf-8")
+    footer = load_file(tmp_path / "footer.py")
+    lead = b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n\r\nhello'
+    tail = b"\r\n--b\r\nContent-Type: application/pdf\r\n\r\nx\r\n--b--\r\n"
+    ran = run_sink(footer, lead + tail)
+    ran.assert_sound()
+    assert ran.octets == lead + b"\r\n-- \r\nExample Ltd\r\n" + tail
+
+
+def test_what_is_shown_is_on_the_page() -> None:
+    members = {name for shown in (Part, Message) for name in dir(shown) if not name.startswith("_")}
+    own = {"content", "departure", "scope", "binding_id", "reads_body"}  # the relay's
+    elsewhere = {"hop", "recipient", "replies", "outcomes", "report"}  # events.md
+    assert not {name for name in members - own - elsewhere - {"id", "size"} if f"{name}" not in PAGE}
 
 
 @pytest.fixture
@@ -96,6 +120,6 @@ def test_every_name_of_the_kit_is_on_the_page() -> None:
 
 
 def test_every_verdict_is_on_the_page() -> None:
-    for verdict in ("Next", "Stop", "Hold", "Reject", "Defer", "Discard"):
+    for verdict in ("Next", "Stop", "Hold", "Reject", "Defer", "Discard", "Redirect", "Accept"):
         assert verdict in lonedot.__all__
         assert f"`{verdict}(" in PAGE
