@@ -89,6 +89,11 @@ def slow(message: Message) -> Next:
     time.sleep(0.8)
     return Next()
 
+@sink("Forks")
+def forks(message: Message) -> Next:
+    os.fork()
+    return Next()
+
 @sink("Verb", on="mail")
 def verb(session) -> Next:
     while True:
@@ -202,6 +207,17 @@ def standing(folder: Path) -> str:
     """What counts against the one binding there is, in words; empty when nothing does."""
     found = StandingFile(folder / "spool" / STANDING_FILE).read()
     return " ".join(one.in_words for one in found)
+
+
+def test_a_sink_that_forks_does_not_make_two_relays(tmp_path: Path, receiver: StrictSink) -> None:
+    toml = config(tmp_path, receiver.port, "forks", deadline=60)
+    with RelayProcess(tmp_path, toml, program=SUPERVISED) as relay:
+        assert [send(relay, sender) for sender in (BAD, GOOD, BAD, GOOD)] == [250] * 4
+        receiver.wait_for(4)
+        wait_until(lambda: len(events(relay, "message.delivered")) == 4)
+        assert relay.stop() == 0
+    assert len(receiver.arrivals) == 4
+    assert relay.starts == 1
 
 
 def test_of_two_that_ran_nobody_can_say_which_it_was(tmp_path: Path, receiver: StrictSink) -> None:

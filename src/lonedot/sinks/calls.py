@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -19,6 +20,7 @@ from lonedot.sinks.view import Message
 from lonedot.terms.envelope import Envelope
 
 __all__ = [
+    "FORKED",
     "WORDS_LIMIT",
     "Answer",
     "Apart",
@@ -32,6 +34,7 @@ __all__ = [
     "NotAwaited",
     "NotSplit",
     "Steps",
+    "answer_of",
     "call_inline",
     "check_reply",
     "words_kept",
@@ -39,6 +42,10 @@ __all__ = [
 
 WORDS_LIMIT = 500
 """Signs of a sink's words that are kept."""
+FORKED = 70
+"""Exit code of the process that came back from a sink which forked."""
+
+Shown = TypeVar("Shown")
 
 
 class Decision(enum.Enum):
@@ -125,15 +132,38 @@ Apart = Callable[[Call], Awaitable[Answer]]
 
 
 def call_inline(call: Call) -> Answer:
-    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through."""
+    """Call a sink that is shown a message in this thread."""
+    return answer_of(call.binding.call, call.message)
+
+
+def answer_of(function: Callable[[Shown], object], shown: Shown) -> Answer:
+    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through.
+
+    A sink that forks comes back twice. The second is no relay: it shares sockets and database with this one, and ends.
+    """
     began = time.perf_counter()
+    forks = _forks[0]
     try:
-        returned: object = call.binding.call(call.message)
+        returned = function(shown)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a sink may also exit, or raise what only loops should see
         return Answer(error=error, took_seconds=time.perf_counter() - began)
+    finally:
+        if _forks[0] != forks:
+            os._exit(FORKED)
     return Answer(returned, took_seconds=time.perf_counter() - began)
+
+
+_forks = [0]
+"""How often what runs here was forked from something."""
+
+
+def _forked() -> None:
+    _forks[0] += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def check_reply(code: object, enhanced: object, first: int) -> None:

@@ -8,7 +8,6 @@ Rules a change here must keep:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import cast
 
@@ -16,7 +15,7 @@ import msgspec
 
 from lonedot.message.intake import content_from
 from lonedot.sinks.bindings import Binding, Isolation
-from lonedot.sinks.calls import Answer, Decision
+from lonedot.sinks.calls import Answer, Decision, answer_of
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Hop
 from lonedot.sinks.judge import failed, take
@@ -113,7 +112,7 @@ def advance_hop(chain: Inquiry, answer: Answer | None = None) -> HopCall | HopJu
     try:
         call = next(chain) if answer is None else chain.send(answer)
         while call.binding.isolation is Isolation.INLINE:
-            call = chain.send(_call_inline(call))
+            call = chain.send(answer_of(cast(HopSinkCall, call.binding.call), call.hop))
     except StopIteration as end:
         judgement: HopJudgement = end.value
         return judgement
@@ -127,16 +126,3 @@ async def ask_hop(hop: Hop, bindings: Sequence[Binding], elsewhere: AskElsewhere
     while isinstance(step, HopCall):
         step = advance_hop(chain, await elsewhere(step))
     return step
-
-
-def _call_inline(call: HopCall) -> Answer:
-    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through."""
-    began = time.perf_counter()
-    function = cast(HopSinkCall, call.binding.call)
-    try:
-        returned: object = function(call.hop)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a sink may also exit, or raise what only loops should see
-        return Answer(error=error, took_seconds=time.perf_counter() - began)
-    return Answer(returned, took_seconds=time.perf_counter() - began)

@@ -18,7 +18,7 @@ import msgspec
 from lonedot.protocol.grammar import is_ehlo_line
 from lonedot.protocol.options import DEFAULT_KEYWORDS
 from lonedot.sinks.bindings import Binding, Isolation, OnError, Setting
-from lonedot.sinks.calls import Answer, Call, Decision, Failure, check_reply, words_kept
+from lonedot.sinks.calls import Answer, Call, Decision, Failure, answer_of, check_reply, words_kept
 from lonedot.sinks.events import EVENTS, Event, Says
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.verdicts import Accept, Defer, Next, Reject, Stop, Verdict, says_of
@@ -230,7 +230,7 @@ def advance(chain: Questions, answer: Answer | None = None) -> Question | Judgem
     try:
         question = next(chain) if answer is None else chain.send(answer)
         while question.binding.isolation is Isolation.INLINE:
-            question = chain.send(_call_inline(question))
+            question = chain.send(answer_of(call_of(question.binding), question.session))
     except StopIteration as end:
         judgement: Judgement = end.value
         return judgement
@@ -257,16 +257,6 @@ def ask(moment: Moment, bindings: Sequence[Binding]) -> Judgement:
 def call_of(binding: Binding) -> ProtocolCall:
     """What is called: a binding of an event that shows no message holds a function of a `Session`."""
     return cast(ProtocolCall, binding.call)
-
-
-def _call_inline(question: Question) -> Answer:
-    """Call a sink in this thread. It may raise anything; only Ctrl-C goes through."""
-    try:
-        return Answer(call_of(question.binding)(question.session))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a sink may also exit, or raise what only loops should see
-        return Answer(error=error)
 
 
 def _judge(binding: Binding, answer: Answer, moment: Moment) -> Judgement:
