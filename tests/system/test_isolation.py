@@ -19,6 +19,7 @@ from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import Binding, Isolation, firing_order, guid_for
 from lonedot.sinks.builtin.x_recipient import x_recipient
 from lonedot.sinks.child import declare
+from lonedot.sinks.events import Event
 from lonedot.sinks.load import bind
 from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
@@ -33,6 +34,7 @@ from tests.system.talk import (
     first_config,
     id_of,
     submit,
+    until,
 )
 
 SINKS = Path(__file__).parents[1] / "unit" / "sinks" / "process_sinks.py"
@@ -49,8 +51,9 @@ def apart(
     rule: str | None = None,
     priority: int | None = None,
     settings: dict[str, str | int | float | bool] | None = None,
+    event: Event = Event.END_OF_DATA,
 ) -> Binding:
-    """A binding of one of the sinks for tests, as the configuration would make it."""
+    """A binding of one of the sinks for tests, as the configuration would make it; the client waits for it."""
     sink_class = f"{SINKS}:{name}"
     return bind(
         declare(sink_class),
@@ -62,7 +65,13 @@ def apart(
         priority=priority,
         settings=settings,
         maximum_faults=0,
+        event=event,
     )
+
+
+def asked(stored: Stored) -> bool:
+    """All of its sinks were called."""
+    return stored.transport is None
 
 
 def with_subject(words: str) -> bytes:
@@ -92,7 +101,7 @@ async def test_its_edits_are_applied_and_booked_like_those_of_any_sink(tmp_path:
             id = await submit(relay)
             stored = await finished(relay, id)
     entry = stored.ledger[-1]
-    assert (entry.binding, entry.binding_id, entry.event) == ("stamp", guid_for("stamp"), "arrival")
+    assert (entry.binding, entry.binding_id, entry.event) == ("stamp", guid_for("stamp"), "end-of-data")
     assert (entry.action, entry.verdict) == (Action.KEPT, "next")
     assert entry.took_seconds > 0
     assert b"X-Apart: anna@dest.example\r\n" in receiver.arrivals[0].content
@@ -104,9 +113,9 @@ async def test_inline_and_process_share_a_chain(tmp_path: Path, octets: bytes) -
     """In their order; each sees what the one before it has made, also where the body lies in a file."""
     stored = await outcome(
         tmp_path,
-        bind(x_recipient, sink_class="tests:x_recipient", name="first", priority=1),
+        bind(x_recipient, sink_class="tests:x_recipient", name="first", priority=1, event="end-of-data"),
         apart("stamp", priority=2),
-        bind(x_recipient, sink_class="tests:x_recipient", name="third", priority=3),
+        bind(x_recipient, sink_class="tests:x_recipient", name="third", priority=3, event="end-of-data"),
         apart("digest", priority=4),
         octets=octets,
     )
@@ -165,7 +174,7 @@ async def test_one_that_hangs_holds_up_only_what_it_is_called_for(tmp_path: Path
 async def test_pickup_goes_on_behind_one_that_hangs(tmp_path: Path) -> None:
     with StrictSink() as receiver:
         toml = first_config(receiver.port) + "\n[pickup]\npoll_seconds = 0.05\n"
-        hanging = apart("hangs", deadline=0.3, rule="RCPT TO=hang@dest.example")
+        hanging = apart("hangs", deadline=0.3, rule="RCPT TO=hang@dest.example", event=Event.ARRIVAL)
         async with running_relay(tmp_path, toml, bindings=[hanging]) as relay:
             folder = relay.config.pickup.folder
             for name, to in (("a.eml", b"hang@dest.example"), ("b.eml", b"anna@dest.example")):
@@ -267,7 +276,7 @@ async def test_a_table_of_the_configuration(tmp_path: Path) -> None:
     toml = first_config(1) + TABLE + 'settings = { field = "X-Where" }\n'
     async with running_relay(tmp_path, toml) as relay:
         id = await submit(relay)
-        stored = relay.spool.show(id)
+        stored = await until(relay, id, asked)
         octets = fold(relay.spool.content(id), stored.ledger, verify=True).octets()
     where = octets.partition(b"X-Where: ")[2].partition(b"\r\n")[0]
     assert int(where) != os.getpid()
@@ -294,9 +303,11 @@ async def test_changed_code_is_taken_on_reload(tmp_path: Path) -> None:
     (tmp_path / "pid.py").write_text(SINK_FILE)
     async with running_relay(tmp_path, first_config(1) + TABLE) as relay:
         first = await submit(relay)
+        await until(relay, first, asked)
         (tmp_path / "pid.py").write_text(SINK_FILE.replace("X-Pid", "X-New-Pid"))
         await relay.reload_sinks()
         second = await submit(relay)
+        await until(relay, second, asked)
         heads = [fold(relay.spool.content(id), relay.spool.show(id).ledger).head for id in (first, second)]
     assert b"X-Pid: " in heads[0]
     assert b"X-New-Pid: " in heads[1]
