@@ -400,3 +400,41 @@ def test_a_wrong_required_key_hides_no_other_fault(say: Say) -> None:
         """
     )
     assert "open relay" in "\n".join(map(str, said))
+
+
+# --- logins ---
+
+
+@pytest.mark.parametrize(
+    ("listener", "mode", "text", "words"),
+    [
+        ('logins = "l"', 0o600, "", "nobody can log in: AUTH is offered inside TLS alone"),
+        ('logins = "l"\nallow_plaintext_login = true', 0o600, "", ""),
+        ('logins = "l"\nallow_plaintext_login = true', 0o640, "# none yet\n", ""),
+        (
+            'logins = "l"\nallow_plaintext_login = true',
+            0o644,
+            "",
+            "can be read or changed by others (mode 0644)",
+        ),
+        (
+            'logins = "l"\nallow_plaintext_login = true',
+            0o660,
+            "",
+            "can be read or changed by others (mode 0660)",
+        ),
+        ('logins = "l"\nallow_plaintext_login = true', 0o600, "anna:secret", "line 1: not name:scrypt"),
+        ('logins = "l"\nallow_plaintext_login = true\nehlo_off = ["AUTH"]', 0o600, "", "switches AUTH off"),
+    ],
+)
+def test_logins(tmp_path: Path, say: Say, listener: str, mode: int, text: str, words: str) -> None:
+    (tmp_path / "l").write_text(text)
+    (tmp_path / "l").chmod(mode)
+    found = told(say(listener=f"{LISTENER}{listener}\n"))
+    assert [words in line for line in found] == [True] * bool(words)
+
+
+def test_logins_that_are_not_there_yet(say: Say) -> None:
+    examined = say(listener=f'{LISTENER}logins = "l"\nallow_plaintext_login = true\n')
+    assert told(examined) == []
+    assert any("nobody can log in yet" in line for line in told(examined, WARNING))
