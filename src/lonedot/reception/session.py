@@ -417,7 +417,7 @@ class Session(asyncio.Protocol):
         host = self.host
         transaction = Transaction(event, event.reverse_path, host.take_memory, host.give_memory)
         self._take_chains()
-        if self._chains.session is None:
+        if (sinks := self._chains.session) is None or SinkEvent.MAIL not in sinks:
             self._transaction = transaction
             self._respond(OK)
         else:
@@ -451,7 +451,7 @@ class Session(asyncio.Protocol):
         elif not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
-        if self._chains.session is None:
+        if (sinks := self._chains.session) is None or SinkEvent.RCPT not in sinks:
             transaction.recipients.setdefault(address, recipient)
             self._respond(RECIPIENT_OK)
         else:
@@ -466,7 +466,7 @@ class Session(asyncio.Protocol):
     def _on_content_begun(self, event: ContentBegun) -> None:
         transaction = self._transaction
         assert transaction is not None
-        if self._chains.session is None:
+        if (sinks := self._chains.session) is None or SinkEvent.DATA not in sinks:
             self._take_content(transaction, event.mode, UNSAID)
         else:
             then = partial(self._take_content, transaction, event.mode)
