@@ -56,6 +56,38 @@ Message-ID: <letter@example.com>
 The first line.
 The last line.
 """
+REPORT = """\
+From: Mail Delivery <postmaster@relay.example.com>
+To: sender@example.com
+Subject: Undelivered: a letter
+Date: Mon, 02 Nov 2026 10:00:01 +0000
+Message-ID: <report@relay.example.com>
+Auto-Submitted: auto-replied
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary="report"
+
+--report
+Content-Type: text/plain; charset=us-ascii
+
+Your message did not reach recipient@example.org.
+
+--report
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; relay.example.com
+
+Final-Recipient: rfc822; recipient@example.org
+Action: failed
+Status: 5.1.1
+
+--report
+Content-Type: text/rfc822-headers
+
+Subject: a letter
+
+--report--
+"""
+"""A delivery report, as event `dsn` shows one."""
 _ID = "0000000000000"
 _SHOWN = 200
 """Octets of an edit that a story shows."""
@@ -85,10 +117,10 @@ def octets_of(content: str | bytes) -> bytes:
 
 
 def make_message(
-    content: str | bytes = LETTER,
+    content: str | bytes | None = None,
     *,
-    recipients: str | Sequence[str] = "recipient@example.org",
-    sender: str = "sender@example.com",
+    recipients: str | Sequence[str] | None = None,
+    sender: str | None = None,
     settings: Mapping[str, Setting] | None = None,
     client: str = "192.0.2.1",
     helo: str = "client.example.com",
@@ -100,6 +132,8 @@ def make_message(
 ) -> Message:
     """A message as a sink is shown it. Lines of a text are ended by CRLF; octets are taken as they are.
 
+    By itself a letter to one recipient; with `event="dsn"` a delivery report to its sender.
+
     With `event`, a delivery event, it shows what that event shows besides: `hop` (`make_hop`), `recipient` (of
     `per-recipient`; the first one, unless it is said), `outcomes` (`make_outcomes`; by themselves all delivered). For
     `run_sink` the event need not be said.
@@ -110,10 +144,17 @@ def make_message(
     facts = Facts(
         "smtp", SessionId(_ID), client=client, helo=helo, protocol="ESMTP", trusted=trusted, revision="test"
     )
+    chosen = event if isinstance(event, Event) or event is None else event_named(event)
+    is_report = chosen is Event.DSN
+    if content is None:
+        content = REPORT if is_report else LETTER
+    if recipients is None:
+        recipients = "sender@example.com" if is_report else "recipient@example.org"
+    if sender is None:
+        sender = "" if is_report else "sender@example.com"
     envelope = make_envelope(recipients, sender)
     departure: Departure | None = None
-    if event is not None:
-        chosen = event if isinstance(event, Event) else event_named(event)
+    if chosen is not None:
         departure = usual_departure(chosen, envelope, hop, recipient, outcomes)
     elif hop is not None or recipient or outcomes is not None:
         raise ValueError("hop, recipient and outcomes are shown at delivery events: say event=… too")
@@ -256,7 +297,9 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 def run_sink(
-    sink: AnySink | Binding, message: Message | str | bytes = LETTER, **options: Unpack[BindingOptions]
+    sink: AnySink | Binding,
+    message: Message | str | bytes | None = None,
+    **options: Unpack[BindingOptions],
 ) -> Ran:
     """Run the sink on the message as the relay would: its rule, its declared effects, the guard, `on_error`.
 
@@ -267,15 +310,15 @@ def run_sink(
         ValueError: options that the configuration would not take; a sink that is shown no message; several recipients
             for a sink that is called for each.
     """
-    given = message if isinstance(message, Message) else make_message(message)
-    if not isinstance(sink, Binding) and "settings" not in options:
-        options["settings"] = given.settings
+    if isinstance(message, Message) and not isinstance(sink, Binding) and "settings" not in options:
+        options["settings"] = message.settings
     binding = bound(sink, **options)
     shows = EVENTS[binding.event].shows
     if shows is not Shows.MESSAGE:
         raise ValueError(
             f"sink {binding.name!r} is called at {binding.event.value!r} with a {shows.value}: use ask_sink()"
         )
+    given = message if isinstance(message, Message) else make_message(message, event=binding.event)
     departure = given.departure or usual_departure(binding.event, given.envelope)
     content = content_from(given.octets())
     chain = steps(

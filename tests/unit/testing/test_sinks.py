@@ -408,7 +408,7 @@ def test_a_message_at_a_delivery_event_shows_what_the_event_shows(event: Event) 
         seen.append(message)
         return Next()
 
-    run_sink(sink("looks", on=event)(looks), LETTER).assert_sound()
+    run_sink(sink("looks", on=event)(looks)).assert_sound()
     (message,) = seen
     shown: list[tuple[bool, Callable[[], object]]] = [
         (Reads.HOP in reads, lambda: message.hop),
@@ -423,6 +423,18 @@ def test_a_message_at_a_delivery_event_shows_what_the_event_shows(event: Event) 
         else:
             with pytest.raises(LookupError):
                 look()
+
+
+def test_a_report_is_shown_where_reports_are() -> None:
+    @sink("signs", on="dsn", effects={"header"})
+    def signs(message: Message) -> Verdict:
+        return Next([Edit.add_field("X-Report", message.report.value)])
+
+    ran = run_sink(signs)
+    ran.assert_added("X-Report", "failed")
+    assert ran.before.envelope.reverse_path.is_null
+    assert [part.content_type for part in ran.before.parts][2] == "message/delivery-status"
+    assert ran.before.octets() == make_message(event="dsn").octets()
 
 
 def test_what_a_delivery_event_shows_can_be_said() -> None:
