@@ -33,8 +33,8 @@ from collections.abc import Callable
 from typing import cast
 
 from lonedot.cli import main
-from lonedot.delivery.attempt import Courier
 from lonedot.delivery.connection import Connection
+from lonedot.delivery.courier import Courier
 from lonedot.delivery.notify import Notifier
 from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Scheduler

@@ -23,7 +23,7 @@ from lonedot.app.settings import listener_from, route_from
 from lonedot.app.stalls import Stall, book_stalls
 from lonedot.app.standing import StandingDesk
 from lonedot.config.model import Config
-from lonedot.delivery.attempt import Courier
+from lonedot.delivery.courier import Courier
 from lonedot.delivery.notify import Notifier
 from lonedot.delivery.routing import RouteTable, SmarthostResolver
 from lonedot.delivery.transport import Transport

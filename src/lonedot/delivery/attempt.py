@@ -1,10 +1,10 @@
-"""The courier: takes a claimed message and some of its recipients, hands them to a next hop, says what came of it.
+"""One `deliver` of the courier: some recipients of a message, handed to one next hop after the other.
 
 Rules: what is sent is the fold of the ledger over the arrival form, and its digests are compared with the ledger's
 before anything else; only canonical content gets as far as an encoder; a message whose stored octets are not those
 that were accepted, or cannot be sent, is to be *held*, never repaired here. What is changed for one hop (8-bit to
 7-bit, the edits of sinks) is a ledger entry of the attempt, and so is what any sink said in it. Where nothing is bound
-to a delivery event, that costs one test. `done` is called once, never from within `deliver`.
+to a delivery event, that costs one test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Executor
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 
@@ -28,16 +28,14 @@ from lonedot.delivery.classify import (
 from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body
 from lonedot.delivery.jobs import Fault, Sending, SessionFault, TransactionReport
 from lonedot.delivery.message_sinks import (
-    NO_CHAINS,
     Asking,
     Elsewhere,
     MessageSinks,
-    nobody_elsewhere,
     to_end,
 )
-from lonedot.delivery.pool import Pool, PoolState
-from lonedot.delivery.routing import Resolver, Route, RouteTable
-from lonedot.delivery.session_sinks import SessionSinks, wants_sessions
+from lonedot.delivery.pool import Pool
+from lonedot.delivery.routing import Resolver, Route
+from lonedot.delivery.session_sinks import wants_sessions
 from lonedot.delivery.tls import TlsSettingsFault
 from lonedot.delivery.transcript import NOTE, Line, TranscriptSink
 from lonedot.message.content import Content, MemoryBody
@@ -53,7 +51,6 @@ from lonedot.sinks.bindings import Chains
 from lonedot.sinks.calls import Decision, Dispatched
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Departure, Hop
-from lonedot.sinks.inquiry import HopNote
 from lonedot.sinks.standing import Fault as SinkFault
 from lonedot.spool.interface import (
     Attempt,
@@ -71,109 +68,28 @@ from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Stage
 from lonedot.terms.reply import Reply
 
-__all__ = ["Courier"]
+__all__ = ["Parcel"]
 
 _TRANSACTIONS = 10
 """In one `deliver`. The others come in the next one, when what was sent is settled: after a crash in between no more
 than these may arrive twice."""
 
-_POOLS_KEPT = 1000
-"""Pools beyond this number that nobody uses are forgotten."""
 
+class Office(Protocol):
+    """The courier, as an attempt sees it."""
 
-class Courier:
-    """Delivers over the routes of one configuration. One per worker, on its event loop."""
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+    executor: Executor | None
+    resolver: Resolver
+    transcripts: TranscriptSink
+    content_of: Callable[[MessageId], Content]
+    chains_of: Callable[[int], Chains]
+    elsewhere: Elsewhere
 
-    def __init__(
-        self,
-        routes: RouteTable,
-        resolver: Resolver,
-        transcripts: TranscriptSink,
-        content_of: Callable[[MessageId], Content],
-        new_session: Callable[[], str],
-        clock: Clock,
-        executor: Executor | None = None,
-        chains_of: Callable[[int], Chains] = lambda server: NO_CHAINS,
-        elsewhere: Elsewhere = nobody_elsewhere,
-        noted: Callable[[str, HopNote], None] = lambda session, note: None,
-    ) -> None:
-        """`content_of` is `Spool.content`; `executor` (default: the loop's) reads and encodes what lies in files.
+    def pool(self, route: Route, destination: str, server: int = 0) -> Pool: ...
 
-        `chains_of` gives the bindings of a virtual server, `elsewhere` calls sinks that do not run here, and `noted` is
-        told what sinks of sessions did (see `SessionSinks`).
-        """
-        self._routes = routes
-        self.resolver = resolver
-        self.transcripts = transcripts
-        self.content_of = content_of
-        self._new_session = new_session
-        self.clock = clock
-        self.executor = executor
-        self.chains_of = chains_of
-        self.elsewhere = elsewhere
-        self._noted = noted
-        self.loop = asyncio.get_running_loop()
-        self._pools: dict[tuple[int, str, str], Pool] = {}
-        self._observing: set[asyncio.Task[None]] = set()
-        self._closing = False
-
-    def deliver(
-        self,
-        claim: Claim,
-        recipients: Sequence[RecipientState],
-        route: str,
-        done: Callable[[Delivery], None],
-    ) -> None:
-        """Try to hand the message on to these recipients. Later `done` is told, exactly once.
-
-        A recipient without an outcome in the attempt was not tried.
-        """
-        found = self._routes.by_name(route)
-        parcel = _Parcel(self, claim, found, recipients, route, done)
-        if found is None or self._closing:
-            self.loop.call_soon(parcel.not_routed if found is None else parcel.not_tried)
-        else:
-            parcel.begin()
-
-    def pools(self) -> tuple[PoolState, ...]:
-        """What each pool is doing."""
-        return tuple(pool.state for pool in self._pools.values())
-
-    async def close(self, grace_seconds: float) -> None:
-        """Begin nothing new; what runs has so long to end. What does not is reported as lost and tried again."""
-        self._closing = True
-        ends_at = self.loop.time() + grace_seconds
-        await asyncio.gather(*(pool.close(grace_seconds) for pool in self._pools.values()))
-        while self._observing:
-            _, late = await asyncio.wait(self._observing, timeout=max(0.0, ends_at - self.loop.time()))
-            for task in late:
-                task.cancel()
-
-    def observe(self, work: Awaitable[None]) -> None:
-        """Let the sinks of `outcome` be told; the outcome is recorded at the latest when the courier closes."""
-        task = asyncio.ensure_future(work)
-        self._observing.add(task)
-        task.add_done_callback(self._observing.discard)
-
-    def pool(self, route: Route, destination: str, server: int = 0) -> Pool:
-        """The pool of a destination; made when it is not there.
-
-        `server`: the virtual server whose sinks are asked about its sessions; 0: nobody is asked.
-
-        Raises:
-            TlsSettingsFault: the route's TLS settings cannot be used.
-        """
-        key = (server, route.name, destination)
-        pool = self._pools.get(key)
-        if pool is None:
-            if len(self._pools) >= _POOLS_KEPT:
-                self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
-            sinks = None
-            if server:
-                sinks = SessionSinks(lambda: self.chains_of(server), self.elsewhere, self._noted)
-            pool = Pool(route, destination, self.resolver, self._new_session, self.executor, sinks)
-            self._pools[key] = pool
-        return pool
+    def observe(self, work: Awaitable[None]) -> None: ...
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -185,7 +101,7 @@ class _Batch(msgspec.Struct, frozen=True):
     recipients: tuple[RecipientState, ...]
 
 
-class _Parcel:
+class Parcel:
     """One `deliver`: the job that the pool sees, for one batch after the other."""
 
     __slots__ = (
@@ -221,7 +137,7 @@ class _Parcel:
 
     def __init__(
         self,
-        courier: Courier,
+        courier: Office,
         claim: Claim,
         route: Route | None,
         recipients: Sequence[RecipientState],

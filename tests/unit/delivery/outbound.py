@@ -10,7 +10,7 @@ from itertools import count
 
 import msgspec
 
-from lonedot.delivery.attempt import Courier
+from lonedot.delivery.courier import Courier
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
 from lonedot.delivery.routing import (
     NextHop,

@@ -1,0 +1,125 @@
+"""The courier: takes a claimed message and some of its recipients, hands them to a next hop, says what came of it.
+
+Rules: `done` is called once, never from within `deliver`; connections are shared by the messages of one route and
+destination, and belong to one virtual server where its sinks are asked about them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+
+from lonedot.delivery.attempt import Parcel
+from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
+from lonedot.delivery.pool import Pool, PoolState
+from lonedot.delivery.routing import Resolver, Route, RouteTable
+from lonedot.delivery.session_sinks import SessionSinks
+from lonedot.delivery.transcript import TranscriptSink
+from lonedot.message.content import Content
+from lonedot.queue.scheduler import Delivery
+from lonedot.sinks.bindings import Chains
+from lonedot.sinks.inquiry import HopNote
+from lonedot.spool.interface import Claim, RecipientState
+from lonedot.terms.clock import Clock
+from lonedot.terms.ids import MessageId
+
+__all__ = ["Courier"]
+
+_POOLS_KEPT = 1000
+"""Pools beyond this number that nobody uses are forgotten."""
+
+
+class Courier:
+    """Delivers over the routes of one configuration. One per worker, on its event loop."""
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        resolver: Resolver,
+        transcripts: TranscriptSink,
+        content_of: Callable[[MessageId], Content],
+        new_session: Callable[[], str],
+        clock: Clock,
+        executor: Executor | None = None,
+        chains_of: Callable[[int], Chains] = lambda server: NO_CHAINS,
+        elsewhere: Elsewhere = nobody_elsewhere,
+        noted: Callable[[str, HopNote], None] = lambda session, note: None,
+    ) -> None:
+        """`content_of` is `Spool.content`; `executor` (default: the loop's) reads and encodes what lies in files.
+
+        `chains_of` gives the bindings of a virtual server, `elsewhere` calls sinks that do not run here, and `noted` is
+        told what sinks of sessions did (see `SessionSinks`).
+        """
+        self._routes = routes
+        self.resolver = resolver
+        self.transcripts = transcripts
+        self.content_of = content_of
+        self._new_session = new_session
+        self.clock = clock
+        self.executor = executor
+        self.chains_of = chains_of
+        self.elsewhere = elsewhere
+        self._noted = noted
+        self.loop = asyncio.get_running_loop()
+        self._pools: dict[tuple[int, str, str], Pool] = {}
+        self._observing: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def deliver(
+        self,
+        claim: Claim,
+        recipients: Sequence[RecipientState],
+        route: str,
+        done: Callable[[Delivery], None],
+    ) -> None:
+        """Try to hand the message on to these recipients. Later `done` is told, exactly once.
+
+        A recipient without an outcome in the attempt was not tried.
+        """
+        found = self._routes.by_name(route)
+        parcel = Parcel(self, claim, found, recipients, route, done)
+        if found is None or self._closing:
+            self.loop.call_soon(parcel.not_routed if found is None else parcel.not_tried)
+        else:
+            parcel.begin()
+
+    def pools(self) -> tuple[PoolState, ...]:
+        """What each pool is doing."""
+        return tuple(pool.state for pool in self._pools.values())
+
+    async def close(self, grace_seconds: float) -> None:
+        """Begin nothing new; what runs has so long to end. What does not is reported as lost and tried again."""
+        self._closing = True
+        ends_at = self.loop.time() + grace_seconds
+        await asyncio.gather(*(pool.close(grace_seconds) for pool in self._pools.values()))
+        while self._observing:
+            _, late = await asyncio.wait(self._observing, timeout=max(0.0, ends_at - self.loop.time()))
+            for task in late:
+                task.cancel()
+
+    def observe(self, work: Awaitable[None]) -> None:
+        """Let the sinks of `outcome` be told; the outcome is recorded at the latest when the courier closes."""
+        task = asyncio.ensure_future(work)
+        self._observing.add(task)
+        task.add_done_callback(self._observing.discard)
+
+    def pool(self, route: Route, destination: str, server: int = 0) -> Pool:
+        """The pool of a destination; made when it is not there.
+
+        `server`: the virtual server whose sinks are asked about its sessions; 0: nobody is asked.
+
+        Raises:
+            TlsSettingsFault: the route's TLS settings cannot be used.
+        """
+        key = (server, route.name, destination)
+        pool = self._pools.get(key)
+        if pool is None:
+            if len(self._pools) >= _POOLS_KEPT:
+                self._pools = {key: pool for key, pool in self._pools.items() if not pool.is_unused}
+            sinks = None
+            if server:
+                sinks = SessionSinks(lambda: self.chains_of(server), self.elsewhere, self._noted)
+            pool = Pool(route, destination, self.resolver, self._new_session, self.executor, sinks)
+            self._pools[key] = pool
+        return pool
