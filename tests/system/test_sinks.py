@@ -370,6 +370,25 @@ async def test_a_large_body_is_given_to_sinks_in_a_thread_of_its_own(tmp_path: P
     assert b"X-Read: " in receiver.arrivals[0].content
 
 
+async def test_a_large_body_that_no_sink_reads_needs_no_thread(tmp_path: Path) -> None:
+    threads: list[int] = []
+
+    def looks(message: Message) -> Next:
+        threads.append(threading.get_ident())
+        return Next([Edit.add_field("X-Size", str(message.size))])
+
+    with StrictSink() as receiver:
+        async with (
+            running_relay(tmp_path, first_config(receiver.port), bindings=[made(looks)]) as relay,
+            connected(relay) as client,
+        ):
+            await client.envelope()
+            await finished(relay, id_of(await client.content(LARGE)))
+    assert threads == [threading.get_ident()]
+    assert b"X-Size: " in receiver.arrivals[0].content
+    assert receiver.arrivals[0].content.endswith(LARGE.partition(b"\r\n\r\n")[2])
+
+
 async def test_a_sink_that_raises_on_a_large_body_is_451(tmp_path: Path) -> None:
     answer = await outcome(tmp_path, made(raises), octets=LARGE)
     assert isinstance(answer, str)

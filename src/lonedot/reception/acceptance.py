@@ -200,7 +200,9 @@ class Acceptor:
         if not bindings:
             self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
             return
-        in_thread = isinstance(arrived.content.body, FileBody) or _is_long(chains, envelope)
+        in_thread = _is_long(chains, envelope) or (
+            isinstance(arrived.content.body, FileBody) and any(binding.reads_body for binding in bindings)
+        )
         if chains.has_apart and self.elsewhere is not None:
             until_custody = chains.waits and self._in_custody is not None
             chain = steps(
