@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import smtplib
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lonedot.reception.logins import hash_of
 from lonedot.testing.process import RelayProcess
 from lonedot.testing.relay import CONFIG
 from tests.need import need
@@ -24,6 +26,9 @@ MESSAGE = (
     "Message-ID: <peer@office.example>\r\n"
     "\r\n" + BODY
 )
+
+
+PASSWORD = "päss word"
 
 
 @pytest.fixture
@@ -100,6 +105,68 @@ def test_curl(relay: RelayProcess, sink: StrictSink, tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+    assert body_of(arrived(sink)[0]) == BODY.encode()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, sink: StrictSink) -> Iterator[RelayProcess]:
+    """A relay that trusts nobody but who logs in."""
+    (tmp_path / "logins.txt").write_text(f"scanner:{hash_of(PASSWORD.encode())}\n")
+    (tmp_path / "logins.txt").chmod(0o600)
+    listener = 'logins = "logins.txt"\nallow_plaintext_login = true'
+    toml = CONFIG.format(server="", listener=listener, route="", port=sink.port)
+    with RelayProcess(tmp_path, toml.replace('relay_from = ["127.0.0.0/8"]', "")) as one:
+        yield one
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_swaks_logs_in(guarded: RelayProcess, sink: StrictSink, mechanism: str) -> None:
+    swaks = need("swaks", "swaks")
+    command = [
+        str(swaks),
+        *("--server", f"127.0.0.1:{guarded.ports['in']}", "--from", "copier@office.example"),
+        *("--to", "anna@dest.example", "--auth", mechanism, "--auth-user", "scanner"),
+    ]
+    done = subprocess.run(
+        [*command, "--auth-password", "wrong"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode != 0 and "535 5.7.8" in done.stdout
+    done = subprocess.run(
+        [*command, "--auth-password", PASSWORD],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert b"with ESMTPA id" in arrived(sink)[0].content
+
+
+def test_curl_logs_in(guarded: RelayProcess, sink: StrictSink, tmp_path: Path) -> None:
+    curl = need("curl", "curl")
+    file = tmp_path / "message.eml"
+    file.write_bytes(MESSAGE.encode())
+    command = [
+        str(curl),
+        *("--silent", "--show-error", f"smtp://127.0.0.1:{guarded.ports['in']}/office.example"),
+        *("--mail-from", "copier@office.example", "--mail-rcpt", "anna@dest.example"),
+        *("--upload-file", str(file), "--user", f"scanner:{PASSWORD}"),
+    ]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert body_of(arrived(sink)[0]) == BODY.encode()
+
+
+def test_smtplib_logs_in(guarded: RelayProcess, sink: StrictSink) -> None:
+    with smtplib.SMTP("127.0.0.1", guarded.ports["in"]) as client:
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            client.sendmail("copier@office.example", ["anna@dest.example"], MESSAGE.encode())
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            client.login("scanner", "wrong")
+        # smtplib takes passwords in ASCII alone.
+        code, _ = client.docmd("AUTH", "PLAIN " + b64encode(f"\0scanner\0{PASSWORD}".encode()).decode())
+        assert code == 235
+        client.sendmail("copier@office.example", ["anna@dest.example"], MESSAGE.encode())
     assert body_of(arrived(sink)[0]) == BODY.encode()
 
 
