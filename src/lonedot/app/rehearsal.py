@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
+from lonedot.app.rehearsal_scene import ID, Scene
 from lonedot.diagnosis.record import change_in_words
 from lonedot.message.content import Content
 from lonedot.message.findings import Severity
@@ -13,16 +16,18 @@ from lonedot.message.intake import content_from
 from lonedot.message.ledger import Action, Entry
 from lonedot.message.transforms.crlf import repair_line_ends
 from lonedot.observability.clock import SystemClock
-from lonedot.sinks.bindings import Binding, chains_of
+from lonedot.sinks.bindings import Binding, Chains, Isolation, chains_of, firing_order
+from lonedot.sinks.calls import Answer, Decision
 from lonedot.sinks.dispatch import dispatch_with, steps
+from lonedot.sinks.events import EVENTS, Event, Shows
+from lonedot.sinks.hop import Departure
 from lonedot.sinks.hosts import Hosts
-from lonedot.spool.interface import Facts
-from lonedot.terms.envelope import Envelope
-from lonedot.terms.ids import SessionId
+from lonedot.sinks.inquiry import HopCall, HopJudgement, Inquiry, inquire
+from lonedot.sinks.protocol import Judgement, Question, Questions, questions
+from lonedot.sinks.view import Message
 
-__all__ = ["Rehearsed", "Step", "rehearse"]
+__all__ = ["Rehearsed", "Scene", "Step", "rehearse"]
 
-_ID = "0000000000000"
 _CLEAN = (Action.KEPT, Action.UNCHANGED, Action.REDUCED, Action.SHADOWED)
 
 
@@ -56,45 +61,148 @@ class Rehearsed(msgspec.Struct, frozen=True):
     size_after: int
 
 
-async def rehearse(
-    octets: bytes, envelope: Envelope, helo: str, bindings: Sequence[Binding], revision: str
-) -> Rehearsed:
-    """Show the message to the bindings as if it had come in a session. Bindings that are shown no message are left out.
+async def rehearse(octets: bytes | None, scene: Scene, bindings: Sequence[Binding]) -> Rehearsed:
+    """Let the bindings meet a message from the client's connection to the outcome, as far as they let it come.
+
+    `octets`: None when no binding is shown a message. At `auth` and `verb` sinks are asked about what the scene says.
 
     Raises:
         NotCanonical, ValueError: the octets are no message.
     """
-    content = content_from(octets)
-    mended = not content.is_canonical
+    content = content_from(octets or b"")
+    mended = octets is not None and not content.is_canonical
     if mended:
         content = repair_line_ends(content)
-    facts = Facts(
-        "smtp",
-        SessionId(_ID),
-        client="127.0.0.1",
-        helo=helo,
-        protocol="ESMTP",
-        trusted=True,
-        revision=revision,
-    )
-    chain = chains_of(bindings).received
     hosts = Hosts()
+    play = _Play(scene, chains_of(bindings, scene.revision), content, hosts)
     try:
-        dispatched = await dispatch_with(
-            steps(_ID, envelope, facts, content, chain, SystemClock()), None, hosts, False
-        )
+        await play.session()
+        if octets is not None:
+            await play.message()
+        await play.delivery()
     finally:
         await hosts.close()
-    called = {entry.binding_id for entry in dispatched.entries}
-    after: Content = dispatched.content
+    called = {step.guid for step in play.steps}
     return Rehearsed(
-        decision=dispatched.decision.value,
-        words=dispatched.words,
-        steps=tuple(_step(entry) for entry in dispatched.entries),
-        not_called=tuple(binding.name for binding in chain if binding.guid not in called),
+        decision=play.decision.value,
+        words=play.words,
+        steps=tuple(play.steps),
+        not_called=tuple(binding.name for binding in firing_order(bindings) if binding.guid not in called),
         mended=mended,
-        size_before=content.size,
-        size_after=after.size,
+        size_before=content.size if octets is not None else 0,
+        size_after=play.content.size if octets is not None else 0,
+    )
+
+
+class _Play:
+    """One rehearsal, event by event; it ends where the message would."""
+
+    def __init__(self, scene: Scene, chains: Chains, content: Content, hosts: Hosts) -> None:
+        self.scene = scene
+        self.content = content
+        self.envelope = scene.envelope
+        self.decision = Decision.ACCEPT
+        self.words = ""
+        self.steps: list[Step] = []
+        self._chains = chains
+        self._hosts = hosts
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.decision is Decision.ACCEPT
+
+    async def session(self) -> None:
+        """The events before there is a message."""
+        for event, bindings in (self._chains.session or {}).items():
+            for moment in self.scene.moments(event):
+                if self._goes_on:
+                    self._heard(await self._ask(questions(moment, bindings)))
+
+    async def message(self) -> None:
+        """The events between the end of data and the queue."""
+        if self._goes_on and self._chains.received:
+            await self._show(self._chains.received)
+
+    async def delivery(self) -> None:
+        """The events of an attempt that succeeds; then of a report that it failed, which is a message of its own."""
+        for event, bindings in (self._chains.delivery or {}).items():
+            if not self._goes_on:
+                return
+            if EVENTS[event].shows is Shows.HOP:
+                self._heard(await self._ask(inquire(self.scene.hop(event), bindings)))
+                continue
+            if event is Event.DSN:
+                self.content, self.envelope = self.scene.report(self.content)
+            for departure in self.scene.departures(event):
+                if self._goes_on:
+                    await self._show(bindings, departure)
+
+    async def _show(self, bindings: Sequence[Binding], departure: Departure | None = None) -> None:
+        chain = steps(
+            ID,
+            self.envelope,
+            self.scene.facts,
+            self.content,
+            bindings,
+            SystemClock(),
+            departure=departure,
+        )
+        dispatched = await dispatch_with(chain, None, self._hosts, False)
+        self.steps += [_step(entry) for entry in dispatched.entries]
+        self.decision, self.words = dispatched.decision, dispatched.words
+        self.content, self.envelope = dispatched.content, dispatched.envelope
+
+    async def _ask(self, chain: Questions | Inquiry) -> Judgement | HopJudgement:
+        """Ask about a session, and book a step for each that was asked."""
+        answer: Answer | None = None
+        while True:
+            try:
+                call = cast("Question | HopCall", next(chain) if answer is None else chain.send(answer))
+            except StopIteration as end:
+                judged: Judgement | HopJudgement = end.value
+                return judged
+            answer = await self._answer(call)
+            self.steps.append(_asked(call, answer))
+
+    async def _answer(self, call: Question | HopCall) -> Answer:
+        if call.binding.isolation is not Isolation.INLINE:
+            return await self._hosts(call)
+        shown = call.session if isinstance(call, Question) else call.hop
+        began = time.perf_counter()
+        try:
+            returned: object = call.binding.call(cast(Message, shown))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a sink may also exit
+            return Answer(error=error, took_seconds=time.perf_counter() - began)
+        return Answer(returned, took_seconds=time.perf_counter() - began)
+
+    def _heard(self, judged: Judgement | HopJudgement) -> None:
+        self.decision = judged.decision
+        self.words = judged.words or "; ".join(note.words for note in judged.notes)
+        faults = {note.guid: note.words for note in judged.notes if note.fault is not None}
+        self.steps = [
+            msgspec.structs.replace(step, words=faults.pop(step.guid), verdict="error", is_fault=True)
+            if step.guid in faults
+            else step
+            for step in self.steps
+        ]
+
+
+def _asked(call: Question | HopCall, answer: Answer) -> Step:
+    binding = call.binding
+    words = getattr(answer.returned, "words", "")
+    return Step(
+        binding=binding.name,
+        guid=binding.guid,
+        event=binding.event.value,
+        action="asked",
+        verdict=type(answer.returned).__name__.lower() if answer.error is None else "error",
+        took_seconds=answer.took_seconds,
+        changes=(),
+        findings=(),
+        words=words if isinstance(words, str) else "",
+        is_fault=False,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lonedot.cli import run
 from lonedot.sinks.bindings import guid_for
+from lonedot.sinks.events import Event
 
 X_RECIPIENT = "lonedot.sinks.builtin.x_recipient:x_recipient"
 FAULTY = "lonedot.sinks.builtin.faulty:x_recipient_list"
@@ -152,7 +154,7 @@ class TestChange:
 
     @pytest.mark.parametrize(
         "words",
-        [("enable",), ("remove",), ("reload",), ("add", "b", X_RECIPIENT, "--property", "x"), ("test", "a")],
+        [("enable",), ("remove",), ("reload",), ("add", "b", X_RECIPIENT, "--property", "x"), ("test",)],
     )
     def test_usage(self, shell: Shell, words: tuple[str, ...]) -> None:
         shell.sinks(*words, code=2)
@@ -235,13 +237,64 @@ class TestTest:
         text = stocked.sinks("test", "stamp", str(stocked.message), "--to", "x@a.example")
         assert "added X-Recipient: x@a.example" in text
 
-    def test_one_that_is_asked_in_the_session(self, shell: Shell, tmp_path: Path) -> None:
-        (tmp_path / "door.py").write_text(
-            "from lonedot import Next, sink\n@sink('door', on='rcpt')\ndef door(session):\n    return Next()\n"
+    def test_one_that_needs_a_message(self, stocked: Shell) -> None:
+        stocked.sinks("test", "stamp", code=2)
+        assert "'stamp' is shown a message; write NAME FILE" in stocked.error
+
+    @pytest.mark.parametrize("isolation", ["inline", "process"])
+    @pytest.mark.parametrize("event", [event.value for event in Event])
+    def test_at_every_event(self, shell: Shell, tmp_path: Path, event: str, isolation: str) -> None:
+        (tmp_path / "one.py").write_text(
+            f"from lonedot import Next, sink\n@sink('one', on={event!r})\ndef one(shown):\n    return Next()\n"
         )
-        shell.sinks("add", "door", "door.py:door", "--event", "rcpt")
-        shell.sinks("test", "door", str(shell.message), code=1)
-        assert "fires at rcpt, where there is no message yet" in shell.error
+        shell.sinks("add", "one", "one.py:one", "--isolation", isolation)
+        stdin = io.StringIO("secret\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdin", stdin)
+            text = shell.sinks("test", "one", str(shell.message))
+        assert text.startswith(f"one ({event}): ") and text.splitlines()[-1].startswith("accept")
+
+    def test_what_a_sink_of_a_session_says(self, shell: Shell, tmp_path: Path) -> None:
+        (tmp_path / "door.py").write_text(
+            "from lonedot import Next, Reject, sink\n"
+            "@sink('door', on='rcpt')\n"
+            "def door(session):\n"
+            "    if session.recipient.address.text.startswith('x@'):\n"
+            "        return Reject('not ' + session.recipient.address.text)\n"
+            "    return Next()\n"
+            "@sink('broken', on='session-start')\n"
+            "def broken(hop):\n"
+            "    raise RuntimeError(hop.host)\n"
+        )
+        shell.sinks("add", "door", "door.py:door")
+        shell.sinks("add", "broken", "door.py:broken")
+        text = shell.sinks(
+            "test", "door", "--to", "a@b.example", "--to", "x@b.example", "--to", "c@b.example"
+        )
+        lines = [line.partition(", 0")[0] for line in text.splitlines()]
+        assert lines == [
+            "door (rcpt): asked, next",
+            "door (rcpt): asked, reject",
+            "    not x@b.example",
+            "reject: not x@b.example",
+        ]
+        text = shell.sinks("test", "broken", code=1)
+        assert "broken (session-start): asked, error" in text and "RuntimeError: mx.example.org" in text
+        found = shell.json("test", "--all", str(shell.message), code=1)
+        steps = found["steps"]
+        assert isinstance(steps, list)
+        assert [step["binding"] for step in steps] == ["door", "broken"] and found["decision"] == "defer"
+
+    def test_nobody_logs_in_and_no_report_is_made_of_the_message_of_all(
+        self, shell: Shell, tmp_path: Path
+    ) -> None:
+        (tmp_path / "one.py").write_text(
+            "from lonedot import Next, sink\n@sink('one', on='auth')\ndef one(s):\n    return Next()\n"
+            "@sink('two', on='dsn')\ndef two(m):\n    return Next()\n"
+        )
+        shell.sinks("add", "one", "one.py:one")
+        shell.sinks("add", "two", "one.py:two")
+        assert shell.json("test", "--all", str(shell.message))["steps"] == []
 
     def test_a_file_that_is_not_there(self, stocked: Shell) -> None:
         stocked.sinks("test", "stamp", "nowhere.eml", code=1)
