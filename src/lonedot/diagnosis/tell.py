@@ -236,11 +236,15 @@ class _Teller:
             yield Line(kind, _sentence(f"{address} {_RESULTS[outcome.result]}{where}{reason}"), 2)
             if outcome.reply:
                 yield Line(Kind.OCTETS, f"the next hop said: {outcome.reply}", 3)
-            elif outcome.stage is not Stage.LOCAL and outcome.stage is not Stage.ROUTE:
+            elif outcome.stage not in (Stage.LOCAL, Stage.ROUTE) and not _refused_here(attempt):
                 yield Line(Kind.TEXT, "The next hop said nothing.", 3)
         for entry in attempt.suffix:
-            did = "; ".join(entry.changed) or entry.words or entry.action.value
-            yield Line(Kind.TEXT, _sentence(f"For this copy alone ({entry.event}): {did}"), 2)
+            if entry.is_ours:
+                did = "; ".join(entry.changed) or entry.words or entry.action.value
+                yield Line(Kind.TEXT, _sentence(f"For this copy alone ({entry.event}): {did}"), 2)
+            else:
+                for line in self._sink_entry(entry):
+                    yield line._replace(indent=line.indent + 1)
         if attempt.wire is not None:
             wire = attempt.wire
             how = "all of it by DATA" if wire.mode == "DATA" else "by BDAT, where no dot ends the message"
@@ -409,6 +413,11 @@ def _plain_words(entry: EntryRecord) -> str:
             return "was shown the message in shadow."
 
 
+def _refused_here(attempt: AttemptRecord) -> bool:
+    """A sink refused something in it, so that the next hop was not asked."""
+    return any(not entry.is_ours and not _went_on(entry) for entry in attempt.suffix)
+
+
 def _went_on(entry: EntryRecord) -> bool:
     return entry.action not in (Action.HELD, Action.REJECTED, Action.DEFERRED)
 
@@ -422,7 +431,7 @@ _DONE_ABOUT = {
     Action.HELD: "The message was held because of this, as it was before this sink.",
     Action.REJECTED: "The message was refused because of this.",
     Action.SKIPPED: "The message went on as it was before this sink.",
-    Action.DEFERRED: "The client was told to try again later.",
+    Action.DEFERRED: "The message was put off because of this.",
     Action.SHADOWED: "Nothing of it was done: the binding is in shadow.",
 }
 _RESULTS = {

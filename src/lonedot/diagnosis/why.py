@@ -116,7 +116,8 @@ def journey(
         is_running: the relay runs; while it does not, nothing is tried.
     """
     record = record_of(stored)
-    suspects = tuple(_suspect(entry) for entry in record.ledger if entry.is_fault and not entry.is_ours)
+    entries = [*record.ledger, *(entry for attempt in record.attempts for entry in attempt.suffix)]
+    suspects = tuple([_suspect(entry) for entry in entries if entry.is_fault and not entry.is_ours])
     steps = _next_steps(record, expire_seconds or {})
     return Journey(
         summary=_summary(record, suspects),
@@ -192,7 +193,7 @@ _DONE = {
     Action.HELD: "the message was held",
     Action.REJECTED: "the message was refused",
     Action.SKIPPED: "the message went on without it",
-    Action.DEFERRED: "the client was told to try again later",
+    Action.DEFERRED: "the message was put off",
     Action.SHADOWED: "nothing of it was done",
 }
 
