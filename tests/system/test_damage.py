@@ -22,8 +22,9 @@ from lonedot.app import Relay
 from lonedot.message.fold import fold
 from lonedot.message.ledger import Action
 from lonedot.sinks.bindings import Binding, Isolation, OnDamage, Role
+from lonedot.sinks.events import Event
 from lonedot.sinks.load import bind
-from lonedot.spool.interface import Filter, MessageState, Stored
+from lonedot.spool.interface import Filter, MessageState, RecipientStatus, Stored
 from lonedot.terms.ids import MessageId
 from lonedot.testing.relay import CONFIG, running_relay
 from tests.peers.strict_sink import StrictSink
@@ -52,6 +53,7 @@ class Case(NamedTuple):
     on_damage: OnDamage
     role: Role
     isolation: Isolation
+    event: Event
 
     def __str__(self) -> str:
         return "-".join(part.value for part in self)
@@ -59,19 +61,21 @@ class Case(NamedTuple):
 
 LONG = os.environ.get("LONEDOT_CRASH") == "long"
 SHORT = {
-    Case(OnDamage.UNDO, Role.COSMETIC, Isolation.PROCESS),
-    Case(OnDamage.REPAIR, Role.COSMETIC, Isolation.INLINE),
-    Case(OnDamage.HOLD, Role.PROTECTIVE, Isolation.PROCESS),
-    Case(OnDamage.HOLD, Role.COSMETIC, Isolation.INLINE),
-    Case(OnDamage.REJECT, Role.PROTECTIVE, Isolation.INLINE),
-    Case(OnDamage.REJECT, Role.COSMETIC, Isolation.PROCESS),
+    Case(OnDamage.UNDO, Role.COSMETIC, Isolation.PROCESS, Event.ARRIVAL),
+    Case(OnDamage.REPAIR, Role.COSMETIC, Isolation.INLINE, Event.ARRIVAL),
+    Case(OnDamage.HOLD, Role.PROTECTIVE, Isolation.PROCESS, Event.ARRIVAL),
+    Case(OnDamage.HOLD, Role.COSMETIC, Isolation.INLINE, Event.ARRIVAL),
+    Case(OnDamage.REJECT, Role.PROTECTIVE, Isolation.INLINE, Event.ARRIVAL),
+    Case(OnDamage.REJECT, Role.COSMETIC, Isolation.PROCESS, Event.END_OF_DATA),
+    Case(OnDamage.REJECT, Role.PROTECTIVE, Isolation.PROCESS, Event.ARRIVAL),
 }
 CASES = [
     case
+    for event in (Event.END_OF_DATA, Event.ARRIVAL)
     for isolation in Isolation
     for role in Role
     for on_damage in OnDamage
-    if (case := Case(on_damage, role, isolation)) in SHORT
+    if (case := Case(on_damage, role, isolation, event)) in SHORT
     or (LONG and (role is Role.COSMETIC or on_damage in (OnDamage.HOLD, OnDamage.REJECT)))
 ]
 
@@ -84,6 +88,7 @@ def binding(case: Case) -> Binding:
         on_damage=case.on_damage,
         role=case.role,
         isolation=case.isolation,
+        event=case.event,
         deadline_seconds=60.0,
         maximum_faults=0,
     )
@@ -130,6 +135,8 @@ async def run(folder: Path, case: Case) -> Seen:
                         content = fold(relay.spool.content(stored.id), stored.ledger, verify=True)
                         seen.held_bodies[vector] = content.body.octets()
         for arrival in receiver.arrivals:
+            if not arrival.reverse_path:
+                continue
             if arrival.recipients[0].startswith(CLEAN.encode()):
                 seen.clean += body(arrival.content) == body(ORIGINAL)
                 continue
@@ -170,7 +177,9 @@ def test_vector(vector: DamageVector, case_seen: tuple[Case, Seen]) -> None:
     if vector.default == "as-is" or vector.id in NOTATION:
         assert_default_left(vector, seen)
         return
-    if case.on_damage is OnDamage.REJECT:
+    if case.on_damage is OnDamage.REJECT and (
+        case.event is Event.END_OF_DATA or case.isolation is Isolation.INLINE
+    ):
         assert seen.answers[vector.id].startswith("550 5.7.1 plug-in")
         assert vector.id not in seen.arrived
         return
@@ -178,6 +187,14 @@ def test_vector(vector: DamageVector, case_seen: tuple[Case, Seen]) -> None:
     assert entry.binding == "plug-in"
     assert entry.findings
     refused = vector.default == "refused"
+    if case.on_damage is OnDamage.REJECT:
+        # In custody already: it fails, and the sender has a report.
+        assert entry.action is Action.REJECTED
+        assert {recipient.status for recipient in seen.stored[vector.id].recipients} == {
+            RecipientStatus.FAILED
+        }
+        assert vector.id not in seen.arrived
+        return
     if case.on_damage is OnDamage.UNDO:
         assert entry.action is Action.UNDONE
         assert body(seen.arrived[vector.id]) == body(ORIGINAL)
