@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -54,14 +54,20 @@ def _table(header: str, kind: type[msgspec.Struct]) -> Iterator[str]:
     yield "| key | meaning | default | example |"
     yield "|---|---|---|---|"
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    # What is required comes first, then what this kind of table alone has.
-    shared = keys_of(BindingKeys)
-    for name, key in sorted(
-        keys_of(kind).items(), key=lambda item: (not fields[item[0]].required, item[0] in shared)
-    ):
+    for name in _ordered(kind, fields):
+        key = keys_of(kind)[name]
         default = _default(name, key, fields[name])
         yield f"| `{name}` | {_cell(key.means)} | {default} | `{name} = {_cell(key.example)}` |"
     yield ""
+
+
+def _ordered(kind: type[msgspec.Struct], fields: Mapping[str, msgspec.structs.FieldInfo]) -> list[str]:
+    """The order of the model; of a binding, what is required comes first, then what this kind of table alone has."""
+    names = list(keys_of(kind))
+    if not issubclass(kind, BindingKeys):
+        return names
+    shared = keys_of(BindingKeys)
+    return sorted(names, key=lambda name: (not fields[name].required, name in shared))
 
 
 def _default(name: str, key: Key, field: msgspec.structs.FieldInfo) -> str:
