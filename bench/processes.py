@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,6 +54,15 @@ def cpu_seconds(root: int) -> float:
     """CPU time, user and system, that the tree has used up to now."""
     stats = _all_stats()
     return sum(stats[pid].ticks for pid in tree(root) if pid in stats) / TICKS_PER_SECOND
+
+
+def running_cpu_seconds(root: int) -> float:
+    """The same of the living processes alone, to the nanosecond: for short bursts through what starts no process."""
+    spent = 0.0
+    for pid in tree(root):
+        with contextlib.suppress(OSError):
+            spent += time.clock_gettime(~pid << 3 | 2)  # the clock that clock_getcpuclockid(3) gives for it
+    return spent
 
 
 def machine_busy_seconds() -> float:

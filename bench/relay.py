@@ -23,7 +23,7 @@ import msgspec
 
 from bench.cells import Cell
 from bench.load import CountingSink, LoadError, Passage, send_burst
-from bench.processes import cpu_seconds, machine_busy_seconds, memory, peak_rss
+from bench.processes import cpu_seconds, machine_busy_seconds, memory, peak_rss, running_cpu_seconds
 from bench.relays import Relay
 
 DIRECT = "direct"
@@ -90,7 +90,16 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 class Side:
     """One path from generator to sink in a cell: through a relay, or none."""
 
-    def __init__(self, name: str, relay: Relay | None, sink: CountingSink, wanted_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        relay: Relay | None,
+        sink: CountingSink,
+        wanted_seconds: float,
+        cpu: Callable[[int], float] = cpu_seconds,
+    ) -> None:
+        """`cpu` tells the CPU time of a tree of processes."""
+        self._cpu = cpu
         self.name = name
         self.relay = relay
         self.sink = sink
@@ -158,7 +167,7 @@ class Side:
         return send_burst(cell, self.messages, self.port, self.sink, limit_seconds=BURST_LIMIT_SECONDS)
 
     def _cpu_seconds(self) -> float:
-        return 0.0 if self.relay is None else cpu_seconds(self.relay.pid)
+        return 0.0 if self.relay is None else self._cpu(self.relay.pid)
 
     def _own_seconds(self) -> float:
         return self._cpu_seconds() + cpu_seconds(self.sink.pid) + time.process_time()
@@ -246,7 +255,7 @@ def measure_sides(cell: Cell, relays: Sequence[Relay], plan: Plan, say: Say) -> 
             own_folder.mkdir(mode=0o755)
             relay.start(own_folder, sink.port)
             stack.callback(relay.stop)
-            sides.append(Side(relay.name, relay, sink, plan.burst_seconds))
+            sides.append(Side(relay.name, relay, sink, plan.burst_seconds, running_cpu_seconds))
         for side in sides:
             side.warm_up(cell)
             side.messages = sides[0].messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pstats
 import subprocess
@@ -13,13 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from bench import unguarded
 from bench.__main__ import main
 from bench.cells import QUICK_CELLS, Cell, Mode, all_cells, parse_size, size_text
 from bench.load import CountingSink, LoadError, generator_command, send_burst
-from bench.processes import MemoryWatch, cpu_seconds, memory, peak_rss, tree
+from bench.micro_server import scan
+from bench.processes import MemoryWatch, cpu_seconds, memory, peak_rss, running_cpu_seconds, tree
 from bench.relay import Burst, CellResult, SideResult
 from bench.relays import LonedotRelay, PostfixRelay, parse_relay
 from bench.report import relay_table
+from bench.sinks import ENVELOPE, FACTS, field, noop
+from lonedot.message.fold import fold
+from lonedot.message.intake import content_from
+from lonedot.observability.clock import SystemClock
+from lonedot.sinks.dispatch import dispatch
+from lonedot.sinks.load import bind
 from tests.need import need
 from tests.peers.postfix import need_postfix
 
@@ -124,6 +133,25 @@ def test_a_relay_that_ends_at_once_tells_its_log(tmp_path: Path) -> None:
         relay.start(tmp_path, 25)
 
 
+# --- sinks ---------------------------------------------------------------------------------------
+
+
+def test_sinks_without_guard_and_ledger_give_the_same_octets() -> None:
+    content, clock = content_from(scan()), SystemClock()
+    bindings = [
+        bind(made, sink_class="bench.sinks:x", name=f"{made.name} {n}")
+        for n, made in enumerate([noop, field] * 2)
+    ]
+    whole = dispatch("id", ENVELOPE, FACTS, content, bindings, clock)
+    bare = unguarded.dispatch("id", ENVELOPE, FACTS, content, bindings, clock)
+    assert whole.content == bare.content != content
+    assert [len(dispatched.entries) for dispatched in (whole, bare)] == [4, 1]
+    for dispatched in (whole, bare):
+        assert fold(content, dispatched.entries, verify=True) == whole.content
+    assert not unguarded.dispatch("id", ENVELOPE, FACTS, content, bindings[:1], clock).entries
+    assert inspect.signature(unguarded.dispatch) == inspect.signature(dispatch)
+
+
 # --- processes -----------------------------------------------------------------------------------
 
 
@@ -143,12 +171,14 @@ child.communicate()
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"burnt\n"
-        used = cpu_seconds(process.pid)
+        used, running = cpu_seconds(process.pid), running_cpu_seconds(process.pid)
         assert len(tree(process.pid)) == 2
         assert memory(process.pid).processes == 2
         assert peak_rss(process.pid) >= memory(process.pid).pss > 1
         process.communicate()
     assert 0.36 <= used < 5.0
+    assert 0.18 <= running < used  # without the one that was reaped
+    assert running_cpu_seconds(process.pid) == 0.0
     assert tree(process.pid) == []
     assert cpu_seconds(process.pid) == 0.0
 
