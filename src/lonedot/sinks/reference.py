@@ -18,17 +18,16 @@ def tables(_folder: Path) -> str:
 
 def _table(event: Event) -> Iterator[str]:
     facts = EVENTS[event]
-    shown = "`Message`" if facts.shows_message else "`Session`"
     yield f"### `{event.value}`"
     yield ""
     yield "| | |"
     yield "|---|---|"
     yield f"| fires when | {facts.fires} |"
-    yield f"| shows | {shown}: {_list(facts.reads)} |"
+    yield f"| shows | `{facts.shows.value}`: {_list(facts.reads)} |"
     yield f"| verdicts | {', '.join(f'`{said.value.capitalize()}`' for said in _sorted(facts.says))} |"
     yield f"| edits | {_list(facts.effects, '`') or 'none'} |"
     yield f"| a rule may ask of | {_list(facts.rule, '`') or 'nothing'} |"
-    yield f"| old names | {', '.join(f'`{name}`' for name in facts.old_names)} |"
+    yield f"| old names | {', '.join(f'`{name}`' for name in facts.old_names) or 'none'} |"
     yield ""
 
 

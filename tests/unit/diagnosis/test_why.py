@@ -17,7 +17,15 @@ from lonedot.spool.interface import Attempt, MessageState, RecipientStatus, Stor
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply
-from tests.unit.diagnosis.stories import BEGAN, deferred, stored, the_story
+from tests.unit.diagnosis.stories import (
+    BEGAN,
+    attempt_that_delivered,
+    content,
+    deferred,
+    entry,
+    stored,
+    the_story,
+)
 
 SNAPSHOT = Path(__file__).with_name("why_story.txt")
 TWO_DAYS = {"all": 2 * 86400.0}
@@ -196,3 +204,34 @@ def test_spans(seconds: float, words: str) -> None:
 @given(st.text())
 def test_clean_text_is_printable(text: str) -> None:
     assert clean(text).isprintable()
+
+
+def test_the_sinks_of_an_attempt_are_told_with_it() -> None:
+    """A sink refused at MAIL: nobody asked the next hop, so it is not said to have been silent."""
+    base = deferred(BEGAN + 10)
+    refusal = Outcome(Result.DEFERRED, Stage.MAIL, "sink Gate refuses: not now", None, "mx", "4.7.1")
+    before = content()
+    gate = msgspec.structs.replace(
+        entry(before, before, (), binding="Gate", binding_id="{1}", event="message-start"),
+        action=Action.DEFERRED,
+        verdict="defer",
+        words="not now",
+    )
+    text = _text(stored(attempts=(msgspec.structs.replace(base, outcomes=((0, refusal),), suffix=(gate,)),)))
+    assert '"Gate" put the message off.' in text
+    assert "event message-start" in text
+    assert "sink Gate refuses: not now." in text
+    assert "The next hop said nothing" not in text
+
+
+def test_a_sink_that_damaged_the_copy_of_an_attempt_is_named_in_the_summary() -> None:
+    before = content()
+    faulty = msgspec.structs.replace(
+        entry(before, before, (), binding="Faulty", binding_id="{1}", event="message-start"),
+        action=Action.SKIPPED,
+        verdict="error",
+        words="Faulty failed: ValueError: x",
+    )
+    attempt = msgspec.structs.replace(attempt_that_delivered(before, BEGAN + 1), suffix=(faulty,))
+    found = journey(stored(attempts=(attempt,)), Transcripts(), BEGAN)
+    assert 'The sink "Faulty" failed; the message went on without it.' in found.summary
