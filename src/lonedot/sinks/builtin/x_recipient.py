@@ -4,6 +4,9 @@ Of use where the recipient is not in To or Cc: lists, catch-all addresses, one m
 splits: each copy names its own recipient and no other, so nobody who was addressed by Bcc is disclosed. Where its
 binding says `split = false`, a message with several recipients stays as it is, for the same reason.
 
+As first addressed is what the RCPT command or the Pickup file said: the sink runs on arrival, before lists and aliases
+are resolved.
+
 Settings: `header`, the name of the field (`X-Recipient`). `scope`, whose copies get it: `all`; `lists`, the addresses
 in `lists`; `local`, the domains in `domains`. `original`: write what the sender's system gave as original recipient
 (ORCPT, RFC 3461 §4.2) where it gave an address. A field of that name that came with the message stays; the one of this
