@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from lonedot import Accept, Message, Next
+from lonedot import Accept, Edit, Message, Next
 from lonedot.sinks.events import Event
 from lonedot.sinks.load import load_file
-from lonedot.testing import make_session
+from lonedot.testing import make_hop, make_message, make_session
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
 
@@ -21,7 +21,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_example_and_its_test(tmp_path: Path) -> None:
-    example, test, _ = EXAMPLES
+    example, test, *_ = EXAMPLES
     (tmp_path / "full_mailboxes.py").write_text(example, encoding="utf-8")
     (tmp_path / "test_full_mailboxes.py").write_text(test, encoding="utf-8")
     ran = subprocess.run(
@@ -45,6 +45,13 @@ def test_the_example_of_logins(tmp_path: Path) -> None:
     ):
         shown = make_session("auth", login=login)
         assert devices.call_with({})(cast(Message, shown)) == verdict
+
+
+def test_the_example_of_an_attempt(tmp_path: Path) -> None:
+    (tmp_path / "stamp.py").write_text(EXAMPLES[3], encoding="utf-8")
+    stamp = load_file(tmp_path / "stamp.py")
+    message = make_message(event="message-start", hop=make_hop("message-start", route="partner"))
+    assert stamp.call_with({})(message) == Next(edits=[Edit.add_field("X-Sent-Over", "partner")])
 
 
 def test_every_event_is_named_before_the_table() -> None:
