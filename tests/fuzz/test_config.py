@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lonedot.config.faults import Severity
 from lonedot.config.load import Examined, examine_octets, keys_of
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
 
 FILE = Path("/nowhere/lonedot.toml")
 
@@ -19,6 +19,7 @@ _KINDS: dict[str, type[msgspec.Struct]] = {
     "listener": Listener,
     "route": Route,
     "sink": Sink,
+    "source": Source,
 }
 _EXAMPLES = sorted({key.example for kind in _KINDS.values() for key in keys_of(kind).values()})
 _ODD = [

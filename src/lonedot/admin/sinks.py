@@ -163,10 +163,15 @@ def _listed(row: Row, priority: int, binding: Binding | None) -> ListedBinding:
         row.rule or "",
     )
     if binding is not None:
-        effects = tuple(sorted(binding.effects, key=lambda effect: effect.value))
+        # What is written stays in the order in which it is written.
+        if effects is None:
+            effects = tuple(sorted(binding.effects, key=lambda effect: effect.value))
         role, on_damage, on_error = binding.role, binding.on_damage, binding.on_error
         rule = str(binding.rule) if binding.rule is not None else ""
-        reads = (Part.ENVELOPE, Part.HEADER, *((Part.BODY,) if binding.reads_body else ()))
+        if reads is None:
+            reads = Part.ENVELOPE, Part.HEADER
+        if binding.reads_body and Part.BODY not in reads:
+            reads = *reads, Part.BODY
     return ListedBinding(
         guid=row.guid,
         name=row.name,
