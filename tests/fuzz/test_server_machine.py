@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lonedot.protocol.events import (
     AuthRequested,
+    CommandHeard,
     ContentBegun,
     ContentMode,
     Event,
@@ -17,9 +18,9 @@ from lonedot.protocol.events import (
     RcptGiven,
     Refused,
 )
-from lonedot.protocol.server import ServerLimits, ServerOptions
+from lonedot.protocol.server import ANY_VERB, ServerLimits, ServerOptions
 from lonedot.terms.reply import Reply, reply
-from tests.unit.protocol.driver import GO_AHEAD, LOGGED_IN, OK, Driver
+from tests.unit.protocol.driver import GO_AHEAD, LOGGED_IN, OK, Driver, accept
 
 LIMITS = ServerLimits(size=400, recipients=4, errors=12, rejections=6, idle_commands=20, junk_line=2000)
 OPTIONS = ServerOptions(
@@ -55,6 +56,8 @@ LINES = st.sampled_from(
         b"NOOP",
         b"VRFY x",
         b"HELP",
+        b"XEXAMPLE 1 2",
+        b"GET / HTTP/1.1",
         b"AUTH PLAIN AGFubgBzZWNyZXQ=",
         b"AUTH LOGIN",
         b"YW5u",
@@ -70,6 +73,11 @@ PIECES = st.one_of(
     ),
     st.binary(max_size=40),
 )
+SECRET = {b"AUTH", b"YW5U", b"MAIL", b"RCPT", b"DATA", b"BDAT"}
+"""What nobody is asked about: credentials, and commands with decisions of their own."""
+ASKED = st.frozensets(
+    st.sampled_from([ANY_VERB, b"EHLO", b"HELO", b"NOOP", b"RSET", b"STARTTLS", b"XEXAMPLE", b"GET", *SECRET])
+)
 ANSWERS = st.lists(st.sampled_from(["yes"] * 8 + ["no", "later", "close"]), min_size=1, max_size=12)
 
 
@@ -80,9 +88,13 @@ class Decisions:
         self.answers = answers
         self.count = 0
 
-    def __call__(self, event: Event) -> Reply:
+    def __call__(self, event: Event) -> Reply | None:
         answer = self.answers[self.count % len(self.answers)]
         self.count += 1
+        if isinstance(event, CommandHeard):
+            assert event.verb not in SECRET and event.verb == event.verb.upper()
+            if answer == "yes" and (event.verb == b"STARTTLS" or self.count % 3):
+                return None
         if isinstance(event, MailGiven):
             assert not CONTROL.search(event.reverse_path.octets)
         elif isinstance(event, RcptGiven):
@@ -99,8 +111,14 @@ class Decisions:
         return LOGGED_IN if isinstance(event, AuthRequested) else OK
 
 
-def run(pieces: list[bytes], answers: list[str], options: ServerOptions = OPTIONS) -> Driver:
+def run(
+    pieces: list[bytes],
+    answers: list[str],
+    options: ServerOptions = OPTIONS,
+    asked: frozenset[bytes] = frozenset(),
+) -> Driver:
     driver = Driver(options, Decisions(answers))
+    driver.machine.asked = asked
     for piece in pieces:
         if driver.wants_tls:
             driver.start_tls()
@@ -132,14 +150,42 @@ def test_with_everything_switched_off(pieces: list[bytes], answers: list[str]) -
     check(run(pieces, answers, msgspec.structs.replace(OPTIONS, keywords=frozenset())))
 
 
-@given(st.lists(PIECES, max_size=20), ANSWERS, st.integers(1, 30))
-def test_any_chunking_gives_the_same(pieces: list[bytes], answers: list[str], size: int) -> None:
+@given(st.lists(PIECES, max_size=30), ANSWERS, ASKED)
+def test_with_questions(pieces: list[bytes], answers: list[str], asked: frozenset[bytes]) -> None:
+    check(run(pieces, answers, asked=asked))
+
+
+@given(st.lists(PIECES, max_size=30), ASKED)
+def test_who_lets_everything_be_obeyed_might_as_well_not_be_asked(
+    pieces: list[bytes], asked: frozenset[bytes]
+) -> None:
+    def obey(event: Event) -> Reply | None:
+        return None if isinstance(event, CommandHeard) else accept(event)
+
+    drivers = Driver(OPTIONS, obey), Driver(OPTIONS, accept)
+    drivers[0].machine.asked = asked
+    for driver in drivers:
+        for piece in pieces:
+            if driver.wants_tls:
+                driver.start_tls()
+            driver.feed(piece)
+    assert drivers[0].output == drivers[1].output
+    assert drivers[0].messages == drivers[1].messages
+    assert drivers[0].heard == drivers[1].heard
+    events = [event for event in drivers[0].events if not isinstance(event, CommandHeard)]
+    assert events == drivers[1].events
+
+
+@given(st.lists(PIECES, max_size=20), ANSWERS, st.integers(1, 30), ASKED)
+def test_any_chunking_gives_the_same(
+    pieces: list[bytes], answers: list[str], size: int, asked: frozenset[bytes]
+) -> None:
     """Text may not stand behind DATA here, nor anything behind STARTTLS: when it comes makes a difference there."""
     octets = b"".join(
         piece for piece in pieces if b"STARTTLS" not in piece and not piece.upper().startswith(b"DATA")
     )
-    whole = run([octets], answers)
-    cut = run([octets[i : i + size] for i in range(0, len(octets), size)], answers)
+    whole = run([octets], answers, asked=asked)
+    cut = run([octets[i : i + size] for i in range(0, len(octets), size)], answers, asked=asked)
     assert cut.output == whole.output
     assert cut.events == whole.events
     assert cut.messages == whole.messages

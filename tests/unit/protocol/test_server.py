@@ -17,6 +17,7 @@ from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
     Closed,
+    CommandHeard,
     ContentBegun,
     ContentChunk,
     ContentEnded,
@@ -31,7 +32,14 @@ from lonedot.protocol.events import (
     TlsRequested,
     VerifyGiven,
 )
-from lonedot.protocol.server import DEFAULT_KEYWORDS, ServerLimits, ServerMachine, ServerOptions, State
+from lonedot.protocol.server import (
+    ANY_VERB,
+    DEFAULT_KEYWORDS,
+    ServerLimits,
+    ServerMachine,
+    ServerOptions,
+    State,
+)
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.envelope import BodyType, Notify, Recipient, Ret
 from lonedot.terms.reply import Reply, reply
@@ -367,6 +375,78 @@ def test_implicit_tls_offers_no_starttls() -> None:
     driver = Driver(msgspec.structs.replace(OPTIONS, tls_available=True, tls_active=True))
     assert b"STARTTLS" not in driver.feed(b"EHLO x\r\n")
     assert driver.feed(b"STARTTLS\r\n").startswith(b"503 ")
+
+
+# --- commands that the shell is asked about ---------------------------------------------------------------------------
+
+
+def test_nobody_is_asked_unless_somebody_wants_to_be() -> None:
+    driver = opened()
+    driver.feed(b"NOOP\r\nXEXAMPLE\r\n")
+    assert not [event for event in driver.events if isinstance(event, CommandHeard)]
+
+
+def test_who_is_asked_about_may_change_at_any_time() -> None:
+    driver = opened()
+    driver.machine.asked = frozenset({b"NOOP"})
+    driver.feed(b"NOOP\r\n")
+    driver.machine.asked = frozenset({ANY_VERB})
+    driver.feed(b"RSET\r\nEHLO x\r\n")
+    driver.machine.asked = frozenset()
+    driver.feed(b"NOOP\r\n")
+    heard = [event for event in driver.events if isinstance(event, CommandHeard)]
+    assert heard == [CommandHeard(b"NOOP", b""), CommandHeard(b"RSET", b"")]
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (b"NOOP\r\n", reply(354, "", "Go ahead")),
+        (b"STARTTLS\r\n", reply(220, "", "Ready")),
+        (b"EHLO y\r\n", reply(251, "", "Hello")),
+        (b"EHLO y\r\n", reply(250, "", "Hello", "SIZE 1")),
+        (b"EHLO y\r\n", reply(250, "", "Hello", "XA", "xa 1")),
+        (b"EHLO y\r\n", reply(250, "", "Hello", "X\tA")),
+        (b"EHLO y\r\n", reply(250, "", "Hello\r\n250 injected")),
+    ],
+)
+def test_an_answer_that_no_client_could_be_given_is_our_fault(command: bytes, answer: Reply) -> None:
+    machine = ServerMachine(msgspec.structs.replace(OPTIONS, tls_available=True))
+    machine.feed(b"EHLO x\r\n")
+    assert isinstance(machine.next_event(), Greeted)
+    machine.take_output()
+    machine.asked = frozenset({ANY_VERB, b"EHLO"})
+    machine.feed(command)
+    assert isinstance(machine.next_event(), CommandHeard)
+    with pytest.raises(LocalProtocolError):
+        machine.respond(answer)
+    assert machine.take_output() == b""
+
+
+def test_leave_to_obey_without_a_question_is_our_fault() -> None:
+    machine = ServerMachine(OPTIONS)
+    with pytest.raises(LocalProtocolError):
+        machine.obey()
+    machine.feed(b"QUIT\r\n")
+    assert isinstance(machine.next_event(), QuitGiven)
+    machine.obey()
+
+
+def test_a_session_that_fails_while_the_shell_thinks_takes_no_answer() -> None:
+    machine = ServerMachine(OPTIONS)
+    machine.asked = frozenset({ANY_VERB})
+    machine.feed(b"NOOP\r\n")
+    assert isinstance(machine.next_event(), CommandHeard)
+    machine.fail(reply(421, "4.3.2", "Stopping"))
+    machine.obey()
+    assert machine.take_output() == b"421 4.3.2 Stopping\r\n"
+
+
+@pytest.mark.parametrize("words", [b"", b"x" * 480])
+def test_a_banner_of_ones_own(words: bytes) -> None:
+    assert ServerMachine(OPTIONS).greeting(words) == b"220 mx.example.org " + words + b"\r\n"
+    with pytest.raises(LocalProtocolError):
+        ServerMachine(OPTIONS).greeting(b"x\r\n250 y")
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
