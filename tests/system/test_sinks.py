@@ -430,7 +430,7 @@ STAMP = (
     "def stamp(message: Message) -> Next:\n"
     '    return Next([Edit.add_field("X-Stamp", "1")])\n'
 )
-TABLE = '[[sink]]\nname = "Stamp"\nfile = "stamp.py"\n'
+TABLE = '[[sink]]\nname = "Stamp"\nfile = "stamp.py"\nevent = "end-of-data"\n'
 
 
 @pytest.mark.parametrize("isolation", ["inline", "process"])

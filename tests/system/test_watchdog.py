@@ -38,6 +38,11 @@ def loops(message: Message) -> Next:
     while True:
         pass
 
+@sink("Reads", reads={"body"})
+def reads(message: Message) -> Next:
+    while True:
+        pass
+
 @sink("Swallows")
 def swallows(message: Message) -> Next:
     while True:
@@ -75,7 +80,7 @@ def waits(message: Message) -> Next:
     time.sleep(600)
     return Next()
 
-@sink("Second exits")
+@sink("Second exits", reads={"body"})
 def second(message: Message) -> Next:
     began = Path(__file__).with_name("began")
     if began.exists():
@@ -170,7 +175,7 @@ LARGE = MESSAGE + (b"x" * 70 + b"\r\n") * (CONTENT_LIMIT // 60)
     ("function", "octets", "words"),
     [
         ("loops", MESSAGE, "deadline 0.3 s"),
-        ("loops", LARGE, "deadline 0.3 s"),
+        ("reads", LARGE, "deadline 0.3 s"),
         ("swallows", MESSAGE, "deadline 0.3 s"),
         ("sleeps", MESSAGE, "deadline 0.3 s"),
         ("edits", MESSAGE, "deadline 0.3 s"),
