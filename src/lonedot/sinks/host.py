@@ -26,8 +26,8 @@ import msgspec
 from lonedot.message.content import CHUNK_SIZE, Body, Content, MemoryBody, SplicedBody
 from lonedot.sinks import wire
 from lonedot.sinks.bindings import Setting
-from lonedot.sinks.hop import Hop
 from lonedot.sinks.events import Says
+from lonedot.sinks.hop import Hop
 from lonedot.sinks.load import SinkNotLoaded, load_class
 from lonedot.sinks.protocol import Session, without_secret
 from lonedot.sinks.registry import Bag
