@@ -24,7 +24,7 @@ from lonedot.sinks.bindings import OnDamage, OnError, Part, Role, Setting
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Departure, Hop
 from lonedot.sinks.protocol import Moment
-from lonedot.sinks.verdicts import Hold, Next, Stop, Verdict
+from lonedot.sinks.verdicts import Hold, Next, Redirect, Stop, Verdict
 from lonedot.spool.interface import Facts
 from lonedot.terms.envelope import Envelope
 
@@ -191,7 +191,7 @@ def decode_from_sink(octets: bytes | bytearray | memoryview) -> FromSink:
         ValueError: it is not of these types (msgspec.DecodeError is one), or holds an address that is none.
     """
     said = _sink_decoder.decode(octets)
-    if isinstance(said, Said) and isinstance(said.verdict, Next | Stop | Hold):
+    if isinstance(said, Said) and isinstance(said.verdict, Next | Stop | Hold | Redirect):
         for edit in said.verdict.edits:
             # The sink may have made the edit without the checks of `Edit`.
             match edit:
