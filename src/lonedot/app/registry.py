@@ -357,6 +357,11 @@ class RegistryKeeper:
 
     def _put_in_force(self, snapshot: Snapshot, uid: int) -> None:
         self._current = snapshot
+        # What is bound no longer is not kept: a registry may be changed for years.
+        kept = {id(binding) for binding in snapshot.bindings}
+        self._bound = {key: bound for key, bound in self._bound.items() if id(bound) in kept}
+        codes = {(row.guid, row.sink) for row in self._rows(snapshot.registry)}
+        self._events = {key: event for key, event in self._events.items() if key in codes}
         self._use(snapshot)
         if self.take is not None:
             self.take(snapshot)
