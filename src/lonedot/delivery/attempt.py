@@ -283,6 +283,8 @@ class Parcel:
         self._next_hop = next_hop
         if self._sinks is not None:
             self._hop = hop_at(Event.MESSAGE_START)
+            self._suffix = self._turned_away
+            self._withheld = None
         making = self._making(offer)
         try:
             waited = next(making)
