@@ -97,6 +97,9 @@ def _known(row: Listed, now: float) -> str:
         case MessageState.QUEUED:
             tries = "not tried yet" if not row.attempts else f"tried {row.attempts}x"
             due = "due now" if row.next_at <= now else f"next in {span(row.next_at - now)}"
+            if row.waits_for:
+                why = f": {row.put_off}" if row.put_off else ""
+                return f"in transport, waiting for {row.waits_for}, {due}{why}"
             return f"{tries}, {due}{said}"
 
 

@@ -17,6 +17,7 @@ from lonedot.spool.interface import (
     Attempt,
     Facts,
     MessageState,
+    Progress,
     RecipientState,
     RecipientStatus,
     Stored,
@@ -33,6 +34,7 @@ __all__ = [
     "OutcomeRecord",
     "RecipientRecord",
     "Record",
+    "TransportRecord",
     "WireSummary",
     "change_in_words",
     "record_of",
@@ -122,6 +124,22 @@ class RecipientRecord(msgspec.Struct, frozen=True):
     """When it is tried next, seconds since 1970; 0 when it is not waiting."""
     route: str
     last: OutcomeRecord | None
+    redirect: str = ""
+    """The route that a sink has chosen for it."""
+
+
+class TransportRecord(msgspec.Struct, frozen=True):
+    """Sinks are still to be asked before it is delivered."""
+
+    waits_for: str
+    """The one whose turn it is."""
+    behind: str
+    """The last one that is done with; empty: none is."""
+    event: str
+    """Of that one."""
+    deferrals: int
+    words: str
+    """Why it was put off."""
 
 
 class WireSummary(msgspec.Struct, frozen=True):
@@ -186,6 +204,7 @@ class Record(msgspec.Struct, frozen=True):
     recipients: tuple[RecipientRecord, ...]
     ledger: tuple[EntryRecord, ...]
     attempts: tuple[AttemptRecord, ...]
+    transport: TransportRecord | None = None
 
 
 def record_of(stored: Stored) -> Record:
@@ -212,6 +231,13 @@ def record_of(stored: Stored) -> Record:
             _attempt(number, attempt, addresses, len(stored.ledger))
             for number, attempt in enumerate(stored.attempts, 1)
         ),
+        transport=None if stored.transport is None else _transport(stored.transport),
+    )
+
+
+def _transport(progress: Progress) -> TransportRecord:
+    return TransportRecord(
+        progress.waits_for, progress.name, progress.event, progress.deferrals, progress.words
     )
 
 
@@ -298,6 +324,7 @@ def _recipient(state: RecipientState) -> RecipientRecord:
         next_at=state.next_at,
         route=state.route,
         last=None if state.last is None else _outcome(state.last),
+        redirect=state.redirect,
     )
 
 

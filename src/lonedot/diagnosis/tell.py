@@ -188,7 +188,8 @@ class _Teller:
         if entry.recipients:
             yield Line(Kind.TEXT, f"Only in the copy for {_listed(entry.recipients)}.", 2)
         if entry.words and entry.words not in [finding.words for finding in entry.findings]:
-            yield Line(Kind.TEXT, _sentence(entry.words), 2)
+            redirects = "It redirects to the route " if entry.verdict == "redirect" else ""
+            yield Line(Kind.TEXT, _sentence(f"{redirects}{entry.words}"), 2)
         yield from _findings(entry.findings)
         if entry.tail_attempted or entry.tail_before:
             yield Line(Kind.OCTETS, f"before this sink, the message ended:  …{entry.tail_before}", 2)
@@ -211,6 +212,8 @@ class _Teller:
     def _attempts(self) -> Iterator[Line]:
         yield from _heading("Where it went")
         attempts = self.record.attempts
+        for route, names in self._redirects().items():
+            yield Line(Kind.TEXT, f'A sink sends it over the route "{route}": {_listed(names)}.', 1)
         if not attempts:
             yield Line(Kind.TEXT, "It was not tried yet.", 1)
         for attempt in attempts:
@@ -218,6 +221,14 @@ class _Teller:
         deleted = [r.address for r in self.record.recipients if r.status is RecipientStatus.DELETED]
         if deleted:
             yield Line(Kind.TEXT, f"Deleted, so not sent: {_listed(deleted)}.", 1)
+
+    def _redirects(self) -> dict[str, list[str]]:
+        """By route, the recipients for which a sink has chosen it."""
+        found: dict[str, list[str]] = {}
+        for recipient in self.record.recipients:
+            if recipient.redirect:
+                found.setdefault(recipient.redirect, []).append(recipient.address)
+        return found
 
     def _attempt(self, attempt: AttemptRecord) -> Iterator[Line]:
         took = span(attempt.ended_at - attempt.started_at)
@@ -286,6 +297,11 @@ class _Teller:
 
     def _step(self, step: NextStep) -> str:
         now = self.journey.asked_at
+        transport = self.record.transport
+        if transport is not None:
+            when = "is asked" if step.next_at <= now else f"is asked {self._moment(step.next_at)}"
+            who = f'The sink "{transport.waits_for}"' if transport.waits_for else "What is left of its sinks"
+            return f"{step.address}: first the sinks. {who} {when}."
         if not step.next_at:
             words = f"{step.address}: no time is set for the next try"
         elif step.next_at <= now:

@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from lonedot.diagnosis.record import AttemptRecord, EntryRecord, OutcomeRecord, Record, record_of
+from lonedot.diagnosis.record import (
+    AttemptRecord,
+    EntryRecord,
+    OutcomeRecord,
+    Record,
+    TransportRecord,
+    record_of,
+)
 from lonedot.message.ledger import Action
 from lonedot.spool.interface import MessageState, RecipientStatus, Stored
 from lonedot.terms.outcome import Result, Stage
@@ -201,6 +208,8 @@ _DONE = {
 def _queued_words(record: Record) -> str:
     waiting = _number_with(record, RecipientStatus.WAITING)
     whole = len(record.recipients)
+    if record.transport is not None:
+        return in_transport(record.transport)
     done = whole - waiting
     if done:
         return f"On its way: {waiting} of {whole} recipients still wait."
@@ -208,6 +217,16 @@ def _queued_words(record: Record) -> str:
         tries = "once" if len(record.attempts) == 1 else f"{len(record.attempts)} times"
         return f"Waiting in the queue: tried {tries}, not delivered yet."
     return "Waiting in the queue: not tried yet."
+
+
+def in_transport(transport: TransportRecord) -> str:
+    """Where a message in transport is, in one sentence or two."""
+    name = transport.waits_for
+    words = f'In transport: it waits for the sink "{name}".' if name else "In transport."
+    if not transport.words:
+        return words
+    times = "once" if transport.deferrals <= 1 else f"{transport.deferrals} times"
+    return _stop(f"{words} Put off {times}: {transport.words}")
 
 
 def _finished_words(record: Record) -> str:
@@ -257,6 +276,8 @@ def _advice(record: Record, suspects: Sequence[Suspect]) -> list[Advice]:
             given.append(Advice("Throw it away.", f"lonedot queue delete {id}"))
         case MessageState.QUEUED:
             given += _trouble_advice(record)
+            if record.transport is not None and record.transport.words:
+                given.append(Advice("Ask the sink again at once.", f"lonedot queue retry {id}"))
             if record.attempts:
                 given.append(Advice("Try again at once.", f"lonedot queue retry {id}"))
             given.append(Advice("Keep it back.", f"lonedot queue hold {id}"))
