@@ -70,7 +70,9 @@ class Transport:
         clock: Clock,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`chains_of_server` gives the bindings in force; None: that server is no more. `content_of` is `Spool.content`."""
+        """`chains_of_server` gives the bindings in force (None: there is no such server any more), `content_of` is
+        `Spool.content`.
+        """
         self._chains_of_server = chains_of_server
         self._content_of = content_of
         self._elsewhere = elsewhere
