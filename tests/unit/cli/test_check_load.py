@@ -124,7 +124,9 @@ def test_the_registry_is_loaded_too(here: Path, capsys: pytest.CaptureFixture[st
     assert check(capsys, config)[0] == 0
     code, printed = check(capsys, config, "--load")
     assert code == 1
-    assert "registry.toml:6:1: fault: binding 1: sink 'two': settings.largest: expected int, got str" in printed
+    assert (
+        "registry.toml:6:1: fault: binding 1: sink 'two': settings.largest: expected int, got str" in printed
+    )
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
