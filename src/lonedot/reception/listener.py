@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lonedot.reception.acceptance import Acceptor
-from lonedot.reception.session import Session, Transcript
+from lonedot.reception.connection import Transcript
+from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings, is_in
 from lonedot.sinks.protocol import Note
 from lonedot.terms.address import Address
@@ -47,7 +48,7 @@ class MemoryBudget:
 
 
 class Listener:
-    """Accepts connections for one `[[listener]]`. Satisfies `session.Host`."""
+    """Accepts connections for one `[[listener]]`. Satisfies `host.Host`."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Listener:
     def _new_session(self) -> Session:
         return Session(self, SessionId(self._ids.next(self.acceptor.clock.now())))
 
-    # -- session.Host ------------------------------------------------------------------------------
+    # -- host.Host ---------------------------------------------------------------------------------
 
     def opened(self, session: Session) -> Reply | None:
         self.sessions.add(session)

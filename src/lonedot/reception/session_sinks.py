@@ -35,6 +35,7 @@ __all__ = [
     "Seen",
     "Started",
     "Word",
+    "answer_of",
     "moment_of",
     "start",
     "success",
@@ -149,6 +150,16 @@ def word_from(judgement: Judgement, event: Event, note: Noted) -> Word:
     if judgement.is_answer:
         return Word(acceptance=_acceptance(judgement, event))
     return UNSAID
+
+
+def answer_of(verb: bytes, word: Word) -> Reply | None:
+    """The answer to a command in place of the relay's own; None: the relay obeys it as usual."""
+    if word.refusal is not None:
+        return word.refusal
+    answer = word.acceptance
+    if answer is None or verb == b"STARTTLS":
+        return None  # nobody but the relay can begin TLS: who accepts STARTTLS lets it
+    return Reply(answer.code, "", answer.lines[:1]) if verb == b"HELO" else answer  # HELO has no keywords
 
 
 def _acceptance(judgement: Judgement, event: Event) -> Reply:

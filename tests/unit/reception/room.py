@@ -9,8 +9,9 @@ from typing import cast
 from lonedot.message.ledger import Entry
 from lonedot.protocol.options import ServerLimits, ServerOptions
 from lonedot.reception.acceptance import Acceptor
+from lonedot.reception.connection import Transcript
 from lonedot.reception.listener import MemoryBudget
-from lonedot.reception.session import Session, Transcript
+from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings
 from lonedot.sinks.bindings import Binding
 from lonedot.sinks.protocol import Note
@@ -226,7 +227,7 @@ class Line:
 
 
 class Room:
-    """Satisfies `session.Host`. Make it inside a running loop; the loop's timers and time are the room's from then."""
+    """Satisfies `host.Host`. Make it inside a running loop; the loop's timers and time are the room's from then."""
 
     def __init__(
         self,
@@ -268,7 +269,7 @@ class Room:
         self._loop.time = self.clock.monotonic  # type: ignore[method-assign]
         self._loop.call_later = self._call_later  # type: ignore[method-assign]
 
-    # -- session.Host ------------------------------------------------------------------------------
+    # -- host.Host ---------------------------------------------------------------------------------
 
     def opened(self, session: Session) -> Reply | None:
         self.open += 1

@@ -10,7 +10,8 @@ import pytest
 
 from lonedot.message.intake import HEAD_LIMIT, MEMORY_LIMIT
 from lonedot.protocol.options import ServerLimits, ServerOptions
-from lonedot.reception.session import CLOSE_SECONDS, PAUSE_AT
+from lonedot.reception.session import PAUSE_AT
+from lonedot.reception.session_clock import CLOSE_SECONDS
 from lonedot.spool.interface import MessageState, RecipientStatus, SpoolFault, SpoolFull
 from lonedot.terms.address import Address
 from lonedot.terms.reply import reply

@@ -40,7 +40,7 @@ def settings(folder: Path | None = None, **more: object) -> ListenerSettings:
 async def answered(line: Line) -> bytes:
     """All that is heard until nothing is waited for."""
     heard = b""
-    while (more := line.heard()) or line.session._busy:
+    while (more := line.heard()) or line.session.is_busy:
         heard += more
         await settle()
     return heard

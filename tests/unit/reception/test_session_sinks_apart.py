@@ -320,7 +320,7 @@ async def talk(chance: random.Random, said: bytes, isolation: Isolation) -> tupl
         if chance.random() < 0.3:
             await settle()
     heard = b""
-    while (more := line.heard()) or line.session._busy:
+    while (more := line.heard()) or line.session.is_busy:
         heard += more
         await settle()
     assert "session.fault" not in room.what_was_noted()
