@@ -38,8 +38,8 @@ from lonedot.delivery.courier import Courier
 from lonedot.delivery.notify import Notifier
 from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Scheduler
+from lonedot.reception.connection import Connection as ClientConnection
 from lonedot.reception.pickup import PickupFolder
-from lonedot.reception.session import Session
 from lonedot.spool import writer as writer_module
 from lonedot.spool.bodies import BodyFileWriter
 from lonedot.spool.flight import Flight
@@ -386,7 +386,7 @@ def set_wire(trap: Trap) -> None:
         trap.passes_soon(Point.END_WRITTEN, id)
         return None
 
-    def write(call: Call, session: Session, octets: bytes) -> object:
+    def write(call: Call, connection: ClientConnection, octets: bytes) -> object:
         call()
         if found := _QUEUED.search(octets):
             trap.passes_soon(Point.REPLIED, found[1].decode())
@@ -395,7 +395,7 @@ def set_wire(trap: Trap) -> None:
     _wrap(Connection, "_begin", begin)
     _wrap(Connection, "_go_on", go_on)
     _wrap(Connection, "_content_written", content_written)
-    _wrap(Session, "_write", write)
+    _wrap(ClientConnection, "write", write)
 
 
 class _HasClaim:
