@@ -11,6 +11,7 @@ from lonedot.config.choices import InboundTls
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Listener
+from lonedot.sinks.events import Event
 
 __all__ = ["collide", "is_own", "judge", "relay_risk"]
 
@@ -62,7 +63,7 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from _judge_collisions(drafts.listeners)
     for given in drafts.listeners:
         if given.value is not None:
-            yield from _judge_rights(given, given.value)
+            yield from _judge_rights(given, given.value, drafts)
             yield from _judge_tls(given, given.value)
             yield from _judge_logins(given, given.value)
 
@@ -148,7 +149,7 @@ def _within(network: Network, wide: Network) -> bool:
     return first <= int(network.network_address) and int(network.broadcast_address) <= last
 
 
-def _judge_rights(given: Given[Listener], listener: Listener) -> Iterator[Found]:
+def _judge_rights(given: Given[Listener], listener: Listener, drafts: Drafts) -> Iterator[Found]:
     if given.knows("relay_from"):
         for number, risk in enumerate(relay_risk(listener.relay_from)):
             network = listener.relay_from[number]
@@ -160,13 +161,38 @@ def _judge_rights(given: Given[Listener], listener: Listener) -> Iterator[Found]
             elif risk is Severity.WARNING:
                 what = f"{network} is public: every client in it may send anywhere"
                 yield Found(place, risk, where, what, "keep it only if all of its addresses are yours")
-    nobody = not listener.relay_from and not listener.relay_to and listener.logins is None
-    if given.knows("relay_from", "relay_to", "logins") and nobody:
+    if not given.knows("relay_from", "relay_to", *_LOGIN_KEYS) or listener.relay_from or listener.relay_to:
+        return
+    may_log_in = _may_log_in(listener, drafts)
+    if not may_log_in:
+        unless = "" if may_log_in is False else ", unless a sink at auth lets somebody log in"
         yield given.warning(
             "",
-            "takes mail for postmaster alone: neither relay_from nor relay_to is given",
+            f"takes mail for postmaster alone{unless}: neither relay_from nor relay_to is given",
             'write relay_from = ["192.168.0.0/16"] with the networks of your devices',
         )
+
+
+_LOGIN_KEYS = ("logins", "source", "tls", "ehlo_off", "allow_plaintext_login")
+"""What decides whether somebody may log in."""
+
+
+def _may_log_in(listener: Listener, drafts: Drafts) -> bool | None:
+    """Whether there is anybody to ask; None when only a sink's code, or a registry that was not read, could tell."""
+    if listener.logins is not None:
+        return True
+    if "AUTH" in listener.ehlo_off or (listener.tls is InboundTls.OFF and not listener.allow_plaintext_login):
+        return False
+    sinks = [given.value.row for given in drafts.sinks if given.value is not None]
+    events = {
+        row.event
+        for row in (*sinks, *(drafts.rows or ()))
+        if row.is_enabled and row.source == listener.source
+    }
+    if Event.AUTH in events:
+        return True
+    is_unknown = None in events or drafts.rows is None or len(sinks) < len(drafts.sinks)
+    return None if is_unknown else False
 
 
 # --- logins --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import msgspec
 
 from lonedot.config.faults import Severity
 from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.sinks.registry import Row
 
 __all__ = ["Drafts", "Found", "Given"]
 
@@ -90,6 +91,8 @@ class Drafts(NamedTuple):
     pickup: Given[Pickup]
     badmail: Given[Badmail]
     sources: Sequence[Given[Source]]
+    rows: Sequence[Row] | None = None
+    """Bindings of the registry; None: not known."""
 
     @property
     def numbers(self) -> frozenset[int]:

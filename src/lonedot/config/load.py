@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -20,9 +20,9 @@ from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
 from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink, Source
 from lonedot.config.positions import Positions
-from lonedot.config.registry import Beside, examine_registry
+from lonedot.config.registry import Beside, ExaminedRegistry, examine_registry
 from lonedot.config.tables import MAX_FILE, TableReader, keys_of, parse, read_file
-from lonedot.sinks.registry import derived_guid
+from lonedot.sinks.registry import Row, derived_guid
 from lonedot.terms.address import Address
 
 __all__ = ["MAX_FILE", "Examined", "examine", "examine_octets", "keys_of", "load"]
@@ -123,10 +123,12 @@ class _Reading(TableReader):
             badmail=self.table("badmail", Badmail, tables, {}),
             sources=list(self.items("source", Source, tables)),
         )
+        registry = _registry(drafts) if self.with_registry else None
+        drafts = drafts._replace(rows=_rows(drafts, registry))
         for found in check.judge(drafts):
             self.say(found.path, found.severity, found.where, found.what, found.do)
         self.faults.sort(key=lambda fault: (fault.line == 0, fault.line, fault.column, fault.severity.value))
-        faults = (*self.faults, *(_faults_of_registry(drafts) if self.with_registry else ()))
+        faults = (*self.faults, *(registry.faults if registry is not None else ()))
         if any(fault.severity is Severity.FAULT for fault in faults):
             return Examined(None, faults)
         return Examined(self._config(drafts), faults)
@@ -224,13 +226,22 @@ class _Reading(TableReader):
         return given.with_value(msgspec.structs.replace(sink, guid=guid))
 
 
-def _faults_of_registry(drafts: Drafts) -> tuple[Fault, ...]:
-    """What is wrong with the registry that the configuration names, by its own lines."""
+def _registry(drafts: Drafts) -> ExaminedRegistry | None:
+    """The registry that the configuration names, with faults by its own lines; None when it names none."""
     server = drafts.server.value
     if server is None or server.registry is None or not drafts.server.knows("registry"):
-        return ()
+        return None
     beside = Beside(_values(drafts.sinks), _values(drafts.sources), drafts.served)
-    return examine_registry(server.registry, beside).faults
+    return examine_registry(server.registry, beside)
+
+
+def _rows(drafts: Drafts, examined: ExaminedRegistry | None) -> Sequence[Row] | None:
+    """The bindings beside those of the configuration; None when there may be some that were not read."""
+    if examined is not None:
+        return examined.registry.rows if examined.registry is not None else None
+    server = drafts.server.value
+    is_named = server is None or server.registry is not None or not drafts.server.knows("registry")
+    return None if is_named else ()
 
 
 def _in_place(source: Source, server: Server, pickup: Pickup, badmail: Badmail) -> Source:

@@ -70,6 +70,49 @@ def test_a_public_network_is_worth_a_warning(say: Say) -> None:
     assert "is public" in told(examined, WARNING)[0]
 
 
+BARE_LISTENER = '[[listener]]\naddress = "127.0.0.1:2525"\n'
+OPEN_LOGIN = BARE_LISTENER + "allow_plaintext_login = true\n"
+AUTH_SINK = (
+    '[[sink]]\nname = "who"\nimport = "lonedot.sinks.builtin.x_recipient:x_recipient"\nevent = "auth"\n'
+)
+ALONE = "takes mail for postmaster alone"
+UNLESS = ALONE + ", unless a sink at auth lets somebody log in"
+
+
+@pytest.mark.parametrize(
+    ("listener", "sink", "said"),
+    [
+        (BARE_LISTENER, "", ALONE),
+        (OPEN_LOGIN, "", ALONE),
+        (OPEN_LOGIN, AUTH_SINK, ""),
+        (OPEN_LOGIN + 'ehlo_off = ["AUTH"]\n', AUTH_SINK, ALONE),
+        (BARE_LISTENER, AUTH_SINK, ALONE),  # AUTH is offered inside TLS alone, and there is none
+        (OPEN_LOGIN, AUTH_SINK + "enabled = false\n", ALONE),
+        (OPEN_LOGIN, AUTH_SINK + "source = 2\n[[source]]\nnumber = 2\n", ALONE),
+        (OPEN_LOGIN, AUTH_SINK.replace('"auth"', '"mail"'), ALONE),
+        (OPEN_LOGIN, AUTH_SINK.replace('event = "auth"\n', ""), UNLESS),
+    ],
+)
+def test_a_listener_for_nobody_is_worth_a_warning(say: Say, listener: str, sink: str, said: str) -> None:
+    warnings = [words for words in told(say(sink, listener=listener), WARNING) if ALONE in words]
+    assert [words.partition(": ")[2].partition(": ")[0] for words in warnings] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [("auth", ""), ("mail", ALONE), ("nonsense", UNLESS)],
+    ids=["lets log in", "something else", "cannot be read"],
+)
+def test_a_sink_of_the_registry_may_let_somebody_log_in(
+    say: Say, tmp_path: Path, row: str, said: str
+) -> None:
+    sink = "lonedot.sinks.builtin.x_recipient:x_recipient"
+    (tmp_path / "sinks.toml").write_text(f'[[binding]]\nname = "who"\nsink = "{sink}"\nevent = "{row}"\n')
+    examined = say(server=SERVER + 'registry = "sinks.toml"\n', listener=OPEN_LOGIN)
+    warnings = [words for words in told(examined, WARNING) if ALONE in words]
+    assert [words.partition(": ")[2].partition(": ")[0] for words in warnings] == ([said] if said else [])
+
+
 # --- addresses ---
 
 
