@@ -35,9 +35,9 @@ from lonedot.protocol.session import (
     MailParameter,
     RcptParameter,
     ServerSession,
-    State,
     Vocabulary,
 )
+from lonedot.protocol.state import State
 from lonedot.terms.reply import Reply
 
 __all__ = [

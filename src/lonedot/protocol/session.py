@@ -16,7 +16,6 @@ machine has answered and nobody need know. It may raise `RemoteProtocolError` wi
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -32,8 +31,10 @@ from lonedot.protocol.events import (
     Event,
     Refused,
 )
+from lonedot.protocol.lines import JunkLine, breach_in
 from lonedot.protocol.options import ServerLimits, ServerOptions
 from lonedot.protocol.shown import HIDDEN, shown_line
+from lonedot.protocol.state import State
 from lonedot.protocol.transaction import MailParameters, RcptParameters, Transaction
 from lonedot.terms.reply import Reply
 
@@ -45,7 +46,6 @@ __all__ = [
     "MailParameter",
     "RcptParameter",
     "ServerSession",
-    "State",
     "Vocabulary",
     "content_decided",
 ]
@@ -53,23 +53,6 @@ __all__ = [
 
 ANY_VERB = b"*"
 """In `ServerSession.asked`: every command that no other event is for."""
-
-
-class State(enum.Enum):
-    """What the next octet is."""
-
-    COMMAND = "command"
-    """Of a command line, or of a line in an AUTH exchange."""
-    JUNK = "junk"
-    """Of the rest of an over-long line."""
-    TEXT = "text"
-    """Of the text after 354."""
-    OCTETS = "octets"
-    """One of a counted run (BDAT)."""
-    TLS = "tls"
-    """TLS: no plaintext may come any more."""
-    CLOSED = "closed"
-    """Nobody reads it."""
 
 
 CommandHandler = Callable[["ServerSession", bytes], Event | None]
@@ -117,6 +100,7 @@ class ServerSession:
         "_hear",
         "_heard",
         "_incoming",
+        "_junk",
         "_later",
         "_limits",
         "_line",
@@ -127,7 +111,6 @@ class ServerSession:
         "_output",
         "_position",
         "_state",
-        "_swallowed",
         "_waiting",
         "asked",
         "data_was_refused",
@@ -162,7 +145,7 @@ class ServerSession:
         self._state = State.COMMAND
         self._line = b""
         self._line_handler: CommandHandler | None = None
-        self._swallowed = 0
+        self._junk: JunkLine | None = None
         self._decoder: DataDecoder | None = None
         self._octets_left = 0
         self._octets_wanted = False
@@ -593,15 +576,10 @@ class ServerSession:
 
     def _refuse_octet(self, octets: bytes) -> Event:
         """`octets` hold a bare CR, a bare LF or a NUL before any line end."""
-        first = min(place for octet in (b"\r", b"\n", b"\0") if (place := octets.find(octet)) >= 0)
-        octet = octets[first]
-        self._line = octets[:first]
+        breach = breach_in(octets)
+        self._line = breach.line
         self._tell(self._shown_line)
-        if octet == 13:
-            return self.refuse_and_close(answers.BARE_CR, "bare CR in a command")
-        if octet == 10:
-            return self.refuse_and_close(answers.BARE_LF, "bare LF in a command")
-        return self.refuse_and_close(answers.NUL, "NUL in a command")
+        return self.refuse_and_close(breach.reply, breach.words)
 
     def _read_unfinished_line(self) -> Event | None:
         """No line end yet: waits, unless what is there can never become a command."""
@@ -614,22 +592,21 @@ class ServerSession:
             return None
         self._line = line if self._line_handler is None else HIDDEN
         self._state = State.JUNK
-        self._swallowed = 0
+        self._junk = JunkLine(self._limits.junk_line)
         return None
 
     def _read_junk(self) -> Event | None:
         """Swallows the rest of an over-long line; one answer at its end."""
-        buffer = self._buffer
-        end = buffer.find(b"\r\n", self._position)
-        stop = end if end >= 0 else len(buffer) - buffer.endswith(b"\r")
-        self._swallowed += stop - self._position
-        if self._swallowed > self._limits.junk_line:
+        junk = self._junk
+        assert junk is not None
+        stop = junk.swallow(self._buffer, self._position)
+        if junk.is_endless:
             self._tell(self._shown_line)
             return self.refuse_and_close(answers.LINE_ENDLESS, "an endless line")
-        if end < 0:
-            self._consume(stop)
+        self._consume(stop)
+        if not junk.has_ended:
             return None
-        self._consume(end + 2)
+        self._junk = None
         self._state = State.COMMAND
         self._tell(self._shown_line)
         if self._line_handler is not None:
