@@ -52,7 +52,7 @@ class JunkLine:
         return self._swallowed > self._limit
 
     def swallow(self, octets: bytes, start: int) -> int:
-        """Takes what `octets` have of it from `start` on; returns where it stops. A CR at their end may yet get its LF."""
+        """Takes it from `start` on; returns where it stops. A CR at the end of `octets` may yet get its LF."""
         end = octets.find(b"\r\n", start)
         self.has_ended = end >= 0
         stop = end if end >= 0 else len(octets) - octets.endswith(b"\r")
