@@ -124,6 +124,26 @@ async def test_while_the_disk_is_out_of_order_everybody_is_told_at_once(
     await recovered.close()
 
 
+async def test_a_disk_that_fails_again_while_what_was_refused_is_withdrawn(
+    spool: SqliteSpool, clock: ManualClock, ids: IdSource, disk: PowerDisk
+) -> None:
+    disk.fail("sync", LOG, times=1000)
+    refused, large = _new(ids, clock), _new(ids, clock, body=b"x" * (CONTENT_LIMIT + 1))
+    with pytest.raises(SpoolFault):
+        await spool.accept([refused])
+    disk.failures.clear()
+    disk.fail("sync", LOG, skip=1)  # the log is written again; the withdrawal is not synced
+    clock.advance(1)
+    with pytest.raises(SpoolFault):
+        await spool.accept([large])
+    clock.advance(1)
+    large = _new(ids, clock, body=b"x" * (CONTENT_LIMIT + 1))
+    await spool.accept([large])
+    with pytest.raises(NoSuchMessage):
+        spool.show(refused.id)
+    assert spool.content(large.id).body.size == CONTENT_LIMIT + 1
+
+
 async def test_an_outcome_that_was_refused_can_be_handed_in_again(
     spool: SqliteSpool, clock: ManualClock, ids: IdSource, disk: PowerDisk
 ) -> None:

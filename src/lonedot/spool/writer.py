@@ -116,7 +116,9 @@ class Writer:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        for work in self._take_all():
+        self._pause = False  # a start may stand in the loop still, and would order the checkpoint that waits
+        sent, self._sent = self._sent, None
+        for work in [*(sent[0] if sent is not None else ()), *self._take_all()]:
             work.fail(SpoolFault("the spool is closed"))
         if self.connection is not None and not self._broken:
             try:
@@ -359,7 +361,8 @@ class Writer:
             return False
         if not self._mend(check=True):
             return False
-        self._restore()
+        if not self._restore():
+            return False
         self._notice("the spool works again")
         return True
 
@@ -386,8 +389,9 @@ class Writer:
         self._broken = ""
         return True
 
-    def _restore(self) -> None:
-        """Withdraw what was refused, and read the claims that failed transactions had touched."""
+    def _restore(self) -> bool:
+        """Withdraw what was refused, and read the claims that failed transactions had touched. False: it failed, and
+        everything is closed again."""
         connection = self.connection
         assert connection is not None
         try:
@@ -402,6 +406,8 @@ class Writer:
             self._close()
             self._broken = str(_fault(error))
             self._mend_at = self._clock.monotonic() + MEND_AGAIN_SECONDS
+            return False
+        return True
 
     def _withdraw(self, connection: apsw.Connection) -> None:
         effects = Effects()

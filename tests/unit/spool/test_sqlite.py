@@ -13,6 +13,7 @@ import pytest
 
 from lonedot.message.ledger import Action
 from lonedot.spool import schema, writer
+from lonedot.spool.disk import Checkpointed, InlineSyncer
 from lonedot.spool.interface import (
     Acceptance,
     ContentDamaged,
@@ -440,6 +441,49 @@ async def test_a_reader_from_outside_does_not_stop_the_relay(
     person.execute("COMMIT")
     person.close()
     assert spool.counts()[QUEUED] == 41
+
+
+async def test_closing_while_the_rest_of_a_checkpoint_waits_for_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "CHECKPOINT_OCTETS", 0)
+    ordered: list[Callable[[Checkpointed], None]] = []
+    sync_log = InlineSyncer.sync_log
+
+    def sync_behind_half_a_checkpoint(self: InlineSyncer, done: Callable[[OSError | None], None]) -> None:
+        sync_log(self, done)
+        while ordered:
+            ordered.pop()(Checkpointed(complete=False))
+
+    monkeypatch.setattr(InlineSyncer, "checkpoint", lambda self, done: ordered.append(done))
+    monkeypatch.setattr(InlineSyncer, "sync_log", sync_behind_half_a_checkpoint)
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+    spool = bench.open()
+    await spool.accept([bench.new()])
+    assert ordered
+    await spool.close()
+    assert not ordered
+    await spool.close()
+    await asyncio.sleep(0)
+    assert faults == []
+
+
+async def test_closing_in_haste_answers_everybody_who_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InlineSyncer, "sync_log", lambda self, done: None)
+    spool = bench.open()
+    sent = spool.accept([bench.new()])
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(spool.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert sent.done()
+    with pytest.raises(SpoolFault, match="is closed"):
+        await sent
 
 
 async def test_the_process_that_syncs_may_die(bench: Bench) -> None:
