@@ -4,7 +4,8 @@ Run by its path in the place of the command (see `RelayProcess.program`), it run
 wrapped; the product knows nothing of it. Every step is a row, or the end of a row, of the table in
 `docs/spool-states.md`. What it is told, by environment:
 
-- `LONEDOT_KILL_POINT`: the value of a `Point`, and which of its passings kill: `claimed:1`, `checkpoint:2,5`;
+- `LONEDOT_KILL_POINT`: the value of a `Point`, and which of its passings kill: `claimed:1`, `checkpoint:2,5`; `every:2`
+  is the second passing of each point;
 - `LONEDOT_KILL_WHOM`: a `Whom`;
 - `LONEDOT_KILL_NOTES`: a file, to which is written, a line each and at once, so that it outlives the kill:
 
@@ -12,12 +13,14 @@ wrapped; the product knows nothing of it. Every step is a row, or the end of a r
 |---|---|
 | `begin ID` | the message is noted as in flight |
 | `written ID` | its end of data is about to be written to a next hop |
-| `settled ID` | an outcome of it is committed |
+| `settled ID COPIES` | an outcome of it is committed, for so many copies that were written |
+| `stepped ID` | what a sink did to it in custody is committed |
 | `landed ID` | it is not in flight any more |
+| `at POINT` | the trap falls |
 | `killed WHAT` | the trap fell; what was at the point: an id, the name of a Pickup file, or nothing |
 
-So a message that may arrive twice because of this life of the relay is one with `written` and without `settled`
-behind it, and no other.
+So a copy that may arrive twice because of this life of the relay is one with `written` and without `settled` behind
+it, and no other.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from lonedot.cli import main
@@ -53,6 +58,7 @@ from lonedot.terms.ids import id_from_number
 POINT = "LONEDOT_KILL_POINT"
 WHOM = "LONEDOT_KILL_WHOM"
 NOTES = "LONEDOT_KILL_NOTES"
+EVERY = "every"
 
 CHECKPOINT_OCTETS = 512 * 1024
 """So soon a checkpoint is due here: a test does not write what makes one due in earnest."""
@@ -66,6 +72,9 @@ class Whom(enum.Enum):
     SYNCER = "syncer"
     """The process that syncs, alone."""
     BOTH = "both"
+    SINKS = "sinks"
+    """The processes of its sinks, alone."""
+    ALL = "all"
 
 
 class Fate(enum.Enum):
@@ -136,14 +145,30 @@ class Point(enum.Enum):
         self.fate = fate
 
 
+def hosts_of(relay: int) -> list[int]:
+    """Process ids of the sinks of a relay."""
+    try:
+        children = Path(f"/proc/{relay}/task/{relay}/children").read_text().split()
+    except OSError:
+        return []
+    found: list[int] = []
+    for child in children:
+        try:
+            if b"lonedot.sinks.host" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+        except OSError:
+            continue
+    return found
+
+
 class Trap:
     """Counts passings of its point, and kills. Also writes the notes."""
 
     def __init__(self, point: str, whom: Whom, notes: str) -> None:
         label, _, passings = point.partition(":")
-        self._point = next(point for point in Point if point.label == label)
+        self._points = {point for point in Point if label in (point.label, EVERY)}
         self._passings = {int(passing) for passing in passings.split(",")}
-        self._passed = 0
+        self._passed: Counter[Point] = Counter()
         self._whom = whom
         self._notes = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.syncer = 0
@@ -155,28 +180,33 @@ class Trap:
     def passes(self, point: Point, what: str = "") -> None:
         """The step is reached: perhaps die here."""
         if self._is_due(point):
-            self._fall(what)
+            self._fall(point, what)
 
     def passes_soon(self, point: Point, what: str = "") -> None:
         """As `passes`, when what was given to the transport has been written (the loop may do that at its turn)."""
         if self._is_due(point):
-            asyncio.get_running_loop().call_soon(self._fall, what)
+            asyncio.get_running_loop().call_soon(self._fall, point, what)
 
     def is_due_next(self, point: Point) -> bool:
-        """The next passing kills."""
-        return point is self._point and self._passed + 1 in self._passings
+        """The next passing kills the relay."""
+        is_ours = point in self._points and self._whom not in (Whom.SYNCER, Whom.SINKS)
+        return is_ours and self._passed[point] + 1 in self._passings
 
     def _is_due(self, point: Point) -> bool:
-        if point is not self._point:
+        if point not in self._points:
             return False
-        self._passed += 1
-        return self._passed in self._passings
+        self._passed[point] += 1
+        return self._passed[point] in self._passings
 
-    def _fall(self, what: str) -> None:
+    def _fall(self, point: Point, what: str) -> None:
+        self.note("at", point.label)
         self.note("killed", what)
-        if self._whom is not Whom.RELAY and self.syncer:
+        if self._whom in (Whom.SINKS, Whom.ALL):
+            for host in hosts_of(os.getpid()):
+                os.kill(host, signal.SIGKILL)
+        if self._whom in (Whom.SYNCER, Whom.BOTH, Whom.ALL) and self.syncer:
             os.kill(self.syncer, signal.SIGKILL)
-        if self._whom is not Whom.SYNCER:
+        if self._whom not in (Whom.SYNCER, Whom.SINKS):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -258,7 +288,11 @@ def set_custody(trap: Trap) -> None:
     def sync_log(call: Call, syncer: ProcessSyncer, done: Callable[[OSError | None], None]) -> object:
         settled = _settlements(batch)
         for settlement in settled:
-            trap.note("settled", settlement.id)
+            if settlement.attempts:
+                copies = sum(attempt.wire is not None for attempt in settlement.attempts)
+                trap.note("settled", f"{settlement.id} {copies}")
+            else:
+                trap.note("stepped", settlement.id)
         if id := _first(batch):
             trap.passes(Point.COMMITTED, id)
         if sent := next(filter(_has_wire, settled), None):

@@ -26,10 +26,12 @@ import msgspec
 from lonedot.spool import rows
 from lonedot.terms.ids import id_from_number
 from lonedot.testing.process import RelayProcess
+from tests.crash.chain import Link, marks, work_of
 from tests.peers.strict_sink import Arrival, StrictSink
 
 HOP_LIMIT = 500_000
 """SIZE of the next hop: larger messages fail, and their sender is told."""
+SENDER = "load@a.example"
 BACKLOG = 200
 """So many messages may be on their way before clients pause."""
 
@@ -61,6 +63,9 @@ class Seen(msgspec.Struct, frozen=True):
     name: str
     is_report: bool
     is_whole: bool
+    recipients: tuple[str, ...]
+    marks: tuple[str, ...]
+    """What sinks did to it."""
 
 
 class NextHop(StrictSink):
@@ -74,14 +79,16 @@ class NextHop(StrictSink):
         head, _, body = arrival.wire.partition(b"\r\n\r\n")
         found = _NAME.search(arrival.wire if not arrival.reverse_path else head)
         name = found[1].decode() if found is not None else "?"
+        people = tuple(recipient.decode() for recipient in arrival.recipients)
+        done = marks(head)
         if not arrival.reverse_path:
             id = _REPORT_ID.search(head)
-            seen = Seen(id[1].decode() if id is not None else "?", name, True, True)
+            seen = Seen(id[1].decode() if id is not None else "?", name, True, True, people, done)
         else:
             id = _ID.search(head)
             line = line_of(name)
             whole = line * (len(body) // len(line)) + b".\r\n" == body
-            seen = Seen(id[1].decode() if id is not None else "?", name, False, whole)
+            seen = Seen(id[1].decode() if id is not None else "?", name, False, whole, people, done)
         with self._changed:
             self.seen.append(seen)
             self._changed.notify_all()
@@ -91,9 +98,18 @@ class Load:
     """Clients that send until they are told to stop, over as many lives of the relay as there are."""
 
     def __init__(
-        self, hop: NextHop, hostname: str, seed: int, *, clients: int, too_large: float = 0.0
+        self,
+        hop: NextHop,
+        hostname: str,
+        seed: int,
+        *,
+        clients: int,
+        too_large: float = 0.0,
+        chain: Sequence[Link] = (),
     ) -> None:
-        """`too_large`: which part of the messages the next hop will not take."""
+        """`too_large`: which part of the messages the next hop will not take. With a chain, each message is for two."""
+        self.chain = chain
+        self.recipients = ("x@b.example", "y@b.example") if chain else ("x@b.example",)
         self.answered: dict[str, str] = {}
         """Id to transmission: those answered 250."""
         self.refused: set[str] = set()
@@ -172,8 +188,9 @@ class Load:
         """False: refused for now. Raises OSError when the connection ends."""
         with self._lock:
             self.tries += 1
-        line.sendall(b"MAIL FROM:<load@a.example>\r\nRCPT TO:<x@b.example>\r\nDATA\r\n")
-        for code in (b"250", b"250", b"354"):
+        people = "".join(f"RCPT TO:<{recipient}>\r\n" for recipient in self.recipients)
+        line.sendall(f"MAIL FROM:<load@a.example>\r\n{people}DATA\r\n".encode())
+        for code in (b"250", *(b"250" for _ in self.recipients), b"354"):
             self._expect(reader.readline(), code)
         line.sendall(message(name, lines) + b".\r\n")
         answer = reader.readline()
@@ -203,7 +220,8 @@ class Load:
                 name = f"p-{number}.1"
                 part = folder / f"{name}.part"
                 part.write_bytes(
-                    b"x-receiver: x@b.example\r\n" + message(name, 6000 if number % 5 == 0 else 20)
+                    "".join(f"x-receiver: {recipient}\r\n" for recipient in self.recipients).encode()
+                    + message(name, 6000 if number % 5 == 0 else 20)
                 )
                 part.rename(folder / name)
                 self.dropped.add(name)
@@ -232,7 +250,8 @@ def ask(database: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def drain(relay: RelayProcess, pickup: Path | None = None, seconds: float = 90.0) -> list[str]:
-    """Wait until nothing lives in the queue; ids of what had been held as poison, and was released.
+    """Wait until nothing lives in the queue; ids of what had been held as poison, and was released. What was put off,
+    because a sink had died, is tried again.
 
     Raises:
         TimeoutError: something stays.
@@ -240,6 +259,7 @@ def drain(relay: RelayProcess, pickup: Path | None = None, seconds: float = 90.0
     database = relay.folder / "spool" / "shards" / "0" / "queue.db"
     released: list[str] = []
     deadline = time.monotonic() + seconds
+    again_at = time.monotonic() + 1.0
     while True:
         left = ask(database, "SELECT id, state, reason FROM message WHERE state <> 'finished'")
         files = [file for file in pickup.rglob("*") if file.is_file()] if pickup is not None else []
@@ -249,14 +269,19 @@ def drain(relay: RelayProcess, pickup: Path | None = None, seconds: float = 90.0
         if held and len(held) == len(left):
             _lonedot(relay, "queue", "release", *held)
             released += held
+        if time.monotonic() > again_at:
+            put_off = [id_from_number(int(str(id))) for id, state, _ in left if state == "queued"]
+            if put_off:
+                _lonedot(relay, "queue", "retry", *put_off[:BACKLOG], check=False)  # some end meanwhile
+            again_at = time.monotonic() + 1.0
         if time.monotonic() > deadline:
             raise TimeoutError(f"still there: {left[:10]} {files[:10]}")
         threading.Event().wait(0.05)
 
 
-def _lonedot(relay: RelayProcess, *words: str) -> bytes:
+def _lonedot(relay: RelayProcess, *words: str, check: bool = True) -> bytes:
     command = [sys.executable, "-m", "lonedot", *words, "-c", str(relay.config)]
-    return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, check=check, timeout=60).stdout
 
 
 def judge(folder: Path, load: Load, hop: NextHop, may_repeat: Mapping[str, int] | None = None) -> Verdict:
@@ -271,20 +296,28 @@ def judge(folder: Path, load: Load, hop: NextHop, may_repeat: Mapping[str, int] 
         database, "SELECT m.id, r.status, m.size FROM message m JOIN recipient r ON r.message = m.id"
     ):
         statuses[id_from_number(int(str(number)))] = str(status), int(str(size))
-    arrived = Counter(seen.id for seen in hop.seen)
+    copies = Counter((seen.id, recipient) for seen in hop.seen for recipient in seen.recipients)
+    arrived = {id for id, _ in copies}
     assert set(load.answered) <= set(statuses), "answered 250 and not kept"
-    assert set(arrived) <= set(statuses), "sent, and in no history"
+    assert arrived <= set(statuses), "sent, and in no history"
     broken = [seen for seen in hop.seen if not seen.is_whole]
     assert broken == [], broken[:5]
     failed = {id for id, (status, _) in statuses.items() if status == "failed"}
-    lost = [id for id, (status, _) in statuses.items() if status != "failed" and not arrived[id]]
+    reports = _reports(database)
+    lost = [
+        id
+        for id, (status, _) in statuses.items()
+        if status != "failed"
+        and any(not copies[id, name] for name in ((SENDER,) if id in reports else load.recipients))
+    ]
     assert lost == [], f"lost: {[(id, statuses[id], load.answered.get(id)) for id in lost[:10]]}"
     assert {status for status, _ in statuses.values()} <= {"delivered", "failed"}
-    assert not failed & set(arrived)
+    assert not failed & arrived
     assert all(statuses[id][1] > HOP_LIMIT for id in failed)
-    reports = _reports(database)
     told = Counter(reports.values())
-    assert told == dict.fromkeys(failed, 1), f"reported: {told}, failed: {failed}"
+    assert set(told) == failed, f"reported: {told}, failed: {failed}"
+    assert all(count <= len(load.recipients) for count in told.values()), f"reported: {told}"
+    _check_work(folder, load, hop)
     names: dict[str, set[str]] = {}
     for seen in hop.seen:
         if not seen.is_report:
@@ -292,13 +325,36 @@ def judge(folder: Path, load: Load, hop: NextHop, may_repeat: Mapping[str, int] 
     assert [name for name, ids in names.items() if len(ids) > 1] == [], "one transmission, two messages"
     assert load.refused & set(names) == set(), "refused, and sent all the same"
     assert load.dropped <= set(names), "Pickup lost a file"
-    duplicates = {id: count - 1 for id, count in arrived.items() if count > 1}
+    duplicates: Counter[str] = Counter()
+    for (id, _), count in copies.items():
+        if count > 1:
+            duplicates[id] += count - 1
     if may_repeat is not None:
         unexplained = {id: more for id, more in duplicates.items() if more > may_repeat.get(id, 0)}
         assert unexplained == {}, f"sent again though the outcome was known: {unexplained}"
     answered = set(load.answered.values())
     unanswered = sum(not name.startswith("p-") and name not in answered for name in names)
     return Verdict(len(statuses), duplicates, unanswered, len(reports))
+
+
+def _check_work(folder: Path, load: Load, hop: NextHop) -> None:
+    """Each copy shows the work of every binding once; what became of each was told."""
+    wrong: list[Seen] = []
+    for seen in hop.seen:
+        events: tuple[str, ...] = ()
+        if seen.is_report:
+            events = ("message-start",)
+        elif seen.name.startswith("p-"):
+            events = ("arrival", "message-start")  # a file has no session
+        (recipient, *others) = seen.recipients
+        if others or seen.marks != work_of(load.chain, recipient, len(load.recipients), events=events):
+            wrong.append(seen)
+    assert wrong == [], wrong[:5]
+    for link in load.chain:
+        if link.event == "outcome":
+            told = set((folder / f"keys-{link.name}").read_text().splitlines())
+            untold = {f"{seen.id} {seen.recipients[0]} delivered" for seen in hop.seen} - told
+            assert untold == set(), sorted(untold)[:5]
 
 
 def _check_rest(folder: Path) -> None:

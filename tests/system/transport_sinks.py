@@ -65,3 +65,12 @@ def once(message: Message) -> Verdict:
             os.kill(os.getppid() if message.settings.get("apart", True) else os.getpid(), signal.SIGKILL)
         threading.Event().wait(60)
     return Next([Edit.add_field("X-Mark", f"once {message.envelope.recipients[0].address.text}")])
+
+
+@sink("told")
+def told(message: Message) -> Verdict:
+    """Writes down for whom an attempt ended, and how."""
+    with Path(str(message.settings["log"])).open("a") as file:
+        for recipient, outcome in message.outcomes:
+            file.write(f"{message.id} {recipient.address.text} {outcome.result.value}\n")
+    return Next()
