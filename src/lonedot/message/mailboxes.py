@@ -11,7 +11,7 @@ import msgspec
 
 from lonedot.message.words import decode_octets, decode_text
 
-__all__ = ["Mailbox", "read_mailboxes"]
+__all__ = ["MAX_MAILBOXES", "VALUE_LIMIT", "Mailbox", "ends_in_comment", "read_mailboxes"]
 
 MAX_MAILBOXES = 5000
 VALUE_LIMIT = 512 * 1024
@@ -37,8 +37,8 @@ class Mailbox(msgspec.Struct, frozen=True):
         return f"{self.name} <{self.address}>" if self.name else self.address
 
 
-def read_mailboxes(value: bytes) -> tuple[Mailbox, ...]:
-    """Every mailbox in an unfolded value that has an `@`, in their order."""
+def read_mailboxes(value: bytes, *, bare: bool = False) -> tuple[Mailbox, ...]:
+    """Every mailbox in an unfolded value that has an `@`, in their order; with `bare`, those without one too."""
     found: list[Mailbox] = []
     words: list[bytes] = []
     angle: bytes | None = None
@@ -54,7 +54,7 @@ def read_mailboxes(value: bytes) -> tuple[Mailbox, ...]:
             words, angle = [], None  # the name of a group ends
         elif token in (b",", b";"):
             box = _mailbox(words, angle)
-            if box is not None:
+            if box.address and (bare or "@" in box.address):
                 found.append(box)
                 if len(found) >= MAX_MAILBOXES:
                     break
@@ -66,7 +66,15 @@ def read_mailboxes(value: bytes) -> tuple[Mailbox, ...]:
     return tuple(found)
 
 
-def _mailbox(words: list[bytes], angle: bytes | None) -> Mailbox | None:
+def ends_in_comment(value: bytes) -> bool:
+    """True when a comment is opened and never closed: what stands behind it is not read."""
+    depth = 0
+    for token in _TOKEN.findall(value[:VALUE_LIMIT]):
+        depth = depth + 1 if token == b"(" else max(depth - 1, 0) if token == b")" else depth
+    return depth > 0
+
+
+def _mailbox(words: list[bytes], angle: bytes | None) -> Mailbox:
     if angle is None:
         address = (
             _WHITE.sub(b"", b"".join(words))
@@ -78,7 +86,7 @@ def _mailbox(words: list[bytes], angle: bytes | None) -> Mailbox | None:
         address = angle.rpartition(b":")[2] if angle.startswith(b"@") else angle  # RFC 5322 §4.4: a route
         name = " ".join(filter(None, (_text(word) for word in words)))
     address = address.strip()
-    return Mailbox(name, decode_octets(address)) if b"@" in address else None
+    return Mailbox(name, decode_octets(address))
 
 
 def _text(word: bytes) -> str:

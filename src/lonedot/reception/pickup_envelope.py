@@ -5,11 +5,10 @@ A file is unstuffed text: a lone dot is a lone dot. Pure functions over its firs
 
 from __future__ import annotations
 
-import email.utils
-
 import msgspec
 
 from lonedot.message.header import HeaderView
+from lonedot.message.mailboxes import MAX_MAILBOXES, VALUE_LIMIT, ends_in_comment, read_mailboxes
 from lonedot.protocol.errors import RemoteProtocolError
 from lonedot.protocol.grammar import GivenPath, parse_forward_path, parse_reverse_path
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
@@ -83,11 +82,15 @@ def read_start(octets: bytes) -> PickupStart:
 
 
 def _addresses(head: HeaderView, field: str) -> list[str]:
-    values = [value.decode("utf-8", "replace") for value in head.all(field)]
-    try:
-        return [address for _, address in email.utils.getaddresses(values) if address]
-    except RecursionError as error:
-        raise PickupFault(f"the field {field} cannot be read: its comments are nested too deep") from error
+    """Every address in the fields of that name, also what is none: nobody is passed over in silence."""
+    addresses: list[str] = []
+    for value in head.all(field):
+        if len(value) > VALUE_LIMIT or ends_in_comment(value):
+            raise PickupFault(f"the field {field} cannot be read: it is too long, or a comment has no end")
+        addresses += [mailbox.address for mailbox in read_mailboxes(value, bare=True)]
+        if len(addresses) >= MAX_MAILBOXES:
+            raise PickupFault(f"the field {field} has more than {MAX_MAILBOXES} addresses: divide them")
+    return addresses
 
 
 def _first(head: HeaderView, fields: tuple[str, ...]) -> Address:

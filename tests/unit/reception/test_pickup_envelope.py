@@ -65,6 +65,22 @@ def test_letters_beyond_ascii_ask_for_smtputf8() -> None:
     assert not read_start(b"x-receiver: r@b.example\r\n" + REST).envelope.smtputf8
 
 
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        (b"r@b.example,", [b"r@b.example"]),
+        (b"r@b.example, , q@b.example", [b"r@b.example", b"q@b.example"]),
+        (b"All: r@b.example, q@b.example;", [b"r@b.example", b"q@b.example"]),
+        (b'"b, r" <r@b.example> (home), q@b.example', [b"r@b.example", b"q@b.example"]),
+    ],
+)
+def test_recipients_are_taken_from_the_header_as_old_programs_write_it(
+    value: bytes, addresses: list[bytes]
+) -> None:
+    start = read_start(b"To: " + value + b"\r\n" + REST)
+    assert [recipient.address.octets for recipient in start.envelope.recipients] == addresses
+
+
 def test_the_null_sender_is_a_value() -> None:
     start = read_start(b"x-sender:\r\nx-receiver: r@b.example\r\n" + REST)
     assert start.envelope.reverse_path is NULL_REVERSE_PATH
@@ -92,6 +108,9 @@ def test_the_null_sender_is_a_value() -> None:
         (b"x-receiver: J\xfcrg@b.example\r\n" + REST, r"'J\\xfcrg@b.example' is not an address"),
         (b"x-receiver: r@b.example\r\n" * (TOP_LIMIT + 1) + REST, "more than 1000 envelope lines"),
         (b"To: " + b"(" * 200_000 + b"\r\n" + REST, "the field To cannot be read"),
+        (b"To: r@b.example (at last, q@b.example\r\n" + REST, "the field To cannot be read"),
+        (b"To: r@b.example, q\r\n" + REST, "the recipient 'q' is not an address"),
+        (b"To: " + b"r@b.example," * 5000 + b"\r\n" + REST, "more than 5000 addresses"),
     ],
 )
 def test_what_cannot_be_sent_is_said_in_words(octets: bytes, words: str) -> None:
