@@ -12,13 +12,14 @@ import random
 
 import msgspec
 
-from lonedot.message.ledger import Action
+from lonedot.message.ledger import Action, Entry
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
     Filter,
     MessageState,
     NoSuchMessage,
+    Progress,
     RecipientStatus,
     Settlement,
     Spool,
@@ -27,10 +28,13 @@ from lonedot.spool.interface import (
 from lonedot.spool.sqlite import SqliteSpool
 from lonedot.terms.ids import IdSource, MessageId
 from lonedot.testing.clock import ManualClock
-from lonedot.testing.messages import acceptance, delivered, waiting
+from lonedot.testing.messages import acceptance, delivered, entry, waiting
 from lonedot.testing.power import Mark, PowerDisk
 
 QUEUED, HELD, FINISHED = MessageState.QUEUED, MessageState.HELD, MessageState.FINISHED
+
+STEPS = 3
+"""Sinks that a message in transport meets."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -42,6 +46,9 @@ class Version(msgspec.Struct, frozen=True):
     epoch: int
     parent: tuple[MessageId, int] | None = None
     """The message and version this one came with, when it is a report."""
+    steps: int = 0
+    """Sinks whose work in custody is there."""
+    in_transport: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -52,6 +59,11 @@ class Begun(msgspec.Struct, frozen=True):
 class Done(msgspec.Struct, frozen=True):
     id: MessageId
     version: int
+
+
+def step_of(given: Acceptance, number: int) -> Entry:
+    """The entry of a sink that looked in custody."""
+    return entry(given.arrival, binding=f"sink {number}")
 
 
 class Walk:
@@ -112,13 +124,18 @@ class Walk:
         )
 
     def _accepted(self, given: Acceptance, parent: tuple[MessageId, int] | None = None) -> Done:
+        in_transport = given.transport is not None
         self.given[given.id] = given
         self.busy.add(given.id)
         statuses = tuple(RecipientStatus.WAITING for _ in given.recipients)
-        return self._begin(given.id, Version(QUEUED, statuses, 0, 1 if given.owner else 0, parent))
+        return self._begin(
+            given.id, Version(QUEUED, statuses, 0, 1 if given.owner else 0, parent, 0, in_transport)
+        )
 
     async def _accept(self, spool: Spool) -> None:
         given = self._new(self.chance.choice(["", "me"]))
+        if self.chance.random() < 0.5:
+            given = msgspec.structs.replace(given, transport=Progress())
         if self.chance.random() < 0.3:
             octets = self.chance.randbytes(70_000)
             large = acceptance(given.id, self.clock.now(), body=octets, owner=given.owner, lease_seconds=1e9)
@@ -148,6 +165,9 @@ class Walk:
         self.busy.add(id)
         given, epoch = self.given[id], self.claims[id]
         last = self.versions[id][-1]
+        if last.in_transport:
+            await self._sink(spool, given, epoch, last)
+            return
         settlement: Settlement
         if self.chance.random() < 0.6:
             settlement = delivered(given, epoch, self.clock.now())
@@ -157,7 +177,8 @@ class Walk:
                 given, epoch, self.clock.now(), self.clock.now() + self.chance.choice([1, 900])
             )
             status, state = RecipientStatus.WAITING, QUEUED
-        version = Version(state, tuple(status for _ in given.recipients), last.attempts + 1, epoch)
+        statuses = tuple(status for _ in given.recipients)
+        version = Version(state, statuses, last.attempts + 1, epoch, steps=last.steps)
         done = self._begin(id, version)
         report: Acceptance | None = None
         report_done: Done | None = None
@@ -178,6 +199,24 @@ class Walk:
         self.disk.mark(done)
         if report_done is not None:
             self.disk.mark(report_done)
+
+    async def _sink(self, spool: Spool, given: Acceptance, epoch: int, last: Version) -> None:
+        """What a sink did in custody; with the last of three the transport is over."""
+        id, number = given.id, last.steps + 1
+        on = Progress("arrival", number) if number < STEPS else None
+        version = msgspec.structs.replace(last, steps=number, in_transport=on is not None)
+        done = self._begin(id, version)
+        step = Settlement(id, epoch, entries=(step_of(given, number),), release=False, transport=on)
+        spool.in_flight(id)
+        try:
+            applied = await spool.settle([step])
+        except SpoolFault:
+            self.versions[id].append(last)
+            raise
+        finally:
+            spool.landed(id)
+        assert list(applied) == [True]
+        self.disk.mark(done)
 
     async def _claim(self, spool: Spool) -> None:
         if self._handling:
@@ -277,11 +316,27 @@ class Walk:
         except NoSuchMessage:
             assert low == -1
             return -1
-        assert (stored.envelope, stored.facts, stored.ledger) == (given.envelope, given.facts, given.ledger)
-        looks = (stored.state, tuple(r.status for r in stored.recipients), len(stored.attempts))
+        assert (stored.envelope, stored.facts) == (given.envelope, given.facts)
+        steps = len(stored.ledger) - len(given.ledger)
+        assert stored.ledger == (
+            *given.ledger,
+            *(step_of(given, number) for number in range(1, steps + 1)),
+        )
+        statuses = tuple(r.status for r in stored.recipients)
+        is_in_transport = stored.transport is not None
+        assert not is_in_transport or stored.transport == (
+            Progress("arrival", steps) if steps else Progress()
+        )
+        looks = (stored.state, statuses, len(stored.attempts), steps, is_in_transport)
         for number in range(high, max(low, 0) - 1, -1):
             version = self.versions[id][number]
-            if looks == (version.state, version.statuses, version.attempts):
+            if looks == (
+                version.state,
+                version.statuses,
+                version.attempts,
+                version.steps,
+                version.in_transport,
+            ):
                 break
         else:
             raise AssertionError(f"{id} is {looks}, allowed are {self.versions[id][max(low, 0) : high + 1]}")
