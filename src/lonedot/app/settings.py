@@ -12,7 +12,7 @@ from lonedot.config.choices import InboundTls, LineEnds, LongLines
 from lonedot.config.code import sink_code
 from lonedot.config.model import Config, Listener, Route
 from lonedot.delivery import routing
-from lonedot.delivery.routing import NextHop, Timeouts
+from lonedot.delivery.routing import NextHop, Smarthosts, Timeouts
 from lonedot.message import door
 from lonedot.message.door import DoorPolicy
 from lonedot.protocol.client import Login
@@ -99,7 +99,7 @@ def route_from(route: Route, config: Config) -> routing.Route:
     return routing.Route(
         name=route.name,
         to=route.to,
-        smarthosts=tuple(NextHop(hop.host, hop.port) for hop in route.smarthost),
+        target=Smarthosts(tuple(NextHop(hop.host, hop.port) for hop in route.smarthost)),
         tls=route.tls,
         tls_ca=route.tls_ca,
         login=_login(route),

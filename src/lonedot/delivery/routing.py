@@ -1,4 +1,4 @@
-"""Where mail for an address goes: the settings of a route, the choice among routes, the next hops of one.
+"""Where mail for an address goes: the settings of a route with its target, the choice among routes.
 
 Rules: the first route that matches is taken; domains and local parts are compared without regard to case (ASCII and
 beyond); a choice is a pure function. Finding the next hops of a route is the work of a `Resolver`, asked once per
@@ -20,12 +20,21 @@ from lonedot.terms.address import Address
 
 __all__ = [
     "IMPLICIT_TLS_PORT",
+    "Discard",
+    "Family",
+    "Hold",
+    "Lmtp",
+    "Maildir",
+    "Mx",
     "NextHop",
     "NoNextHop",
+    "Pipe",
     "Resolver",
     "Route",
     "RouteTable",
     "SmarthostResolver",
+    "Smarthosts",
+    "Target",
     "Timeouts",
     "TlsPolicy",
     "choose_route",
@@ -68,9 +77,69 @@ class NextHop(msgspec.Struct, frozen=True, order=True):
 
     host: str
     port: int = 25
+    addresses: tuple[str, ...] = ()
+    """Where they are known already, in the order in which they are tried; else the host is looked up."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Family(enum.Enum):
+    """Which addresses of a host are tried."""
+
+    AUTO = "auto"
+    """IPv6 and IPv4 in turn, IPv6 first."""
+    IPV4 = "4"
+    IPV6 = "6"
+
+
+class Mx(msgspec.Struct, frozen=True, tag="mx"):
+    """The mail exchangers of the recipient's domain (RFC 5321 §5.1)."""
+
+    family: Family = Family.AUTO
+    port: int = 25
+
+
+class Smarthosts(msgspec.Struct, frozen=True, tag="smarthost"):
+    """Fixed hosts, tried in turn when a connection is opened."""
+
+    hosts: tuple[NextHop, ...]
+
+
+class Lmtp(msgspec.Struct, frozen=True, tag="lmtp"):
+    """A delivery agent that answers for each recipient (RFC 2033)."""
+
+    hosts: tuple[NextHop, ...] = ()
+    """Tried in turn; empty where it is a socket."""
+    socket: str = ""
+    """Path of a Unix socket."""
+
+
+class Maildir(msgspec.Struct, frozen=True, tag="maildir"):
+    """A folder per recipient, of one file per message."""
+
+    path: str
+    """Absolute; `{local}` and `{domain}` stand for those of the recipient."""
+
+
+class Pipe(msgspec.Struct, frozen=True, tag="pipe"):
+    """A program that takes one message for one recipient on standard input."""
+
+    command: tuple[str, ...]
+    """Program and arguments; `{sender}`, `{recipient}` and `{id}` as whole arguments."""
+
+
+class Discard(msgspec.Struct, frozen=True, tag="discard"):
+    """Nowhere: it counts as delivered."""
+
+
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    """Nowhere until a person releases it."""
+
+    words: str
+
+
+Target = Mx | Smarthosts | Lmtp | Maildir | Pipe | Discard | Hold
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +148,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     to: tuple[str, ...] = ("*",)
     """`*`, `example.com`, `*.example.com` or `.example.com` (what is below it), `someone@example.com`."""
-    smarthosts: tuple[NextHop, ...]
-    """Tried in turn when a connection is opened."""
+    target: Target
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
     tls_ca: Path | None = None
     """PEM file of the issuers that VERIFIED believes; None: those of the system."""
@@ -193,10 +261,14 @@ class NoNextHop(Exception):
 
 
 class SmarthostResolver:
-    """The hosts are those of the route."""
+    """The hosts are those of the route; it finds none for a target of another kind."""
 
     def destination(self, route: Route, domain: bytes) -> str:
         return ""
 
     async def next_hops(self, route: Route, destination: str) -> Sequence[NextHop]:
-        return route.smarthosts
+        match route.target:
+            case Smarthosts(hosts) | Lmtp(hosts):
+                return hosts
+            case _:
+                raise NoNextHop(f"route {route.name} names no host")

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from lonedot.delivery.routing import NextHop, Route, RouteTable, SmarthostResolver, choose_route, matches
+from lonedot.delivery.routing import (
+    NextHop,
+    Route,
+    RouteTable,
+    SmarthostResolver,
+    Smarthosts,
+    choose_route,
+    matches,
+)
 from lonedot.terms.address import Address
 
 
 def route(name: str, *to: str) -> Route:
-    return Route(name=name, to=to, smarthosts=(NextHop("127.0.0.1", 25),), ehlo_name="relay.example.com")
+    return Route(
+        name=name, to=to, target=Smarthosts((NextHop("127.0.0.1", 25),)), ehlo_name="relay.example.com"
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +91,7 @@ async def test_a_smarthost_route_names_its_hosts() -> None:
     one = route("a", "*")
     resolver = SmarthostResolver()
     assert resolver.destination(one, b"example.com") == resolver.destination(one, b"example.org")
-    assert await resolver.next_hops(one, "") == one.smarthosts
+    assert await resolver.next_hops(one, "") == (NextHop("127.0.0.1", 25),)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +106,7 @@ def test_a_route_does_not_show_its_password() -> None:
 
     secret = Route(
         name="x",
-        smarthosts=(NextHop("h"),),
+        target=Smarthosts((NextHop("h"),)),
         ehlo_name="relay.example.com",
         login=Login(b"user", b"s3cret"),
     )
