@@ -175,11 +175,10 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
         return
     if not sources:
         yield given.fault("login", "has no password", "write password_file or password_env")
-    if given.has("password") and disk.mode_of(drafts.file) & 0o077:
+    file = drafts.file_of((*given.path, "password"))
+    if given.has("password") and disk.mode_of(file) & 0o077:
         yield given.warning(
-            "password",
-            f"others can read it in {drafts.file}",
-            f"use password_file, or run chmod 600 {drafts.file}",
+            "password", f"others can read it in {file}", f"use password_file, or run chmod 600 {file}"
         )
     if given.has("password_file") and route.password_file is not None:
         mode = disk.mode_of(route.password_file)

@@ -10,6 +10,7 @@ import msgspec
 
 from lonedot.config.faults import Severity
 from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.origins import Origins
 from lonedot.sinks.registry import Row
 
 __all__ = ["Drafts", "Found", "Given"]
@@ -93,6 +94,11 @@ class Drafts(NamedTuple):
     sources: Sequence[Given[Source]]
     rows: Sequence[Row] | None = None
     """Bindings of the registry; None: not known."""
+    origins: Origins | None = None
+
+    def file_of(self, path: tuple[str | int, ...]) -> Path:
+        """The file that something stands in."""
+        return self.file if self.origins is None else self.origins.spot(path).file
 
     @property
     def numbers(self) -> frozenset[int]:
