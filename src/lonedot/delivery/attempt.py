@@ -536,10 +536,20 @@ class Parcel:
         if report.stage is Stage.MAIL and report.reply is not None:
             outcomes.extend((state.index, base) for state in self._current)
         else:
-            replies = report.recipients
+            replies, finals = report.recipients, report.finals
             for place, state in enumerate(self._current):
                 own = replies[place] if place < len(replies) else None
-                if own is None or own.is_positive:
+                if finals and (final := finals[place]) is not None:
+                    # RFC 2033 §4.2: what is said of this one holds, whatever becomes of the session.
+                    outcomes.append(
+                        (
+                            state.index,
+                            classify_reply(
+                                Stage.CONTENT, final, hop, passes_dsn=report.passes_dsn, is_last=True
+                            ),
+                        )
+                    )
+                elif own is None or own.is_positive:
                     if not self._hold:
                         outcomes.append((state.index, base))
                 else:

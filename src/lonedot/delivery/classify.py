@@ -18,6 +18,7 @@ from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply
 
 __all__ = [
+    "HANDED_OVER",
     "PASSED_ON",
     "RELAYED",
     "classify_fault",
@@ -30,6 +31,9 @@ __all__ = [
 
 RELAYED = "accepted by the next hop"
 """The reason of a delivery to a hop that does not offer DSN: if success was to be reported, we report "relayed"."""
+
+HANDED_OVER = "accepted by the delivery agent"
+"""The reason of a delivery by LMTP: it is the last one, so success is reported as "delivered" (RFC 3461 §4.3)."""
 
 PASSED_ON = "accepted by the next hop, which also takes over the delivery reports"
 """The reason of a delivery to a hop that offers DSN: reports of success are its duty (RFC 3461 §5.2.2)."""
@@ -93,11 +97,13 @@ _BY_STAGE = {
 }
 
 
-def classify_reply(stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: bool = False) -> Outcome:
-    """The outcome of a reply to MAIL, RCPT, DATA or the end of data."""
+def classify_reply(
+    stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: bool = False, is_last: bool = False
+) -> Outcome:
+    """The outcome of a reply to MAIL, RCPT, DATA or the end of data. `is_last`: from a delivery agent, by LMTP."""
     code = reply.code
     if code < 300:
-        reason = PASSED_ON if passes_dsn else RELAYED
+        reason = PASSED_ON if passes_dsn else HANDED_OVER if is_last else RELAYED
         return Outcome(Result.DELIVERED, stage, reason, reply, next_hop, reply.enhanced or "2.0.0")
     for row in _ROWS:
         if (
@@ -119,7 +125,7 @@ def classify_reply(stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: boo
 
 
 def classify_session(fault: SessionFault, next_hop: str) -> Outcome:
-    """The outcome when no session could be opened: deferred, unless a sink refuses the next hop for good."""
+    """The outcome when no session could be opened: deferred, unless a sink or DNS rules the next hop out."""
     reply = fault.reply
     result = Result.FAILED if fault.is_final else Result.DEFERRED
     status = fault.status or (reply.enhanced if reply is not None else "")
