@@ -257,7 +257,13 @@ class Resolver(Protocol):
 
 
 class NoNextHop(Exception):
-    """Where the mail should go could not be found out."""
+    """Where the mail should go could not be found out, or it can go nowhere."""
+
+    def __init__(self, words: str, status: str = "4.4.4", is_final: bool = False) -> None:
+        """`status` is an enhanced status code; `is_final`: asking again would not help."""
+        super().__init__(words)
+        self.status = status
+        self.is_final = is_final
 
 
 class SmarthostResolver:
