@@ -1,4 +1,5 @@
-"""From the configuration's values to the settings of each room. Pure but for reading TLS files and password files."""
+"""From the configuration's values to the settings of each room. Pure but for TLS files and passwords: those are read
+from files, or asked of the programs that tell them, which may take some seconds."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ import msgspec
 from lonedot.config.choices import InboundTls, LineEnds, LongLines
 from lonedot.config.code import sink_code
 from lonedot.config.model import Config, Listener, Route
+from lonedot.config.secrets import ask
+from lonedot.config.values import Unfit
 from lonedot.delivery import routing
 from lonedot.delivery.routing import NextHop, Smarthosts, Timeouts
 from lonedot.message import door
@@ -131,6 +134,11 @@ def _login(route: Route) -> Login | None:
         password = route.password_file.read_text().splitlines()[0]
     elif route.password_env:
         password = os.environ[route.password_env]
+    elif route.password_command:
+        told = ask(route.password_command)
+        if isinstance(told, Unfit):
+            raise ValueError(f"route {route.name}: {told.what}; {told.do}")
+        password = told.reveal()
     elif route.password is not None:
         password = route.password.reveal()
     else:

@@ -26,19 +26,20 @@ __all__ = ["command"]
     "--load",
     "loads",
     is_flag=True,
-    help="Also load the code of every sink, as the relay does when it starts, and check its settings.",
+    help="Also load the code of every sink, check its settings, and ask each password_command, as the relay does.",
 )
 @json_option
 def command(config_file: Path, loads: bool, as_json: bool) -> int:
     """Name every fault of the configuration by its line.
 
-    Nothing is started and nothing is changed; without --load no code of a sink is run. Exits 1 when the relay would
-    not start.
+    Nothing is started and nothing is changed; without --load no code of a sink and no program is run. Exits 1 when
+    the relay would not start.
     """
     found = examine(config_file)
     faults = found.faults
     if loads and found.config is not None and found.origins is not None:
         faults += tuple(_load_sinks(found.origins, found.config))
+        faults += tuple(_ask_secrets(found.origins, found.config))
     usable = all(fault.severity is not Severity.FAULT for fault in faults)
     if as_json:
         print_json(
@@ -60,6 +61,21 @@ def command(config_file: Path, loads: bool, as_json: bool) -> int:
     ]
     click.echo(f"{config_file}: {', '.join(parts) or 'no fault'}")
     return 0 if usable else 1
+
+
+def _ask_secrets(origins: Origins, config: Config) -> Iterator[Fault]:
+    """What is wrong with programs that tell passwords, as far as running them tells."""
+    from lonedot.config.secrets import ask
+    from lonedot.config.values import Unfit
+
+    for number, route in enumerate(config.routes):
+        if not route.password_command:
+            continue
+        told = ask(route.password_command)
+        if isinstance(told, Unfit):
+            spot = origins.spot(("route", number, "password_command"))
+            where = f"route {number + 1}: password_command"
+            yield Fault(str(spot.file), spot.line, spot.column, Severity.FAULT, where, told.what, told.do)
 
 
 def _load_sinks(origins: Origins, config: Config) -> Iterator[Fault]:

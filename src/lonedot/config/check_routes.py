@@ -10,6 +10,7 @@ from lonedot.config.addresses import Endpoint
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Route
+from lonedot.config.secrets import program_of
 from lonedot.config.values import Unfit
 from lonedot.delivery.routing import TlsPolicy
 
@@ -163,9 +164,13 @@ def _meets(hop: Endpoint, own: Endpoint, hostname: str) -> bool:
 # --- login and TLS -------------------------------------------------------------------------------
 
 
+_PASSWORD_KEYS = ("password", "password_file", "password_env", "password_command")
+"""Where a password may come from."""
+
+
 def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[Found]:
-    sources = [name for name in ("password", "password_file", "password_env") if given.has(name)]
-    if not given.knows("login", "password", "password_file", "password_env"):
+    sources = [name for name in _PASSWORD_KEYS if given.has(name)]
+    if not given.knows("login", *_PASSWORD_KEYS):
         return
     for extra in sources[1:]:
         yield given.fault(extra, f"stands beside {sources[0]}", "keep one of the two")
@@ -174,7 +179,7 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
     if not route.login:
         return
     if not sources:
-        yield given.fault("login", "has no password", "write password_file or password_env")
+        yield given.fault("login", "has no password", "write password_file, password_env or password_command")
     file = drafts.file_of((*given.path, "password"))
     if given.has("password") and disk.mode_of(file) & 0o077:
         yield given.warning(
@@ -188,6 +193,8 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
                 f"{route.password_file} can be read by everybody (mode {mode:04o})",
                 f"run chmod 600 {route.password_file}",
             )
+    if given.has("password_command"):
+        yield from _judge_command(drafts, given, route.password_command)
     if not given.has("password"):
         unfit = disk.find_password(route)
         if isinstance(unfit, Unfit):
@@ -200,6 +207,17 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
         yield given.fault(
             "tls", "is off, so the password would cross the network in clear", 'write tls = "required"'
         )
+
+
+def _judge_command(drafts: Drafts, given: Given[Route], command: Sequence[str]) -> Iterator[Found]:
+    program = program_of(command)
+    if isinstance(program, Unfit):
+        yield given.fault("password_command", program.what, program.do)
+    file = drafts.file_of((*given.path, "password_command"))
+    mode = disk.mode_of(file)
+    if mode & 0o002:
+        what = f"anybody may write {file} (mode {mode:04o}), and what it names is run"
+        yield given.fault("password_command", what, f"run chmod o-w {file}")
 
 
 def _judge_tls(given: Given[Route], route: Route) -> Iterator[Found]:

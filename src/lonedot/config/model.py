@@ -20,6 +20,7 @@ from lonedot.config import values as v
 from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_from
 from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
 from lonedot.config.key import Key
+from lonedot.config.secrets import secret_command
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.sinks.bindings import Setting
@@ -34,6 +35,7 @@ __all__ = [
     "Listener",
     "Pickup",
     "Route",
+    "Sendmail",
     "Server",
     "Sink",
     "Source",
@@ -184,6 +186,24 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
             v.many(a.network),
             "Networks whose clients may send anywhere without a login. Everybody in them is trusted with your name.",
             '["127.0.0.0/8", "192.168.10.0/24"]',
+        ),
+    ] = ()
+    proxy_from: Annotated[
+        tuple[a.Network, ...],
+        Key(
+            v.many(a.network),
+            "Networks of load balancers whose connections begin with the PROXY protocol (version 1 or 2). Rights and "
+            "limits are then those of the client that it names. Without the header such a connection is cut.",
+            '["10.0.0.5/32"]',
+        ),
+    ] = ()
+    xclient_from: Annotated[
+        tuple[a.Network, ...],
+        Key(
+            v.many(a.network),
+            "Networks of proxies that may say by Postfix's `XCLIENT` whom they speak for. Whoever is in them can take "
+            "any address, and so any right.",
+            '["127.0.0.1/32"]',
         ),
     ] = ()
     relay_to: Annotated[
@@ -353,7 +373,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     password: Annotated[
         v.Secret | None,
-        Key(v.secret, "Its password in plain. Better is one of the next two.", '"…"'),
+        Key(v.secret, "Its password in plain. Better is one of the next three.", '"…"'),
     ] = None
     password_file: Annotated[
         Path | None,
@@ -367,6 +387,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Key(v.text, "Name of the environment variable with the password.", '"SMARTHOST_PASSWORD"'),
     ] = ""
+    password_command: Annotated[
+        tuple[str, ...],
+        Key(
+            secret_command,
+            "Program, with its arguments, that writes the password on its first line. It is run without a shell when "
+            "the relay takes its configuration, and has 10 seconds.",
+            '["pass", "show", "smarthost"]',
+        ),
+    ] = ()
     ehlo_off: Annotated[
         tuple[str, ...],
         Key(
@@ -514,6 +543,40 @@ class Badmail(msgspec.Struct, frozen=True, kw_only=True):
     ] = Path()
 
 
+class Sendmail(msgspec.Struct, frozen=True, kw_only=True):
+    """The socket by which programs of this machine hand over mail (`lonedot sendmail`)."""
+
+    enabled: Annotated[bool, Key(v.boolean, "Whether the socket is there.", "true")] = True
+    socket: Annotated[
+        Path,
+        Key(
+            v.path,
+            "Where it is. Others than the relay's own user reach it only outside the spool, whose folder is closed. "
+            "`lonedot sendmail` looks at `/run/lonedot/submit.sock` without being told.",
+            '"/run/lonedot/submit.sock"',
+            "`submit.sock` in the spool",
+        ),
+    ] = Path()
+    group: Annotated[
+        str,
+        Key(
+            v.text,
+            "Whose members may hand over mail, in any name; `*` is everybody who has a login here. Without it only "
+            "root and the relay's own user may.",
+            '"mail"',
+        ),
+    ] = ""
+    domain: Annotated[
+        str,
+        Key(
+            a.host_name,
+            "What is added to an address without a domain, such as `root`.",
+            '"example.com"',
+            "the hostname",
+        ),
+    ] = ""
+
+
 class Source(SourceKeys, frozen=True, kw_only=True):
     """A virtual server: listeners, folders and bindings of its own. Source 1 is always there."""
 
@@ -547,6 +610,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sinks: tuple[Sink, ...]
     pickup: Pickup
     badmail: Badmail
+    sendmail: Sendmail
     sources: tuple[Source, ...]
     """The virtual servers by number, the first among them; each with its name and its folders."""
     revision: str
