@@ -132,6 +132,7 @@ def conclude(
             route or before.route,
             before.redirect,
             before.joined,
+            before.addressed,
         )
         changed.append(after)
         if status is RecipientStatus.DELIVERED and notify & Notify.SUCCESS:

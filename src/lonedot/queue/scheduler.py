@@ -435,7 +435,7 @@ class Scheduler:
             reason=step.reason,
             release=step.gives_back,
             entries=step.entries,
-            spawned=spawned,
+            spawned=spawned + step.spawned,
             at=self._clock.now(),
             transport=step.message.transport,
         )

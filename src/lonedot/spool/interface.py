@@ -91,7 +91,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     """Revision of config and registry that the message met."""
     transcript: TranscriptRef | None = None
     parent: str = ""
-    """Id of the message that a DSN speaks of."""
+    """Id of the message that a DSN speaks of, or that a list's copy was made of."""
     server: int = 1
     """Number of the virtual server that took it."""
 
@@ -114,6 +114,8 @@ class RecipientState(msgspec.Struct, frozen=True, array_like=True):
     joined: tuple[int, int] | None = None
     """Of one that a sink has added to a message in custody: the number of a recipient whose copy it gets, and how many
     ledger entries there were. What they have for that recipient alone holds for this one too."""
+    addressed: bytes = b""
+    """The address that the sender knows, where an alias led from it to this one; empty: the recipient's own."""
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
@@ -135,6 +137,8 @@ class Progress(msgspec.Struct, frozen=True, array_like=True):
     """Why it was put off."""
     was_given_back: bool = False
     """It was put off or held since it was accepted."""
+    resolves: bool = False
+    """Some recipient may be an alias or a list, and is still to be resolved: behind `before-resolve`."""
 
 
 class WireRecord(msgspec.Struct, frozen=True, array_like=True):
