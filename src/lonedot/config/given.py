@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from lonedot.config.domains import Domain
 from lonedot.config.faults import Severity
 from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
 from lonedot.config.origins import Origins
@@ -92,6 +93,7 @@ class Drafts(NamedTuple):
     pickup: Given[Pickup]
     badmail: Given[Badmail]
     sources: Sequence[Given[Source]]
+    domains: Sequence[Given[Domain]] = ()
     rows: Sequence[Row] | None = None
     """Bindings of the registry; None: not known."""
     origins: Origins | None = None

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from lonedot.config import addresses, check, disk, values
+from lonedot.config.domains import Domain
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
 from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink, Source
@@ -38,6 +39,7 @@ _LISTS: dict[str, type[msgspec.Struct]] = {
     "route": Route,
     "sink": Sink,
     "source": Source,
+    "domain": Domain,
 }
 
 
@@ -132,6 +134,7 @@ class _Reading(TableReader):
             pickup=self.table("pickup", Pickup, tables, {}),
             badmail=self.table("badmail", Badmail, tables, {}),
             sources=list(self.items("source", Source, tables)),
+            domains=list(self.items("domain", Domain, tables)),
             origins=self.origins,
         )
         registry = _registry(drafts) if self.with_registry else None
@@ -243,6 +246,7 @@ class _Reading(TableReader):
             sinks=_values(drafts.sinks),
             pickup=pickup,
             badmail=badmail,
+            domains=_values(drafts.domains),
             sources=tuple(_in_place(sources[number], server, pickup, badmail) for number in sorted(sources)),
             revision="",
         )

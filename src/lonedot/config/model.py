@@ -19,6 +19,7 @@ from lonedot.config import code
 from lonedot.config import values as v
 from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_from
 from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
+from lonedot.config.domains import Domain, Vrfy
 from lonedot.config.key import Key
 from lonedot.config.secrets import secret_command
 from lonedot.delivery.routing import TlsPolicy
@@ -281,6 +282,15 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
             '["CHUNKING", "8BITMIME"]',
         ),
     ] = ()
+    vrfy: Annotated[
+        Vrfy,
+        Key(
+            v.one_of(Vrfy),
+            "Who is told by VRFY whether an address of a `[[domain]]` exists: nobody (252), trusted clients, or everybody. "
+            "EXPN shows the members of a list to trusted clients alone, and only when this is not `none`.",
+            '"none"',
+        ),
+    ] = Vrfy.NONE
     max_connections: Annotated[
         int,
         Key(
@@ -613,6 +623,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sendmail: Sendmail
     sources: tuple[Source, ...]
     """The virtual servers by number, the first among them; each with its name and its folders."""
+    domains: tuple[Domain, ...] = ()
     revision: str
     """12 hexadecimal digits over the effective values; passwords are left out of it."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from lonedot.config.bindings import BindingKeys, SourceKeys
+from lonedot.config.domains import Domain
 from lonedot.config.key import Key
 from lonedot.config.load import keys_of
 from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
@@ -26,6 +27,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[pickup]", Pickup),
     ("[badmail]", Badmail),
     ("[[source]]", Source),
+    ("[[domain]]", Domain),
 )
 """In the order of the reference."""
 
