@@ -19,7 +19,7 @@ from lonedot.admin.operations import Desk
 from lonedot.admin.values import AdminError
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.registry import RegistryKeeper, Snapshot
-from lonedot.app.settings import listener_from, route_from
+from lonedot.app.settings import listener_from, route_from, submit_from
 from lonedot.app.stalls import Stall, book_stalls
 from lonedot.app.standing import StandingDesk
 from lonedot.config.model import Config
@@ -38,6 +38,7 @@ from lonedot.queue.scheduler import Lane, Scheduler
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.pickup import PickupFolder
+from lonedot.reception.submit import SubmitSocket
 from lonedot.sinks.bindings import Binding, Chains
 from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.standing import Fault
@@ -259,6 +260,20 @@ class Relay:
             )
             for source, settings in listeners
         ]
+        if (submit := submit_from(config)) is not None:
+            settings, place = submit
+            by_programs = SubmitSocket(
+                settings,
+                self._acceptors[1],
+                budget,
+                ids,
+                self.transcripts.session,
+                has_route,
+                observer.session_noted,
+                config.revision,
+            )
+            by_programs.at = place
+            self._listeners.append(by_programs)
         try:
             await self._open(paths, observer, has_route, routes)
         except (OSError, AdminError) as error:
@@ -307,6 +322,8 @@ class Relay:
             except OSError as error:
                 settings = listener.settings
                 reason = error.strerror or str(error)
+                if isinstance(listener, SubmitSocket):
+                    raise
                 raise OSError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
             host, port = listener.address
             log.event("listening", listener=listener.settings.name, host=host, port=port)

@@ -23,6 +23,7 @@ from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptio
 from lonedot.queue.retry import RetrySchedule
 from lonedot.reception.logins import Logins
 from lonedot.reception.settings import ListenerSettings
+from lonedot.reception.submit import BCC_EDITS, SubmitPlace
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.child import declare
 from lonedot.sinks.inline import load_inline
@@ -30,7 +31,7 @@ from lonedot.sinks.load import bind
 from lonedot.sinks.registry import Bag, Row
 from lonedot.sinks.sink import Sink
 
-__all__ = ["binding_from", "listener_from", "route_from"]
+__all__ = ["binding_from", "listener_from", "route_from", "submit_from"]
 
 
 def listener_from(listener: Listener, config: Config) -> ListenerSettings:
@@ -68,6 +69,8 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         tls=context,
         logins=None if listener.logins is None else Logins(listener.logins),
         relay_from=tuple(listener.relay_from),
+        proxy_from=tuple(listener.proxy_from),
+        xclient_from=tuple(listener.xclient_from),
         relay_to=tuple(domain.lower().encode() for domain in listener.relay_to),
         postmaster=server.postmaster,
         door=(_door(listener, trusted=False), _door(listener, trusted=True)),
@@ -77,6 +80,26 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         data_seconds=listener.data_timeout.total_seconds(),
         session_seconds=listener.session_timeout.total_seconds(),
     )
+
+
+def submit_from(config: Config) -> tuple[ListenerSettings, SubmitPlace] | None:
+    """The socket of local programs, when there is one. Its greeting names the domain for bare addresses."""
+    sendmail, server = config.sendmail, config.server
+    if not sendmail.enabled:
+        return None
+    settings = ListenerSettings(
+        name="sendmail",
+        host="",
+        port=0,
+        options=ServerOptions(
+            hostname=sendmail.domain.encode(),
+            keywords=DEFAULT_KEYWORDS - {b"AUTH", b"STARTTLS"},
+            limits=ServerLimits(size=server.max_size),
+        ),
+        edits=BCC_EDITS,
+        postmaster=server.postmaster,
+    )
+    return settings, SubmitPlace(sendmail.socket, sendmail.group)
 
 
 def _door(listener: Listener, trusted: bool) -> DoorPolicy:

@@ -10,7 +10,7 @@ import msgspec
 
 from lonedot.config.domains import Domain
 from lonedot.config.faults import Severity
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.model import Badmail, Listener, Pickup, Route, Sendmail, Server, Sink, Source
 from lonedot.config.origins import Origins
 from lonedot.sinks.registry import Row
 
@@ -92,6 +92,7 @@ class Drafts(NamedTuple):
     sinks: Sequence[Given[Sink]]
     pickup: Given[Pickup]
     badmail: Given[Badmail]
+    sendmail: Given[Sendmail]
     sources: Sequence[Given[Source]]
     domains: Sequence[Given[Domain]] = ()
     rows: Sequence[Row] | None = None

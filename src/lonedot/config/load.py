@@ -21,7 +21,7 @@ from lonedot.config import addresses, check, disk, values
 from lonedot.config.domains import Domain
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
-from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Sendmail, Server, Sink, Source
 from lonedot.config.origins import MAX_FILES, MAX_PATTERNS, Origins, matched_files
 from lonedot.config.positions import Positions
 from lonedot.config.registry import Beside, ExaminedRegistry, examine_registry
@@ -33,7 +33,7 @@ __all__ = ["MAX_FILE", "Examined", "examine", "examine_octets", "keys_of", "load
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "pickup": Pickup, "badmail": Badmail}
+_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "pickup": Pickup, "badmail": Badmail, "sendmail": Sendmail}
 _LISTS: dict[str, type[msgspec.Struct]] = {
     "listener": Listener,
     "route": Route,
@@ -133,6 +133,7 @@ class _Reading(TableReader):
             sinks=[self._finish_sink(given) for given in self.items("sink", Sink, tables)],
             pickup=self.table("pickup", Pickup, tables, {}),
             badmail=self.table("badmail", Badmail, tables, {}),
+            sendmail=self.table("sendmail", Sendmail, tables, {}),
             sources=list(self.items("source", Source, tables)),
             domains=list(self.items("domain", Domain, tables)),
             origins=self.origins,
@@ -246,6 +247,7 @@ class _Reading(TableReader):
             sinks=_values(drafts.sinks),
             pickup=pickup,
             badmail=badmail,
+            sendmail=_with_defaults(drafts.sendmail, server),
             domains=_values(drafts.domains),
             sources=tuple(_in_place(sources[number], server, pickup, badmail) for number in sorted(sources)),
             revision="",
@@ -339,6 +341,14 @@ def _rows(drafts: Drafts, examined: ExaminedRegistry | None) -> Sequence[Row] | 
     server = drafts.server.value
     is_named = server is None or server.registry is not None or not drafts.server.knows("registry")
     return None if is_named else ()
+
+
+def _with_defaults(given: Given[Sendmail], server: Server) -> Sendmail:
+    """The socket of local programs, with what the server gives where the file says nothing."""
+    sendmail = given.value
+    assert sendmail is not None
+    socket = sendmail.socket if given.has("socket") else server.paths.submit
+    return msgspec.structs.replace(sendmail, socket=socket, domain=sendmail.domain or server.hostname)
 
 
 def _in_place(source: Source, server: Server, pickup: Pickup, badmail: Badmail) -> Source:

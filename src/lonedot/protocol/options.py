@@ -17,6 +17,7 @@ DEFAULT_KEYWORDS = frozenset(
         b"DSN",
         b"STARTTLS",
         b"AUTH",
+        b"XCLIENT",
     }
 )
 
@@ -58,3 +59,5 @@ class ServerOptions(msgspec.Struct, frozen=True):
     auth_required: bool = False
     """MAIL is answered 530 before a login (RFC 4954 §6)."""
     limits: ServerLimits = ServerLimits()
+    xclient: bool = False
+    """The client is a proxy that may say whom it speaks for."""

@@ -129,6 +129,9 @@ class Listener:
             if not self._by_client[session.client]:
                 del self._by_client[session.client]
 
+    def login_of(self, transport: asyncio.BaseTransport) -> str:
+        return ""
+
     def is_trusted(self, client: str) -> bool:
         known = self._trusted.get(client)
         if known is None:

@@ -417,6 +417,10 @@ class SpoolPaths(msgspec.Struct, frozen=True):
         return self.root / "control.sock"
 
     @property
+    def submit(self) -> Path:
+        return self.root / "submit.sock"
+
+    @property
     def pickup(self) -> Path:
         return self.root / "pickup"
 
