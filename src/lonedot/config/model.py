@@ -286,8 +286,8 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
         Vrfy,
         Key(
             v.one_of(Vrfy),
-            "Who is told by VRFY whether an address of a `[[domain]]` exists: nobody (252), trusted clients, or everybody. "
-            "EXPN shows the members of a list to trusted clients alone, and only when this is not `none`.",
+            "Who is told by VRFY whether an address of a `[[domain]]` exists: nobody (252), trusted clients, or "
+            "everybody. EXPN shows members to trusted clients alone, and only when this is not `none`.",
             '"none"',
         ),
     ] = Vrfy.NONE
