@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.message.filed import LineEnd
 from lonedot.protocol.client import Login
 from lonedot.queue.retry import RetrySchedule
 from lonedot.terms.address import Address
@@ -120,6 +121,10 @@ class Maildir(msgspec.Struct, frozen=True, tag="maildir"):
 
     path: str
     """Absolute; `{local}` and `{domain}` stand for those of the recipient."""
+    line_end: LineEnd = LineEnd.LF
+    create: bool = False
+    """A Maildir that is not there is made, below what stands before the first placeholder. Then whoever may send to
+    the route decides what folders there are."""
 
 
 class Pipe(msgspec.Struct, frozen=True, tag="pipe"):
@@ -127,6 +132,15 @@ class Pipe(msgspec.Struct, frozen=True, tag="pipe"):
 
     command: tuple[str, ...]
     """Program and arguments; `{sender}`, `{recipient}` and `{id}` as whole arguments."""
+    user: str = ""
+    """Whose rights the program has. Needed where the relay runs as root, which lends its own to nobody."""
+    seconds: float = 300.0
+    """How long it may run before it is killed."""
+    memory: int = 1024 * 1024 * 1024
+    """Octets of address space that it may have."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables besides PATH and LANG; nothing else is passed on."""
+    line_end: LineEnd = LineEnd.LF
 
 
 class Discard(msgspec.Struct, frozen=True, tag="discard"):
@@ -206,10 +220,14 @@ class RouteTable:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         """Raises ValueError when two routes have one name."""
+        self.take(routes)
+
+    def take(self, routes: Sequence[Route]) -> None:
+        """Other routes, in one step; raises as the constructor, and then nothing has changed."""
+        if len({route.name for route in routes}) != len(routes):
+            raise ValueError("two routes have the same name")
         self._routes = tuple(routes)
         self._by_name = {route.name: route for route in routes}
-        if len(self._by_name) != len(self._routes):
-            raise ValueError("two routes have the same name")
         # A domain decides alone, unless some pattern names a whole address.
         self._by_domain_only = not any("@" in pattern for route in routes for pattern in route.to)
         self._known: dict[bytes, Route | None] = {}
