@@ -42,6 +42,7 @@ from lonedot.reception.host import Host
 from lonedot.reception.proxy import Preface
 from lonedot.reception.session_asking import Asker
 from lonedot.reception.session_clock import SessionClock
+from lonedot.reception.session_directory import NOT_VERIFIED, ask_directory, verify
 from lonedot.reception.session_facts import facts_of, utf8_protocol
 from lonedot.reception.session_login import ask_login
 from lonedot.reception.session_sinks import UNSAID, Word, answer_of, success
@@ -67,7 +68,6 @@ START = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 CHUNK_OK = reply(250, "2.0.0", "Ok")
 _VERBS = {b"SMTP": b"HELO", b"ESMTP": b"EHLO"}
 """The greeting of a protocol."""
-NOT_VERIFIED = reply(252, "2.5.0", "Send some mail and see")
 DISK_FULL_AT_MAIL = reply(452, "4.3.1", "Not enough room on the disk; try again later")
 STOPPING = reply(421, "4.3.2", "The relay is stopping; try again later")
 OUR_FAULT = reply(421, "4.3.0", "A fault of ours; closing")
@@ -339,6 +339,11 @@ class Session(asyncio.Protocol):
             # RFC 5321 §4.5.1: postmaster is always accepted.
             recipient = msgspec.structs.replace(recipient, address=settings.postmaster)
             address = settings.postmaster
+        elif (directory := settings.directory) is not None and directory.covers(address):
+            then = partial(self._take_judged, transaction, recipient)
+            noted = partial(self.host.noted, self)
+            ask_directory(directory, address, transaction.reverse_path, self._asker.wait, noted, then)
+            return
         elif not self.trusted and not matches_domain(address.domain, settings.relay_to):
             self._respond(
                 reply(550, "5.7.1", f"Relaying denied: {self.client} may not send to {_printable(address)}")
@@ -347,8 +352,22 @@ class Session(asyncio.Protocol):
         elif not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
+        self._ask_about(transaction, recipient)
+
+    def _take_judged(self, transaction: Transaction, recipient: Recipient, refusal: Reply | None) -> None:
+        """What the directory says of a recipient of a local domain."""
+        address, directory = recipient.address, self.host.settings.directory
+        assert directory is not None
+        if refusal is not None:
+            self._respond(refusal)
+        elif not directory.is_to_resolve(address) and not self.host.has_route(address):
+            self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
+        else:
+            self._ask_about(transaction, recipient)
+
+    def _ask_about(self, transaction: Transaction, recipient: Recipient) -> None:
         if (sinks := self._chains.session) is None or SinkEvent.RCPT not in sinks:
-            transaction.recipients.setdefault(address, recipient)
+            transaction.recipients.setdefault(recipient.address, recipient)
             self._respond(RECIPIENT_OK)
         else:
             then = partial(self._take_recipient, transaction, recipient)
@@ -451,7 +470,16 @@ class Session(asyncio.Protocol):
         self.in_content = False
 
     def _on_verify(self, event: VerifyGiven) -> None:
-        self._respond(NOT_VERIFIED)
+        settings = self.host.settings
+        directory = settings.directory
+        is_told = settings.verifies_for_all or (settings.verifies_for_trusted and self.trusted)
+        if directory is None or not is_told:
+            self._respond(NOT_VERIFIED)
+            return
+        noted = partial(self.host.noted, self)
+        verify(
+            directory, event.verb, event.argument, self.trusted, self._asker.wait, noted, self._respond
+        )
 
     def _on_quit(self, event: QuitGiven) -> None:
         self._drop()

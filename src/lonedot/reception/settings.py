@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 
+from lonedot.directory.directory import Directory
 from lonedot.message.door import DoorPolicy, LineEnds, LongLines
 from lonedot.message.edits import AnyEdit
 from lonedot.protocol.options import ServerOptions
@@ -43,6 +44,12 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     relay_to: tuple[bytes, ...] = ()
     """Domains in lower case; `*.example.com` is everything below it."""
     postmaster: Address
+    directory: Directory | None = None
+    """The local domains, whose mail is taken from anybody."""
+    verifies_for_trusted: bool = False
+    """VRFY and EXPN tell trusted clients what the directory says."""
+    verifies_for_all: bool = False
+    """And VRFY everybody."""
     door: tuple[DoorPolicy, DoorPolicy] = (STRANGER, TRUSTED)
     """What strangers may bring, and what trusted clients may."""
     max_connections: int = 1000
