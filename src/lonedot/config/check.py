@@ -9,7 +9,15 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from lonedot.config import check_domains, check_listeners, check_routes, check_sendmail, check_sinks, check_sources, disk
+from lonedot.config import (
+    check_domains,
+    check_listeners,
+    check_routes,
+    check_sendmail,
+    check_sinks,
+    check_sources,
+    disk,
+)
 from lonedot.config.given import Drafts, Found
 
 __all__ = ["judge"]
@@ -22,8 +30,8 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from check_routes.judge(drafts)
     yield from check_sinks.judge(drafts)
     yield from check_sources.judge(drafts)
-    yield from check_sendmail.judge(drafts)
     yield from check_domains.judge(drafts)
+    yield from check_sendmail.judge(drafts)
 
 
 def _judge_server(drafts: Drafts) -> Iterator[Found]:
