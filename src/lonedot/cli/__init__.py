@@ -35,6 +35,9 @@ COMMANDS: dict[str, Lazy] = {
     ),
     "serve": Lazy("lonedot.cli.serve:command", "Run the relay."),
     "check": Lazy("lonedot.cli.check:command", "Name every fault of the configuration by its line."),
+    "config": Lazy(
+        "lonedot.cli.config:command", "Show the values in force and their origin; schema for editors."
+    ),
     "queue": Lazy(
         "lonedot.cli.queue:command", "List, show, hold, release, retry, delete or export messages."
     ),

@@ -33,7 +33,12 @@ __all__ = ["MAX_FILE", "Examined", "examine", "examine_octets", "keys_of", "load
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "pickup": Pickup, "badmail": Badmail, "sendmail": Sendmail}
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "pickup": Pickup,
+    "badmail": Badmail,
+    "sendmail": Sendmail,
+}
 _LISTS: dict[str, type[msgspec.Struct]] = {
     "listener": Listener,
     "route": Route,
@@ -54,6 +59,8 @@ class Examined(NamedTuple):
     faults: tuple[Fault, ...]
     origins: Origins | None = None
     """Where everything stands; None when the first file could not be parsed."""
+    sources: Mapping[int, tuple[str | int, ...]] = {}
+    """Where each virtual server that has a table stands, by its number."""
 
 
 def load(path: Path, *, with_registry: bool = True) -> Config:
@@ -155,7 +162,8 @@ class _Reading(TableReader):
         faults = (*self.faults, *(registry.faults if registry is not None else ()))
         if any(fault.severity is Severity.FAULT for fault in faults):
             return Examined(None, faults, self.origins)
-        return Examined(self._config(drafts), faults, self.origins)
+        sources = {given.value.number: given.path for given in drafts.sources if given.value is not None}
+        return Examined(self._config(drafts), faults, self.origins, sources)
 
     # --- included files ---
 

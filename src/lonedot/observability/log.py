@@ -25,7 +25,7 @@ from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.observability.lines import LineWriter
 from lonedot.observability.stamp import Stamp
 
-__all__ = ["configure", "event", "flush", "logs"]
+__all__ = ["configure", "event", "flush", "is_harmless", "logs"]
 
 Fields = MutableMapping[str, object]
 
@@ -129,7 +129,8 @@ class _Lines:
 # --- the chain -----------------------------------------------------------------------------------
 
 
-def _is_harmless(name: str) -> bool:
+def is_harmless(name: str) -> bool:
+    """The name does not speak of a secret."""
     folded = name.lower()
     harmless = not any(part in folded for part in _SECRET_PARTS)
     if len(_State.harmless) < 10_000:
@@ -140,7 +141,7 @@ def _is_harmless(name: str) -> bool:
 def _drop_secrets(_logger: object, _method: str, fields: Fields) -> Fields:
     known = _State.harmless
     for name in [name for name in fields if not known.get(name, False)]:
-        if not _is_harmless(name):
+        if not is_harmless(name):
             del fields[name]
     return fields
 
