@@ -27,7 +27,7 @@ _COLOURS = {
 }
 
 
-def print_listing(listing: Listing) -> None:
+def print_listing(listing: Listing, *, with_hints: bool = True) -> None:
     """A table on a terminal, columns elsewhere; then what to do next."""
     rows = [listing_rows(row, listing.asked_at) for row in listing.rows]
     if rows and sys.stdout.isatty():
@@ -37,7 +37,7 @@ def print_listing(listing: Listing) -> None:
         for row in (_HEADINGS, *rows):
             fixed = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
             click.echo(f"{fixed}  {row[-1]}".rstrip())
-    for hint in listing_hints(listing):
+    for hint in listing_hints(listing) if with_hints else ():
         click.echo(hint)
 
 
@@ -126,7 +126,7 @@ def listing_hints(listing: Listing) -> Iterator[str]:
         yield f"No message matches. In the spool: {counts or 'nothing'}."
         return
     shown = "1 message" if len(rows) == 1 else f"{len(rows)} messages"
-    cut = "; there may be more: give --limit" if listing.cut else ""
+    cut = "; there may be more: give --page 2, or --limit" if listing.cut else ""
     yield f"{shown}{cut}. In the spool: {counts}."
     yield f"What happened to one:  lonedot why {rows[0].id}"
     for state, words, command in (

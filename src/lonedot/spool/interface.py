@@ -295,6 +295,8 @@ class Filter(msgspec.Struct, frozen=True):
     limit: int = 1000
     domain: str = ""
     """Of a recipient."""
+    address: str = ""
+    """Of the sender or of a recipient; or `@domain`."""
     next_hop: str = ""
     """Part of the name of a recipient's last next hop."""
     route: str = ""

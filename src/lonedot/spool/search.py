@@ -113,10 +113,12 @@ def _conditions(connection: apsw.Connection, wanted: Filter) -> tuple[list[str],
     if wanted.smaller:
         add("size < ?", wanted.smaller)
     if wanted.sender:
-        if wanted.sender.startswith("@"):
-            add("sender LIKE ? ESCAPE '\\'", "%" + _plain(wanted.sender))
-        else:
-            add("sender = ? COLLATE NOCASE", wanted.sender)
+        match, value = _address(wanted.sender)
+        add(f"sender {match}", value)
+    if wanted.address:
+        match, value = _address(wanted.address)
+        anybody = f"EXISTS (SELECT 1 FROM recipient r WHERE r.message = message.id AND r.address {match})"  # noqa: S608 — our own words
+        add(f"(sender {match} OR {anybody})", value, value)
     if wanted.client:
         if wanted.client[-1] in ".:":
             add("client LIKE ? ESCAPE '\\'", _plain(wanted.client) + "%")
@@ -148,18 +150,22 @@ def _conditions(connection: apsw.Connection, wanted: Filter) -> tuple[list[str],
     return where, values
 
 
+def _address(text: str) -> tuple[str, str]:
+    """How a column is compared with an address, or with `@domain`."""
+    if text.startswith("@"):
+        return "LIKE ? ESCAPE '\\'", "%" + _plain(text)
+    return "= ? COLLATE NOCASE", text
+
+
 def _of_a_recipient(wanted: Filter) -> tuple[list[str], list[Value]]:
     where: list[str] = []
     values: list[Value] = []
-    domains = [wanted.domain] if wanted.domain else []
-    if wanted.recipient.startswith("@"):
-        domains.append(wanted.recipient)
-    elif wanted.recipient:
-        where.append("r.address = ? COLLATE NOCASE")
-        values.append(wanted.recipient)
-    for domain in domains:
-        where.append("r.address LIKE ? ESCAPE '\\'")
-        values.append("%@" + _plain(domain.removeprefix("@")))
+    domain = "@" + wanted.domain.removeprefix("@") if wanted.domain else ""
+    for text in (wanted.recipient, domain):
+        if text:
+            match, value = _address(text)
+            where.append(f"r.address {match}")
+            values.append(value)
     if wanted.next_hop:
         where.append("r.next_hop LIKE ? ESCAPE '\\'")
         values.append(f"%{_plain(wanted.next_hop)}%")
