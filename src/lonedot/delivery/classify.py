@@ -18,6 +18,7 @@ from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply
 
 __all__ = [
+    "DISCARDED",
     "HANDED_OVER",
     "PASSED_ON",
     "RELAYED",
@@ -27,6 +28,7 @@ __all__ = [
     "classify_reply",
     "classify_session",
     "classify_sink",
+    "discarded_by",
 ]
 
 RELAYED = "accepted by the next hop"
@@ -34,6 +36,9 @@ RELAYED = "accepted by the next hop"
 
 HANDED_OVER = "accepted by the delivery agent"
 """The reason of a delivery by LMTP: it is the last one, so success is reported as "delivered" (RFC 3461 §4.3)."""
+
+DISCARDED = "discarded by route "
+"""How the reason of what goes nowhere begins, with the name of the route behind it. Nobody is told that it arrived."""
 
 PASSED_ON = "accepted by the next hop, which also takes over the delivery reports"
 """The reason of a delivery to a hop that offers DSN: reports of success are its duty (RFC 3461 §5.2.2)."""
@@ -165,6 +170,11 @@ def classify_local(words: str, status: str = "4.3.0") -> Outcome:
     """The outcome when the octets here cannot be sent; by the class of `status` deferred or failed."""
     result = Result.FAILED if status.startswith("5") else Result.DEFERRED
     return Outcome(result, Stage.LOCAL, words, None, "", status)
+
+
+def discarded_by(route: str) -> Outcome:
+    """The outcome of a route that leads nowhere: nothing is left to be done."""
+    return Outcome(Result.DELIVERED, Stage.ROUTE, DISCARDED + route, status="2.0.0")
 
 
 def classify_sink(said: Dispatched, stage: Stage, next_hop: str) -> Outcome:
