@@ -15,21 +15,27 @@ from lonedot.directory.file import DirectoryFile
 from lonedot.directory.lists import DistributionList, read_lists
 from lonedot.directory.probe import LmtpRecipients
 from lonedot.directory.sources import FileRecipients, MaildirRecipients, Recipients, Remembered
+from lonedot.observability.clock import SystemClock
 from lonedot.terms.address import Address
-from lonedot.terms.clock import Clock
 
 __all__ = ["directory_from"]
 
 
-def directory_from(config: Config, clock: Clock) -> Directory | None:
-    """The directory; None where no domain is local."""
+def directory_from(config: Config) -> Directory | None:
+    """The directory; None where no domain is local. Configurations that say the same have the same one, and so have
+    all parts of a relay: what was asked once is remembered for all.
+    """
     if not config.domains:
         return None
-    domains = [_domain(domain, config.server.hostname, clock) for domain in config.domains]
-    return Directory(domains, config.server.postmaster)
+    return _made(config.domains, config.server.postmaster, config.server.hostname)
 
 
-def _domain(domain: Domain, hostname: str, clock: Clock) -> LocalDomain:
+@functools.lru_cache(maxsize=4)
+def _made(domains: tuple[Domain, ...], postmaster: Address, hostname: str) -> Directory:
+    return Directory([_domain(domain, hostname) for domain in domains], postmaster)
+
+
+def _domain(domain: Domain, hostname: str) -> LocalDomain:
     name, sensitive = domain.name, domain.case_sensitive
     aliases: DirectoryFile[Mapping[str, tuple[Address, ...]]] | None = None
     lists: DirectoryFile[Mapping[str, DistributionList]] | None = None
@@ -43,7 +49,7 @@ def _domain(domain: Domain, hostname: str, clock: Clock) -> LocalDomain:
         )
     return LocalDomain(
         name,
-        None if domain.recipients is None else _source(domain.recipients, name, sensitive, hostname, clock),
+        None if domain.recipients is None else _source(domain.recipients, name, sensitive, hostname),
         aliases,
         lists,
         domain.catch_all,
@@ -52,13 +58,13 @@ def _domain(domain: Domain, hostname: str, clock: Clock) -> LocalDomain:
     )
 
 
-def _source(source: RecipientSource, name: str, sensitive: bool, hostname: str, clock: Clock) -> Recipients:
+def _source(source: RecipientSource, name: str, sensitive: bool, hostname: str) -> Recipients:
     match source.kind:
         case SourceKind.FILE:
             return FileRecipients(Path(source.where), name, sensitive)
         case SourceKind.MAILDIR:
-            return Remembered(MaildirRecipients(source.where, name), clock.monotonic)
+            return Remembered(MaildirRecipients(source.where, name), SystemClock().monotonic)
         case SourceKind.LMTP:
-            return Remembered(LmtpRecipients(source.where, name, hostname), clock.monotonic)
+            return Remembered(LmtpRecipients(source.where, name, hostname), SystemClock().monotonic)
         case _:
             assert_never(source.kind)

@@ -24,6 +24,7 @@ from lonedot.spool.interface import (
     RecipientState,
     RecipientStatus,
     SpoolFull,
+    Stored,
 )
 from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId
@@ -249,6 +250,18 @@ class RelayObserver:
             self.sunk(report.id, report.ledger)
         if report.state is MessageState.HELD:
             self._events.append(EventKind.MESSAGE_HELD, report.id, report.reason)
+
+    def copied(self, stored: Stored, copy: Acceptance) -> None:
+        """A list's copy was made of a message; it goes into custody together with the step that resolved it."""
+        count = len(copy.recipients)
+        event(
+            "message.copied",
+            id=stored.id,
+            copy=copy.id,
+            sender=copy.envelope.reverse_path.text,
+            recipients=count,
+        )
+        self.sunk(copy.id, copy.ledger[-1:])
 
     def discarded(self, claim: Claim, report: Acceptance) -> None:
         """A sink does not let a DSN go out: it was never in custody, so what is known of it stands here."""

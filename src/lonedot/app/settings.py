@@ -9,8 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from lonedot.app.directory import directory_from
 from lonedot.config.choices import InboundTls, LineEnds, LongLines
 from lonedot.config.code import sink_code
+from lonedot.config.domains import Vrfy
 from lonedot.config.model import Config, Listener, Route
 from lonedot.config.secrets import ask
 from lonedot.config.values import Unfit
@@ -73,6 +75,9 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         xclient_from=tuple(listener.xclient_from),
         relay_to=tuple(domain.lower().encode() for domain in listener.relay_to),
         postmaster=server.postmaster,
+        directory=directory_from(config),
+        verifies_for_trusted=listener.vrfy is not Vrfy.NONE,
+        verifies_for_all=listener.vrfy is Vrfy.LOCAL,
         door=(_door(listener, trusted=False), _door(listener, trusted=True)),
         max_connections=listener.max_connections,
         max_connections_per_client=listener.max_connections_per_client,

@@ -90,9 +90,9 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
         RecipientSource | None,
         Key(
             recipient_source,
-            "Where to look up who has a mailbox; nobody else gets in (550). `file`: a name or address a line. `maildir`: "
-            "a folder for each. `lmtp`: asked by RCPT, at `unix:/path` or `host:port`. Without it every name exists, and "
-            "what nobody has comes back as a bounce.",
+            "Where to look up who has a mailbox; nobody else gets in (550). `file`: a name or address a line. "
+            "`maildir`: a folder for each. `lmtp`: asked by RCPT, at `unix:/path` or `host:port`. Without it every "
+            "name exists, and what nobody has comes back as a bounce.",
             _EXAMPLE,
             "everybody",
         ),
@@ -109,8 +109,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         Key(
             v.path,
-            "A file with distribution lists, each a table `[lists.NAME]` with `owner`, `members` and `post`. Read again "
-            "when it changes.",
+            "A file with distribution lists, each a table `[lists.NAME]` with `owner`, `members` and `post`. Read "
+            "again when it changes.",
             '"lists.toml"',
         ),
     ] = None
