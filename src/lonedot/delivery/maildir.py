@@ -24,7 +24,7 @@ from lonedot.message.filed import FileEncoder
 from lonedot.terms.address import Address
 from lonedot.terms.outcome import Outcome, Result, Stage
 
-__all__ = ["DELIVERED", "MaildirCarrier", "UnsafeAddress", "folder_for", "template_fault"]
+__all__ = ["DELIVERED", "MaildirCarrier", "UnsafeAddress", "fault_of_path", "folder_for"]
 
 DELIVERED = "written into the Maildir"
 
@@ -46,7 +46,7 @@ class _Unreadable(Exception):
     """Our own copy could not be read; the cause says why."""
 
 
-def template_fault(path: str) -> str:
+def fault_of_path(path: str) -> str:
     """What is wrong with the path of a route, in words; empty when nothing is."""
     if not path.startswith("/"):
         return "the path of a Maildir must begin with /"

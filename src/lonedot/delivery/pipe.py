@@ -34,7 +34,7 @@ from lonedot.message.filed import FileEncoder
 from lonedot.terms.address import Address
 from lonedot.terms.outcome import Outcome, Result, Stage
 
-__all__ = ["TAKEN", "PipeCarrier", "command_fault"]
+__all__ = ["TAKEN", "PipeCarrier", "fault_of_command"]
 
 TAKEN = "taken by the program"
 
@@ -66,7 +66,7 @@ _STATUS: dict[int, tuple[str, str]] = {
 }
 
 
-def command_fault(command: tuple[str, ...]) -> str:
+def fault_of_command(command: tuple[str, ...]) -> str:
     """What is wrong with the command of a route, in words; empty when nothing is."""
     if not command or not command[0].startswith("/"):
         return "a command begins with the whole path of a program"

@@ -13,7 +13,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 import msgspec
@@ -57,12 +57,10 @@ class _Candidate(msgspec.Struct, frozen=True):
 
     hop: NextHop
     address: str
-    is_socket: bool = False
-    """`address` is the path of a Unix socket."""
 
     def __str__(self) -> str:
-        if self.is_socket:
-            return f"unix:{self.address}"
+        if self.hop.is_socket:
+            return str(self.hop)
         name = self.hop.host if self.hop.host != self.address else ""
         return f"{name}[{self.address}]:{self.hop.port}"
 
@@ -87,9 +85,7 @@ class Pool:
         self._new_session = new_session
         self._executor = executor
         self._sinks = sinks
-        target = route.target
-        self._is_lmtp = isinstance(target, Lmtp)
-        self._socket = target.socket if isinstance(target, Lmtp) else ""
+        self._is_lmtp = isinstance(route.target, Lmtp)
         self._context = outbound_context(route)
         self._waiting: deque[Job] = deque()
         self._live: set[Connection] = set()
@@ -288,9 +284,7 @@ class Pool:
         place = ""
         fault: SessionFault
         try:
-            hops: Sequence[NextHop] = (NextHop(self._socket, 0),)
-            if not self._socket:
-                hops = await self._resolver.next_hops(self._route, self._destination)
+            hops = await self._resolver.next_hops(self._route, self._destination)
             fault = SessionFault(Stage.ROUTE, f"route {self._route.name} names no host to send to")
         except NoNextHop as error:
             hops = ()
@@ -341,8 +335,8 @@ class Pool:
         """The addresses of a host: those that are known, or all in the system's order (RFC 6724)."""
         if hop.addresses:
             return [_Candidate(hop, address) for address in hop.addresses]
-        if self._socket:
-            return [_Candidate(hop, self._socket, True)]
+        if hop.is_socket:
+            return [_Candidate(hop, hop.host)]
         try:
             found = await self._loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -359,7 +353,7 @@ class Pool:
         """
         policy = self._route.tls
         try:
-            starttls = StartTls.NEVER if candidate.is_socket else starttls_of(policy)
+            starttls = StartTls.NEVER if candidate.hop.is_socket else starttls_of(policy)
             return await self._attempt(candidate, starttls, lines)
         except _HandshakeFault as error:
             if policy is not TlsPolicy.OPPORTUNISTIC or candidate.hop.port == IMPLICIT_TLS_PORT:
@@ -378,7 +372,7 @@ class Pool:
             tls_active=implicit is not None,
             login=route.login,
             plaintext_login=(
-                route.allow_plaintext_login or candidate.is_socket or is_loopback(candidate.address)
+                route.allow_plaintext_login or candidate.hop.is_socket or is_loopback(candidate.address)
             ),
             ignored=ignored | _NO_CHUNKS if self._is_lmtp else ignored,
             asks_at_greeting=self._sinks is not None and bool(self._sinks.at(Event.SESSION_START)),
@@ -433,7 +427,7 @@ class Pool:
         try:
             async with asyncio.timeout(seconds):
                 transport: asyncio.Transport
-                if candidate.is_socket:
+                if candidate.hop.is_socket:
                     transport, _ = await self._loop.create_unix_connection(
                         lambda: connection, candidate.address
                     )

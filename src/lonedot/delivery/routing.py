@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.delivery.conditions import Circumstances, Conditions, matches
 from lonedot.message.filed import LineEnd
 from lonedot.protocol.client import Login
 from lonedot.queue.retry import RetrySchedule
@@ -21,6 +22,8 @@ from lonedot.terms.address import Address
 
 __all__ = [
     "IMPLICIT_TLS_PORT",
+    "Circumstances",
+    "Conditions",
     "Discard",
     "Family",
     "Hold",
@@ -74,14 +77,20 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class NextHop(msgspec.Struct, frozen=True, order=True):
-    """A host to connect to: a name that is looked up, or an address."""
+    """A host to connect to: a name that is looked up, an address, or the path of a Unix socket with port 0."""
 
     host: str
     port: int = 25
     addresses: tuple[str, ...] = ()
     """Where they are known already, in the order in which they are tried; else the host is looked up."""
 
+    @property
+    def is_socket(self) -> bool:
+        return self.port == 0
+
     def __str__(self) -> str:
+        if self.is_socket:
+            return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -110,10 +119,8 @@ class Smarthosts(msgspec.Struct, frozen=True, tag="smarthost"):
 class Lmtp(msgspec.Struct, frozen=True, tag="lmtp"):
     """A delivery agent that answers for each recipient (RFC 2033)."""
 
-    hosts: tuple[NextHop, ...] = ()
-    """Tried in turn; empty where it is a socket."""
-    socket: str = ""
-    """Path of a Unix socket."""
+    hosts: tuple[NextHop, ...]
+    """Hosts and sockets, tried in turn."""
 
 
 class Maildir(msgspec.Struct, frozen=True, tag="maildir"):
@@ -162,6 +169,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     to: tuple[str, ...] = ("*",)
     """`*`, `example.com`, `*.example.com` or `.example.com` (what is below it), `someone@example.com`."""
+    conditions: Conditions | None = None
+    """What else a message must be like."""
     target: Target
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
     tls_ca: Path | None = None
@@ -184,39 +193,24 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     schedule: RetrySchedule = RetrySchedule()
 
 
-def matches(pattern: str, address: Address) -> bool:
-    """True when mail for `address` falls under `pattern`."""
-    if pattern == "*":
-        return True
-    wanted = pattern.lower().encode()
-    if b"@" in wanted:
-        return _folded(address.octets) == wanted
-    domain = _folded(address.domain)
-    if wanted.startswith((b"*.", b".")):
-        return domain.endswith(wanted.removeprefix(b"*"))
-    # An address without a domain (`postmaster`) is under `*` alone.
-    return bool(domain) and domain == wanted
+def choose_route(
+    address: Address, routes: Sequence[Route], message: Circumstances | None = None
+) -> Route | None:
+    """The first route one of whose patterns takes `address` and whose conditions hold; None when none does.
 
-
-def _folded(octets: bytes) -> bytes:
-    return (
-        octets.lower()
-        if octets.isascii()
-        else octets.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
-    )
-
-
-def choose_route(address: Address, routes: Sequence[Route]) -> Route | None:
-    """The first route one of whose patterns takes `address`; None when none does."""
+    Without `message` conditions are taken to hold: some message could go that way.
+    """
     for route in routes:
         for pattern in route.to:
             if matches(pattern, address):
-                return route
+                if route.conditions is None or message is None or not route.conditions.failed(message):
+                    return route
+                break
     return None
 
 
 class RouteTable:
-    """The routes of one configuration: choice by address, with the answer for recent domains kept."""
+    """The routes of one configuration: choice by address and message, with the answer for recent domains kept."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         """Raises ValueError when two routes have one name."""
@@ -230,6 +224,8 @@ class RouteTable:
         self._by_name = {route.name: route for route in routes}
         # A domain decides alone, unless some pattern names a whole address.
         self._by_domain_only = not any("@" in pattern for route in routes for pattern in route.to)
+        self.is_conditional = any(route.conditions is not None for route in routes)
+        """Some route asks for more than the address."""
         self._known: dict[bytes, Route | None] = {}
 
     def __iter__(self) -> Iterator[Route]:
@@ -238,10 +234,10 @@ class RouteTable:
     def by_name(self, name: str) -> Route | None:
         return self._by_name.get(name)
 
-    def choose(self, address: Address) -> Route | None:
+    def choose(self, address: Address, message: Circumstances | None = None) -> Route | None:
         """As `choose_route`."""
-        if not self._by_domain_only:
-            return choose_route(address, self._routes)
+        if not self._by_domain_only or (message is not None and self.is_conditional):
+            return choose_route(address, self._routes, message)
         domain = address.octets.rpartition(b"@")[2] if b"@" in address.octets else b""
         known = self._known
         if domain in known:
@@ -251,11 +247,6 @@ class RouteTable:
             known.clear()
         known[domain] = route
         return route
-
-    def name_for(self, address: Address) -> str | None:
-        """The name of the route, for the scheduler."""
-        route = self.choose(address)
-        return None if route is None else route.name
 
 
 class Resolver(Protocol):

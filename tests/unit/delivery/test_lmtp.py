@@ -21,8 +21,8 @@ ANNA, BEN, CARL = b"anna@example.org", b"ben@example.org", b"carl@example.org"
 
 
 def lmtp(port: int = 0, socket: str = "", **changes: object) -> Route:
-    hosts = () if socket else (NextHop("127.0.0.1", port),)
-    return route(port, target=Lmtp(hosts, socket), **changes)
+    hop = NextHop(socket, 0) if socket else NextHop("127.0.0.1", port)
+    return route(port, target=Lmtp((hop,)), **changes)
 
 
 @pytest.mark.parametrize("offer", [PIPELINING, LOCKSTEP, CHUNKING])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lonedot.delivery import maildir
-from lonedot.delivery.maildir import DELIVERED, UnsafeAddress, folder_for, template_fault
+from lonedot.delivery.maildir import DELIVERED, UnsafeAddress, folder_for, fault_of_path
 from lonedot.delivery.routing import Maildir, Route
 from lonedot.message.content import Content, FileBody
 from lonedot.message.filed import LineEnd
@@ -243,5 +243,5 @@ def test_a_value_is_not_read_again() -> None:
     ],
 )
 def test_faults_of_a_path(path: str, fault: str) -> None:
-    found = template_fault(path)
+    found = fault_of_path(path)
     assert fault in found and bool(found) == bool(fault)

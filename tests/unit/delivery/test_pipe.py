@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lonedot.delivery.pipe import TAKEN, command_fault
+from lonedot.delivery.pipe import TAKEN, fault_of_command
 from lonedot.delivery.routing import Pipe, Route
 from lonedot.message.content import Content, FileBody
 from lonedot.message.filed import LineEnd
@@ -267,5 +267,5 @@ async def test_when_the_relay_stops_the_program_is_ended(folder: Path) -> None:
     ],
 )
 def test_faults_of_a_command(command: tuple[str, ...], fault: str) -> None:
-    found = command_fault(command)
+    found = fault_of_command(command)
     assert fault in found and bool(found) == bool(fault)
