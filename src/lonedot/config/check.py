@@ -6,6 +6,7 @@ be read is not judged a second time.
 
 from __future__ import annotations
 
+import pwd
 import stat
 from collections.abc import Iterator
 
@@ -57,6 +58,13 @@ def _judge_server(drafts: Drafts) -> Iterator[Found]:
                 "spool",
                 f"{server.spool} can be entered by others (mode {stat.S_IMODE(state.st_mode):04o}); mail lies there",
                 f"run chmod 700 {server.spool}",
+            )
+    if given.has("user") and server.user:
+        try:
+            pwd.getpwnam(server.user)
+        except KeyError:
+            yield given.fault(
+                "user", f"there is no user {server.user}", f"run useradd --system {server.user}, or name another"
             )
     if given.has("registry") and server.registry is not None and disk.state_of(server.registry) is None:
         yield given.note("registry", f"{server.registry} does not exist yet", "nothing; it counts as empty")

@@ -34,6 +34,7 @@ __all__ = [
     "Config",
     "Key",
     "Listener",
+    "Metrics",
     "Pickup",
     "Route",
     "Sendmail",
@@ -72,6 +73,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "`spool`",
         ),
     ]
+    user: Annotated[
+        str,
+        Key(
+            v.text,
+            "Whom a relay that is started as root becomes when its listeners are open. The spool, keys of certificates "
+            "and files of passwords must be that user's; sinks that run as a user of their own need root, and fail.",
+            '"lonedot"',
+            "the user who starts it",
+        ),
+    ] = ""
     registry: Annotated[
         Path | None,
         Key(
@@ -610,6 +621,20 @@ class Source(SourceKeys, frozen=True, kw_only=True):
     ] = Path()
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """The relay's figures over HTTP: `/metrics` for Prometheus, `/healthz` for whoever watches it."""
+
+    address: Annotated[
+        a.Endpoint | None,
+        Key(
+            a.listen_endpoint,
+            "Address and port. There is no login: who reaches it reads how much mail there is, and the names of listeners "
+            "and sinks. Without it nothing listens.",
+            '"127.0.0.1:9125"',
+        ),
+    ] = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration without a fault."""
 
@@ -624,6 +649,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
     """The virtual servers by number, the first among them; each with its name and its folders."""
     domains: tuple[Domain, ...] = ()
+    metrics: Metrics = Metrics()
     revision: str
     """12 hexadecimal digits over the effective values; passwords are left out of it."""
 
