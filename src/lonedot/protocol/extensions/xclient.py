@@ -1,8 +1,8 @@
 """XCLIENT, Postfix's extension by which a trusted proxy says whom it speaks for.
 
-Offered only where the shell says so (`ServerOptions.xclient`); to everybody else it does not exist. After it the session
-begins anew: it is answered as a greeting, and EHLO is needed again. Values are xtext (RFC 3461 §4); `[UNAVAILABLE]` and
-`[TEMPUNAVAIL]` mean that the proxy does not know.
+Offered only where the shell says so (`ServerOptions.xclient`); to everybody else it does not exist. After it the
+session begins anew: it is answered as a greeting, and EHLO is needed again. Values are xtext (RFC 3461 §4);
+`[UNAVAILABLE]` and `[TEMPUNAVAIL]` mean that the proxy does not know.
 """
 
 from __future__ import annotations
