@@ -59,7 +59,6 @@ COMMANDS: dict[str, Lazy] = {
     "sendmail": Lazy(
         "lonedot.cli.sendmail:command", "Take a message from a local program, as sendmail does."
     ),
-    "sendmail": Lazy("lonedot.cli.sendmail:command", "Take a message from a local program, as sendmail does."),
     "receive": Lazy("lonedot.cli.receive:command", "Receive and record messages, strict or lenient."),
 }
 
