@@ -69,6 +69,7 @@ service lmtp {{
 def need_dovecot() -> None:
     """Skip the running test where Dovecot cannot be started; fail it there when peers are required."""
     need("dovecot", "dovecot-lmtpd")
+    need("/usr/lib/dovecot/lmtp", "dovecot-lmtpd")
     if os.geteuid() == 0:
         return
     reason = "a private Dovecot must be started by root"
