@@ -1,4 +1,4 @@
-"""`lonedot sendmail` as local programs call it, against a relay that runs: process, socket, spool and next hop are real."""
+"""`lonedot sendmail` as local programs call it: process, socket, relay, spool and next hop are real."""
 
 from __future__ import annotations
 
