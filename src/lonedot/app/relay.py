@@ -22,15 +22,18 @@ from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.reload import with_what_stays
-from lonedot.app.settings import route_from
+from lonedot.app.settings import asker_from, ourselves_from, route_from
 from lonedot.app.stalls import Stall, book_stalls
 from lonedot.app.standing import StandingDesk
 from lonedot.config.load import examine
 from lonedot.config.model import Config
+from lonedot.delivery.choosing import RouteChooser
 from lonedot.delivery.courier import Courier
+from lonedot.delivery.dns import Dns
+from lonedot.delivery.mx import HostFinder, RouteResolver
 from lonedot.delivery.notify import Notifier
 from lonedot.delivery.resolve import Resolver
-from lonedot.delivery.routing import RouteTable, SmarthostResolver
+from lonedot.delivery.routing import RouteTable
 from lonedot.delivery.transport import Transport
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.events import EventKind, EventLog
@@ -185,9 +188,10 @@ class Relay:
         # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
+        self._dns = Dns(asker_from(config), self.clock)
         self._courier = Courier(
             routes,
-            SmarthostResolver(),
+            RouteResolver(HostFinder(self._dns, lambda: ourselves_from(self.config))),
             self.transcripts,
             self.spool.content,
             lambda: ids.next(self.clock.now()),
@@ -223,7 +227,7 @@ class Relay:
             reporter,
             observer,
             _lanes(routes),
-            routes.name_for,
+            RouteChooser(routes, self.spool.content).name_for,
             self.clock,
             owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
             preparer=transport,
@@ -438,6 +442,7 @@ class Relay:
         await self._drain_sessions(ends_at)
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))
         await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
+        await self._dns.close()
         await self.hosts.close()
         if self._control is not None:
             await self._control.stop()

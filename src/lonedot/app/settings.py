@@ -17,7 +17,20 @@ from lonedot.config.model import Config, Listener, Route
 from lonedot.config.secrets import ask
 from lonedot.config.values import Unfit
 from lonedot.delivery import routing
-from lonedot.delivery.routing import NextHop, Smarthosts, Timeouts
+from lonedot.delivery.conditions import Conditions
+from lonedot.delivery.dns import NameServer, ServerAsker
+from lonedot.delivery.mx import Ourselves
+from lonedot.delivery.routing import (
+    Discard,
+    Hold,
+    Lmtp,
+    Maildir,
+    Mx,
+    NextHop,
+    Pipe,
+    Smarthosts,
+    Timeouts,
+)
 from lonedot.message import door
 from lonedot.message.door import DoorPolicy
 from lonedot.protocol.client import Login
@@ -33,7 +46,7 @@ from lonedot.sinks.load import bind
 from lonedot.sinks.registry import Bag, Row
 from lonedot.sinks.sink import Sink
 
-__all__ = ["binding_from", "listener_from", "route_from", "submit_from"]
+__all__ = ["asker_from", "binding_from", "listener_from", "ourselves_from", "route_from", "submit_from"]
 
 
 def listener_from(listener: Listener, config: Config) -> ListenerSettings:
@@ -130,7 +143,8 @@ def route_from(route: Route, config: Config) -> routing.Route:
     return routing.Route(
         name=route.name,
         to=route.to,
-        target=Smarthosts(tuple(NextHop(hop.host, hop.port) for hop in route.smarthost)),
+        conditions=_conditions(route),
+        target=_target(route),
         tls=route.tls,
         tls_ca=route.tls_ca,
         login=_login(route),
@@ -152,6 +166,47 @@ def route_from(route: Route, config: Config) -> routing.Route:
             delay_notice_seconds=route.delay_notice.total_seconds() or float("inf"),
             jitter=route.jitter,
         ),
+    )
+
+
+def _target(route: Route) -> routing.Target:
+    if route.mx:
+        return Mx(route.ip, route.mx_port)
+    if route.lmtp:
+        return Lmtp(tuple(NextHop(hop.host, hop.port) for hop in route.lmtp))
+    if route.maildir:
+        return Maildir(route.maildir, create=route.maildir_create)
+    if route.pipe:
+        return Pipe(route.pipe, route.pipe_user, route.pipe_seconds, route.pipe_memory)
+    if route.discard:
+        return Discard()
+    if route.hold:
+        return Hold(route.hold)
+    return Smarthosts(tuple(NextHop(hop.host, hop.port) for hop in route.smarthost))
+
+
+def _conditions(route: Route) -> Conditions | None:
+    conditions = Conditions(
+        senders=route.sender,
+        listeners=route.listener,
+        networks=route.network,
+        over=-1 if route.size_over is None else route.size_over,
+        under=-1 if route.size_under is None else route.size_under,
+        headers=route.header,
+    )
+    return None if conditions == Conditions() else conditions
+
+
+def asker_from(config: Config) -> ServerAsker:
+    """Who asks DNS."""
+    return ServerAsker([NameServer(server.host, server.port) for server in config.server.nameservers])
+
+
+def ourselves_from(config: Config) -> Ourselves:
+    """By what the relay knows itself among mail exchangers."""
+    return Ourselves(
+        frozenset({config.server.hostname}),
+        tuple(NextHop(one.address.host, one.address.port) for one in config.listeners),
     )
 
 

@@ -10,6 +10,7 @@ from lonedot.config.addresses import Endpoint
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Route
+from lonedot.config.reach import TARGETS
 from lonedot.config.secrets import program_of
 from lonedot.config.values import Unfit
 from lonedot.delivery.routing import TlsPolicy
@@ -32,6 +33,8 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from _judge_reach(drafts)
     for given in drafts.routes:
         if given.value is not None:
+            yield from _judge_target(given, given.value)
+            yield from _judge_conditions(drafts, given, given.value)
             yield from _judge_loop(drafts, given, given.value)
             yield from _judge_login(drafts, given, given.value)
             yield from _judge_tls(given, given.value)
@@ -79,7 +82,8 @@ def _judge_order(routes: Sequence[Given[Route]]) -> Iterator[Found]:
         if name in names:
             yield given.fault("name", f'"{name}" is also the name of {names[name]}', "use different names")
         names.setdefault(name, given.where)
-        earlier += [(to, given.where) for to in given.value.to]
+        if not any(given.has(name) for name in CONDITIONS):
+            earlier += [(to, given.where) for to in given.value.to]  # else what it does not take goes on
 
 
 def _judge_reach(drafts: Drafts) -> Iterator[Found]:
@@ -119,6 +123,59 @@ def _judge_reach(drafts: Drafts) -> Iterator[Found]:
                 "postmaster",
                 f"no route leads to {postmaster}, and everybody may write to postmaster",
                 "set postmaster to an address that a route takes",
+            )
+
+
+# --- where it leads, and for what -----------------------------------------------------------------
+
+
+def _judge_target(given: Given[Route], route: Route) -> Iterator[Found]:
+    if not given.knows(*TARGETS):
+        return
+    named = [name for name in TARGETS if given.has(name) and getattr(route, name) is not False]
+    if not named:
+        do = "write smarthost, mx = true, lmtp, maildir, pipe, discard = true or hold"
+        yield given.fault("", "leads nowhere", do)
+    for extra in named[1:]:
+        yield given.fault(extra, f"stands beside {named[0]}", "keep one of the two, or make two routes")
+    for name, target in _OF_TARGET:
+        if given.has(name) and target not in named:
+            yield given.warning(name, f"is not used: the route has no {target}", "remove it")
+    if route.login and named and named[0] != "smarthost":
+        yield given.fault("login", f"cannot be used with {named[0]}", "remove it, or name a smarthost")
+
+
+_OF_TARGET = (
+    ("ip", "mx"),
+    ("mx_port", "mx"),
+    ("maildir_create", "maildir"),
+    ("pipe_user", "pipe"),
+    ("pipe_seconds", "pipe"),
+    ("pipe_memory", "pipe"),
+)
+
+CONDITIONS = ("from", "listener", "network", "size_over", "size_under", "header")
+
+_WITHOUT_LISTENER = ("pickup", "sendmail", "dsn", "list")
+
+
+def _judge_conditions(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[Found]:
+    if (
+        given.knows("size_over", "size_under")
+        and route.size_over is not None
+        and route.size_under is not None
+        and route.size_under <= route.size_over + 1
+    ):
+        yield given.warning("size_under", "leaves no size over for it", "make it larger than size_over")
+    if not given.knows("listener") or any(not one.knows("name", "address") for one in drafts.listeners):
+        return
+    names = {one.value.name for one in drafts.listeners if one.value is not None}
+    for number, name in enumerate(route.listener):
+        if name not in names and name not in _WITHOUT_LISTENER:
+            what = f'there is no listener "{name}"'
+            do = f"use one of: {', '.join(sorted(names))}"
+            yield Found(
+                (*given.path, "listener", number), Severity.FAULT, f"{given.where}: listener", what, do
             )
 
 
@@ -233,7 +290,7 @@ def _judge_tls(given: Given[Route], route: Route) -> Iterator[Found]:
     if (
         route.tls in (TlsPolicy.REQUIRED, TlsPolicy.VERIFIED)
         and "STARTTLS" in route.ehlo_off
-        and needs_starttls
+        and (needs_starttls or route.mx)
     ):
         yield given.fault("ehlo_off", "switches STARTTLS off, and tls asks for it", "remove STARTTLS here")
 

@@ -21,6 +21,7 @@ from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_
 from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
 from lonedot.config.domains import Domain, Vrfy
 from lonedot.config.key import Key
+from lonedot.config.reach import ReachKeys
 from lonedot.config.secrets import secret_command
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.observability.levels import LogKind, LogLevel
@@ -117,6 +118,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "30",
         ),
     ] = 30
+    nameservers: Annotated[
+        tuple[a.Endpoint, ...],
+        Key(
+            v.many(a.name_server, at_least=1),
+            "Whom to ask for mail exchangers: addresses, with a port where it is not 53. One beside the relay, with a "
+            "cache, answers best.",
+            '["127.0.0.1"]',
+            "those of the system",
+        ),
+    ] = ()
     memory: Annotated[
         int,
         Key(
@@ -353,7 +364,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(hours=2)
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(ReachKeys, frozen=True, kw_only=True):
     """Where mail for some recipients goes. The first route that matches, in the order of the file, is taken."""
 
     to: Annotated[

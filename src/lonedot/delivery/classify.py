@@ -4,7 +4,8 @@ Rules. A reply is judged by its first digit unless a row of the table below says
 *session* (connection, greeting, EHLO, TLS, login) says nothing against a message, so it defers, however permanent it
 sounds: a person can mend a route, and the message expires if nobody does; only a sink may refuse one for good, or
 DNS say that a domain does not exist or takes no mail. What goes wrong with a *message* is believed. When the connection
-is lost behind the end of data nobody knows what came of it: deferred, and said so. The remote's own words are never rewritten; ours stand beside them.
+is lost behind the end of data nobody knows what came of it: deferred, and said so. The remote's own words are never
+rewritten; ours stand beside them.
 """
 
 from __future__ import annotations

@@ -84,20 +84,18 @@ class Ourselves(msgspec.Struct, frozen=True):
         return False
 
 
-_NOBODY = Ourselves()
-
-
 class HostFinder:
     """Finds the hosts of domains."""
 
     def __init__(
         self,
         dns: Dns,
-        ourselves: Ourselves = _NOBODY,
+        ourselves: Callable[[], Ourselves] = Ourselves,
         shuffle: Callable[[list[Record]], None] = random.shuffle,
     ) -> None:
+        """`ourselves` is asked each time: listeners change while the relay runs."""
         self._dns = dns
-        self._ourselves = ourselves
+        self._ourselves_now = ourselves
         self._shuffle = shuffle
 
     async def exchange(self, domain: str, target: Mx) -> Exchange:
@@ -125,6 +123,10 @@ class HostFinder:
         return await self._with_addresses(
             Exchange(name, (), is_implicit, from_cache=answer.from_cache), records, target
         )
+
+    @property
+    def _ourselves(self) -> Ourselves:
+        return self._ourselves_now()
 
     async def _ask(self, name: str, kind: Kind) -> Answer:
         try:

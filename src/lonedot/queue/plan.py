@@ -41,7 +41,7 @@ class Conclusion(msgspec.Struct, frozen=True):
 
 
 def group_by_route(
-    stored: Stored, now: float, choose: Callable[[Address], str | None]
+    stored: Stored, now: float, choose: Callable[[Address, Stored], str | None]
 ) -> Mapping[str | None, tuple[RecipientState, ...]]:
     """The recipients that are due, by the name of their route; None for those without one.
 
@@ -50,7 +50,7 @@ def group_by_route(
     groups: dict[str | None, list[RecipientState]] = {}
     for recipient in stored.recipients:
         if recipient.status is RecipientStatus.WAITING and recipient.next_at <= now:
-            route = recipient.redirect or choose(recipient.recipient.address)
+            route = recipient.redirect or choose(recipient.recipient.address, stored)
             groups.setdefault(route, []).append(recipient)
     return {route: tuple(recipients) for route, recipients in groups.items()}
 

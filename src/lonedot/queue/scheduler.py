@@ -35,6 +35,7 @@ from lonedot.spool.interface import (
     Settlement,
     Spool,
     SpoolFault,
+    Stored,
 )
 from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
@@ -188,7 +189,7 @@ class Scheduler:
         reporter: Reporter,
         observer: Observer,
         lanes: Sequence[Lane],
-        choose: Callable[[Address], str | None],
+        choose: Callable[[Address, Stored], str | None],
         clock: Clock,
         owner: str,
         jitter: Callable[[], float] = random.random,

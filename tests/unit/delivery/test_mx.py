@@ -51,7 +51,7 @@ OURS = Ourselves(frozenset({"relay.test"}), (NextHop("192.0.2.99", 25), NextHop(
 
 
 def finder(names: Names) -> HostFinder:
-    return HostFinder(Dns(Zone(names), ManualClock()), OURS, lambda records: None)
+    return HostFinder(Dns(Zone(names), ManualClock()), lambda: OURS, lambda records: None)
 
 
 async def hosts(names: Names, domain: str = "d.test", target: Mx = Mx()) -> Exchange:  # noqa: B008 (a value)
@@ -195,7 +195,7 @@ async def test_hosts_are_limited() -> None:
 )
 async def test_a_literal_needs_no_dns(domain: str, address: str) -> None:
     zone = Zone({})
-    exchange = await HostFinder(Dns(zone, ManualClock()), OURS).exchange(domain, Mx())
+    exchange = await HostFinder(Dns(zone, ManualClock()), lambda: OURS).exchange(domain, Mx())
     assert exchange.is_literal
     assert tried(exchange) == [(0, address, (address,))]
     assert not zone.asked

@@ -16,6 +16,11 @@ from lonedot.delivery.routing import (
 from lonedot.terms.address import Address
 
 
+def named(table: RouteTable, address: bytes) -> str:
+    found = table.choose(Address(address))
+    return "" if found is None else found.name
+
+
 def route(name: str, *to: str) -> Route:
     return Route(
         name=name, to=to, target=Smarthosts((NextHop("127.0.0.1", 25),)), ehlo_name="relay.example.com"
@@ -61,17 +66,17 @@ def test_the_first_route_that_matches_is_taken() -> None:
     for address, name in ((b"a@example.com", "one"), (b"b@example.com", "two"), (b"c@example.net", "rest")):
         chosen = choose_route(Address(address), routes)
         assert chosen is not None and chosen.name == name
-        assert table.name_for(Address(address)) == name
+        assert named(table, address) == name
     assert choose_route(Address(b"c@example.net"), routes[:2]) is None
-    assert RouteTable(routes[:2]).name_for(Address(b"c@example.net")) is None
+    assert RouteTable(routes[:2]).choose(Address(b"c@example.net")) is None
 
 
 def test_a_table_that_knows_only_domains_remembers_them() -> None:
     table = RouteTable([route("own", "*.example.com"), route("rest", "*")])
     for number in range(3):
-        assert table.name_for(Address(b"%d@sub.EXAMPLE.com" % number)) == "own"
-        assert table.name_for(Address(b"%d@example.com" % number)) == "rest"
-    assert table.name_for(Address(b"postmaster")) == "rest"
+        assert named(table, b"%d@sub.EXAMPLE.com" % number) == "own"
+        assert named(table, b"%d@example.com" % number) == "rest"
+    assert named(table, b"postmaster") == "rest"
 
 
 def test_two_routes_cannot_share_a_name() -> None:

@@ -107,5 +107,5 @@ def test_groups_are_by_route_and_only_what_is_due() -> None:
         recipients,
         1,
     )
-    groups = group_by_route(stored, 10.0, lambda a: None if a.domain == b"nowhere.example" else "out")
+    groups = group_by_route(stored, 10.0, lambda a, _: None if a.domain == b"nowhere.example" else "out")
     assert {route: [r.index for r in rs] for route, rs in groups.items()} == {"out": [0, 1], None: [4]}

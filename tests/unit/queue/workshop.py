@@ -20,6 +20,7 @@ from lonedot.spool.interface import (
     RecipientState,
     RecipientStatus,
     Settlement,
+    Stored,
 )
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.envelope import Envelope
@@ -195,7 +196,7 @@ class Workshop:
         )
 
     @staticmethod
-    def choose(address: Address) -> str | None:
+    def choose(address: Address, stored: Stored) -> str | None:
         return {b"a.example": "a", b"b.example": "b"}.get(address.domain)
 
     # -- courier -----------------------------------------------------------------------------------
