@@ -37,7 +37,10 @@ def read_aliases(
             key = key_of(read_address(name, domain).local, is_case_sensitive)
             if key in found:
                 raise ValueError(f"{name.strip()!r} stands there twice")
-            targets = dict.fromkeys(read_address(one, domain) for one in right.split(",") if one.strip())
+            words = [one.strip() for one in right.split(",") if one.strip()]
+            if wrong := next((one for one in words if one[0] in "|/:"), ""):
+                raise ValueError(f"{wrong[:80]!r} is not a mail address")
+            targets = dict.fromkeys(read_address(one, domain) for one in words)
             if not targets:
                 raise ValueError(f"{name.strip()!r} has no addresses")
             if len(targets) > MEMBERS_LIMIT:
