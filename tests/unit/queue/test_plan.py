@@ -17,7 +17,7 @@ from lonedot.terms.ids import MessageId, SessionId
 from lonedot.terms.outcome import Outcome, Result, Stage
 
 DELIVERED = Outcome(Result.DELIVERED, Stage.CONTENT, "accepted", status="2.0.0")
-DEFERRED = Outcome(Result.DEFERRED, Stage.RCPT, "greylisted", status="4.7.1")
+DEFERRED = Outcome(Result.DEFERRED, Stage.RCPT, "not now", status="4.3.0")
 FAILED = Outcome(Result.FAILED, Stage.RCPT, "no such user", status="5.1.1")
 SCHEDULE = RetrySchedule()
 
