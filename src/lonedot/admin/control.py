@@ -22,7 +22,14 @@ from typing import TypeVar
 import msgspec
 
 from lonedot import __version__
-from lonedot.admin import operations, queue_operations, reload_operations, sinks_operations
+from lonedot.admin import (
+    backup_operations,
+    operations,
+    queue_operations,
+    reload_operations,
+    seeing_operations,
+    sinks_operations,
+)
 from lonedot.admin.operations import Desk, Operation, StreamOperation
 from lonedot.admin.values import AdminError, Changed, Piece, Problem
 from lonedot.admin.wire import MAX_REQUEST, Hello, Reply, Request, encode_line, socket_address
@@ -82,8 +89,12 @@ _ANSWERS: dict[str, _Answer] = {
     sinks_operations.APPLY.name: _answering(sinks_operations.APPLY),
     sinks_operations.RELOAD.name: _answering(sinks_operations.RELOAD),
     reload_operations.RELOAD.name: _answering(reload_operations.RELOAD),
+    seeing_operations.FIGURES.name: _answering(seeing_operations.FIGURES),
+    seeing_operations.SCREEN.name: _answering(seeing_operations.SCREEN),
+    seeing_operations.LOGS.name: _answering(seeing_operations.LOGS),
 }
 _STREAMS: dict[str, _Stream] = {
+    backup_operations.BACKUP.name: _streaming(backup_operations.BACKUP),
     operations.OCTETS.name: _streaming(operations.OCTETS),
     operations.EXPORT.name: _streaming(operations.EXPORT),
 }

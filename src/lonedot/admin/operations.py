@@ -13,6 +13,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from lonedot.admin.ids import resolve, resolve_all
 from lonedot.admin.octets import copies_of, in_thread, octets_of, queued_form
 from lonedot.admin.reload import Reloader
+from lonedot.admin.seeing import Seer
 from lonedot.admin.sinks import Keeper
 from lonedot.admin.values import (
     MAX_LISTED,
@@ -44,7 +46,9 @@ from lonedot.admin.values import (
 )
 from lonedot.diagnosis.record import Record, record_of
 from lonedot.diagnosis.why import Journey, TranscriptLine, Transcripts, journey
+from lonedot.evidence.events import Event
 from lonedot.queue.plan import Report
+from lonedot.spool.backup import Saved
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
@@ -74,6 +78,7 @@ __all__ = [
     "Operation",
     "RelayHooks",
     "Reporter",
+    "SavedShard",
     "StreamOperation",
     "TranscriptReader",
 ]
@@ -91,6 +96,17 @@ class RelayHooks(Protocol):
 
     def forget(self, ids: Sequence[MessageId]) -> None:
         """These are no longer to be tried; what is on the wire already is not stopped."""
+        ...
+
+
+class SavedShard(Protocol):
+    """A shard that can be copied while it is at work."""
+
+    @property
+    def shard(self) -> int: ...
+
+    async def save(self, folder: Path, copied: Callable[[int, int], None]) -> Saved:
+        """Raises SpoolFault."""
         ...
 
 
@@ -123,12 +139,18 @@ class Desk:
     """When the relay started."""
     expire_seconds: Mapping[str, float] = field(default_factory=dict)
     """By name of the route, how long a message is tried."""
+    shards: Sequence[SavedShard] = ()
+    """Those that this process can copy."""
     reporter: Reporter | None = None
     """Who makes the reports to senders; None: only a running relay can."""
     keeper: Keeper | None = None
     """Who has the registry."""
     reloader: Reloader | None = None
     """Who takes a changed configuration; None: the relay is down."""
+    seer: Seer | None = None
+    """Who knows the processes of the relay; None: the relay is down."""
+    events: Callable[[float], Sequence[Event]] | None = None
+    """Reads the events since a time."""
     asker: int = -1
     """User who asks, as the kernel says; -1 when nobody knows."""
 

@@ -14,6 +14,7 @@ from lonedot.spool.interface import Listed, MessageState, Sort
 __all__ = [
     "MAX_LISTED",
     "AdminError",
+    "BackupArguments",
     "BounceArguments",
     "Changed",
     "ExportArguments",
@@ -103,6 +104,11 @@ class RerouteArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ids: tuple[str, ...]
     route: str
     """Name of a route; empty: the one that each address falls under."""
+
+
+class BackupArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    folder: str
+    """Whole path of the backup, on the machine of the relay; its `shards` must not be there yet."""
 
 
 class IdArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
@@ -22,9 +23,11 @@ from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.reload import with_what_stays
+from lonedot.app.seeing import Health, Seeing
 from lonedot.app.settings import asker_from, ourselves_from, route_from
 from lonedot.app.stalls import Stall, book_stalls
 from lonedot.app.standing import StandingDesk
+from lonedot.config.addresses import Endpoint
 from lonedot.config.load import examine
 from lonedot.config.model import Config
 from lonedot.delivery.choosing import RouteChooser
@@ -41,6 +44,7 @@ from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
 from lonedot.observability.levels import LogLevel
+from lonedot.observability.metrics import Figures
 from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Lane, Scheduler
 from lonedot.reception.sockets import ListeningSockets
@@ -49,9 +53,9 @@ from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.watch import Watch
 from lonedot.spool.disk import Disk
-from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
+from lonedot.spool.interface import Acceptance, Claim, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
-from lonedot.spool.sqlite import KeepContent, Policy, open_spool
+from lonedot.spool.sqlite import KeepContent, Policy, SqliteSpool, open_spool
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import IdSource, MessageId
 
@@ -61,6 +65,10 @@ FLUSH_SECONDS = 0.2
 PURGE_SECONDS = 600.0
 PURGE_BATCH = 1000
 SHARD = 0
+
+
+if TYPE_CHECKING:
+    from lonedot.app.metrics_endpoint import MetricsEndpoint
 
 
 class AppFault(Exception):
@@ -124,10 +132,12 @@ class Relay:
         self._reloading = asyncio.Lock()
         self._expire_seconds: dict[str, float] = {}
         self._control: ControlServer | None = None
+        self._metrics: MetricsEndpoint | None = None
+        self._metrics_address: Endpoint | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self.hosts = Hosts()
-        self.spool: Spool
+        self.spool: SqliteSpool
         self.transcripts: TranscriptStore
         self.events: EventLog
         self.scheduler: Scheduler
@@ -184,7 +194,16 @@ class Relay:
             await self._standing.save()
         except OSError as error:
             self._standing_not_written(error)
-        observer = RelayObserver(self.events, self._watchers, self._standing)
+        self._seeing = seeing = Seeing(
+            spool,
+            self.events,
+            self.clock,
+            lambda: self._entrances.doors(),  # noqa: PLW0108 — they are made later
+            lambda: self.config,
+            lambda: spool.fault,
+        )
+        spool.tell_commits(seeing.committed)
+        observer = RelayObserver(self.events, self._watchers, self._standing, seeing.meter)
         # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
@@ -266,15 +285,48 @@ class Relay:
             since=self.clock.now(),
             expire_seconds=self._expire_seconds,
             reporter=self._reporter,
+            shards=(self.spool,),
             keeper=self._keeper,
             reloader=self,
+            seer=self._seeing,
+            events=self.events.read,
         )
         self._control = ControlServer(desk, paths.control)
         await self._control.start()
         await self._entrances.open_pickups(config)
         await self._entrances.open(config, face, self._entrances.hold(face))
+        self._seeing.start()
+        await self._open_metrics(config)
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
+
+    async def _open_metrics(self, config: Config) -> None:
+        """The endpoint as this configuration says; its libraries are loaded only when there is one."""
+        address = config.metrics.address
+        if self._metrics is not None:
+            if address == self._metrics_address:
+                return
+            await self._metrics.stop()
+            self._metrics = None
+        self._metrics_address = address
+        if address is None:
+            return
+        from lonedot.app.metrics_endpoint import MetricsEndpoint  # noqa: PLC0415
+
+        endpoint = MetricsEndpoint(address.host, address.port, self._figures, self._health)
+        await endpoint.start()
+        self._metrics = endpoint
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Where the metrics are, as bound."""
+        return None if self._metrics is None else self._metrics.address
+
+    async def _figures(self) -> Figures:
+        return self._seeing.figures()
+
+    async def _health(self) -> Health:
+        return self._seeing.health()
 
     # -- reload --------------------------------------------------------------------------------------
 
@@ -331,6 +383,7 @@ class Relay:
         try:
             await self._entrances.open(config, face, held)
             await self._entrances.open_pickups(config)
+            await self._open_metrics(config)
         except OSError as error:
             # Out of descriptors, or a folder that cannot be made: what was open stays so.
             raise AdminError(
@@ -438,6 +491,9 @@ class Relay:
         for timer in self._timers:
             timer.cancel()
         self._entrances.close()
+        self._seeing.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
         await self._entrances.close_pickups()
         await self._drain_sessions(ends_at)
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))

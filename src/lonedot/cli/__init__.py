@@ -37,6 +37,9 @@ COMMANDS: dict[str, Lazy] = {
     "serve": Lazy("lonedot.cli.serve:command", "Run the relay."),
     "reload": Lazy("lonedot.cli.reload:command", "Take a changed configuration without a restart."),
     "check": Lazy("lonedot.cli.check:command", "Name every fault of the configuration by its line."),
+    "status": Lazy("lonedot.cli.status:command", "One screen: what runs, what waits and why, what broke."),
+    "top": Lazy("lonedot.cli.top:command", "The relay as it works, renewed each second."),
+    "logs": Lazy("lonedot.cli.logs:command", "Everything that was said of one message or session."),
     "config": Lazy(
         "lonedot.cli.config:command", "Show the values in force and their origin; schema for editors."
     ),
@@ -47,6 +50,8 @@ COMMANDS: dict[str, Lazy] = {
     "history": Lazy(
         "lonedot.cli.history:command", "List finished messages by address, subject, device or time."
     ),
+    "backup": Lazy("lonedot.cli.backup:backup", "Copy the spool, also while the relay runs."),
+    "restore": Lazy("lonedot.cli.backup:restore", "Make the spool from a backup."),
     "why": Lazy("lonedot.cli.why:command", "Tell the journey of one message."),
     "sinks": Lazy("lonedot.cli.sinks:command", "List, change and try the bindings of sinks."),
     "smtpreg": Lazy(

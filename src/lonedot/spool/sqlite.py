@@ -19,6 +19,7 @@ import msgspec
 from lonedot.message.content import Content, FileBody
 from lonedot.spool import reading, recovery, schema, search
 from lonedot.spool.actions import Actions, Effects
+from lonedot.spool.backup import Saved, save_shard
 from lonedot.spool.bodies import Bodies, fault_from
 from lonedot.spool.claims import Claims
 from lonedot.spool.disk import Disk, InlineSyncer, RealDisk, Syncer
@@ -89,6 +90,7 @@ class SqliteSpool:
         self._clock = clock
         self._closed = False
         self._disk = disk
+        self.shard = shard
         self._keys: set[bytes] = set()
         """Keys of acceptances on their way."""
         self._due: float | None = None
@@ -149,6 +151,15 @@ class SqliteSpool:
     def withdrawn(self) -> int:
         """Messages that were refused with 451, were there after all, and were removed."""
         return self._writer.withdrawn
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be written at present; empty when it can."""
+        return self._writer.fault
+
+    def tell_commits(self, tell: Callable[[float], None]) -> None:
+        """`tell` is given the seconds that each commit took until it was synced."""
+        self._writer.commit_took = tell
 
     # -- taking ----------------------------------------------------------------------------------------
 
@@ -332,6 +343,19 @@ class SqliteSpool:
             return await asyncio.to_thread(work)
         except apsw.Error as error:
             raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    async def save(self, folder: Path, copied: Callable[[int, int], None]) -> Saved:
+        """Copy the shard into `folder` (see `backup`) while work goes on. `copied` is called in a thread.
+
+        Raises:
+            SpoolFault: it cannot be copied.
+        """
+        self._reader()  # raises while the disk is out of order
+        self._writer.keep_bodies(keep=True)
+        try:
+            return await asyncio.to_thread(save_shard, self._database, folder, copied, self._disk.vfs)
+        finally:
+            self._writer.keep_bodies(keep=False)
 
     def counts(self) -> dict[MessageState, int]:
         try:
