@@ -222,11 +222,10 @@ def _at(offset: int) -> str:
 
 
 def _attempt(attempt: AttemptRecord, zone: tzinfo | None) -> Iterator[Line]:
-    sent = (
-        f", {size_in_words(attempt.wire.size)} sent by {attempt.wire.mode}"
-        if attempt.wire is not None
-        else ""
-    )
+    sent = ""
+    if attempt.wire is not None:
+        did = "written with" if attempt.wire.mode in ("LF", "CRLF") else "sent by"
+        sent = f", {size_in_words(attempt.wire.size)} {did} {attempt.wire.mode}"
     tls = attempt.tls or "no TLS"
     hop = attempt.next_hop or "no next hop"
     yield Line(Kind.TEXT, f"{attempt.number}  {moment(attempt.started_at, zone)}  {hop}, {tls}{sent}", 1)

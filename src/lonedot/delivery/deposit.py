@@ -91,6 +91,16 @@ def refused(place: str, words: str, status: str) -> Outcome:
     return Outcome(result, Stage.LOCAL, words, None, place, status)
 
 
+class _Turn:
+    """A job at work. One and the same job may have its next turn before this one has been seen to end."""
+
+    __slots__ = ("job", "place")
+
+    def __init__(self, job: DepositJob, place: str) -> None:
+        self.job = job
+        self.place = place
+
+
 class Depot:
     """Everything that one route delivers here. Lives on one event loop."""
 
@@ -99,7 +109,7 @@ class Depot:
         self._route = route
         self._carrier = carrier
         self._waiting: deque[DepositJob] = deque()
-        self._running: set[DepositJob] = set()
+        self._running: set[_Turn] = set()
         self._threads = ThreadPoolExecutor(route.connections, f"route {route.name}")
         self._closing = False
         self._empty = asyncio.Event()
@@ -133,9 +143,9 @@ class Depot:
                 await asyncio.wait_for(self._empty.wait(), seconds)
             except TimeoutError:
                 self._carrier.stop()
-        for job in tuple(self._running):
-            self._running.discard(job)
-            job.not_tried()
+        for turn in tuple(self._running):
+            self._running.discard(turn)
+            turn.job.not_tried()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self) -> None:
@@ -151,46 +161,47 @@ class Depot:
             return
         if made is None:
             return
-        self._running.add(job)
+        turn = _Turn(job, place)
+        self._running.add(turn)
         if isinstance(made, Deposit):
-            self._put(job, place, made)
+            self._put(turn, made)
         else:
             making = asyncio.ensure_future(made)
-            making.add_done_callback(lambda done: self._made(job, place, done))
+            making.add_done_callback(lambda done: self._made(turn, done))
 
-    def _made(self, job: DepositJob, place: str, done: asyncio.Future[Deposit | None]) -> None:
+    def _made(self, turn: _Turn, done: asyncio.Future[Deposit | None]) -> None:
         """A copy that took waiting is ready."""
-        if job not in self._running:
+        if turn not in self._running:
             return
         if done.cancelled():
-            self._end(job, job.not_tried)
+            self._end(turn, turn.job.not_tried)
         elif (error := done.exception()) is not None:
-            report = _bug(place, error)
-            self._end(job, lambda: job.deposited(place, report))
+            report = _bug(turn.place, error)
+            self._end(turn, lambda: turn.job.deposited(turn.place, report))
         elif (deposit := done.result()) is None:
-            self._end(job, _nothing)
+            self._end(turn, _nothing)
         elif self._closing:
-            self._end(job, job.not_tried)
+            self._end(turn, turn.job.not_tried)
         else:
-            self._put(job, place, deposit)
+            self._put(turn, deposit)
 
-    def _put(self, job: DepositJob, place: str, deposit: Deposit) -> None:
+    def _put(self, turn: _Turn, deposit: Deposit) -> None:
         future = self._loop.run_in_executor(self._threads, self._carrier.put, deposit)
-        future.add_done_callback(lambda done: self._done(job, place, done))
+        future.add_done_callback(lambda done: self._done(turn, done))
 
-    def _done(self, job: DepositJob, place: str, done: asyncio.Future[DepositReport]) -> None:
-        if job not in self._running:
+    def _done(self, turn: _Turn, done: asyncio.Future[DepositReport]) -> None:
+        if turn not in self._running:
             return
         if done.cancelled():
-            self._end(job, job.not_tried)
+            self._end(turn, turn.job.not_tried)
             return
         error = done.exception()
-        report = done.result() if error is None else _bug(place, error)
-        self._end(job, lambda: job.deposited(place, report))
+        report = done.result() if error is None else _bug(turn.place, error)
+        self._end(turn, lambda: turn.job.deposited(turn.place, report))
 
-    def _end(self, job: DepositJob, tell: Callable[[], None]) -> None:
+    def _end(self, turn: _Turn, tell: Callable[[], None]) -> None:
         """The next one begins before this one's message is told."""
-        self._running.discard(job)
+        self._running.discard(turn)
         self._serve()
         tell()
         if not self._running:
