@@ -40,6 +40,7 @@ COMMANDS: dict[str, Lazy] = {
     "status": Lazy("lonedot.cli.status:command", "One screen: what runs, what waits and why, what broke."),
     "top": Lazy("lonedot.cli.top:command", "The relay as it works, renewed each second."),
     "logs": Lazy("lonedot.cli.logs:command", "Everything that was said of one message or session."),
+    "route": Lazy("lonedot.cli.route:command", "Tell where mail for an address would go, and why."),
     "config": Lazy(
         "lonedot.cli.config:command", "Show the values in force and their origin; schema for editors."
     ),

@@ -219,7 +219,7 @@ class ServerAsker:
                 words = f"no answer from DNS for {name} {kind.value} in {self._lifetime_seconds:g} seconds"
                 raise DnsFault(words) from error
             except dns.resolver.NoNameservers as error:
-                words = "; ".join(sorted({str(one[4])[:80] for one in error.kwargs["errors"]}))
+                words = "; ".join(sorted({str(one[3])[:80] for one in error.kwargs["errors"]}))
                 raise DnsFault(
                     f"DNS fails for {name} {kind.value}: {words or 'no server answers'}"
                 ) from error
