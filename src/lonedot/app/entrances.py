@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
+from lonedot.admin.seeing import Door
 from lonedot.app.directory import directory_from
 from lonedot.app.observer import RelayObserver
 from lonedot.app.settings import listener_from, submit_from
@@ -105,6 +106,13 @@ class Entrances:
     def addresses(self) -> Mapping[str, tuple[str, int]]:
         """Listener name to host and port as bound."""
         return {listener.settings.name: listener.address for listener in self._listeners}
+
+    def doors(self) -> list[Door]:
+        """Listeners with the number of their sessions."""
+        return [
+            Door(one.settings.name, f"{one.address[0]}:{one.address[1]}", len(one.sessions))
+            for one in self._listeners
+        ]
 
     @property
     def sessions(self) -> list[Session]:

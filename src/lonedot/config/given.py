@@ -10,7 +10,7 @@ import msgspec
 
 from lonedot.config.domains import Domain
 from lonedot.config.faults import Severity
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Sendmail, Server, Sink, Source
+from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
 from lonedot.config.origins import Origins
 from lonedot.sinks.registry import Row
 
@@ -98,6 +98,7 @@ class Drafts(NamedTuple):
     rows: Sequence[Row] | None = None
     """Bindings of the registry; None: not known."""
     origins: Origins | None = None
+    metrics: Given[Metrics] | None = None
 
     def file_of(self, path: tuple[str | int, ...]) -> Path:
         """The file that something stands in."""

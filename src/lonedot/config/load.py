@@ -21,7 +21,18 @@ from lonedot.config import addresses, check, disk, values
 from lonedot.config.domains import Domain
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
-from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Sendmail, Server, Sink, Source
+from lonedot.config.model import (
+    Badmail,
+    Config,
+    Listener,
+    Metrics,
+    Pickup,
+    Route,
+    Sendmail,
+    Server,
+    Sink,
+    Source,
+)
 from lonedot.config.origins import MAX_FILES, MAX_PATTERNS, Origins, matched_files
 from lonedot.config.positions import Positions
 from lonedot.config.registry import Beside, ExaminedRegistry, examine_registry
@@ -37,6 +48,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "server": Server,
     "pickup": Pickup,
     "badmail": Badmail,
+    "metrics": Metrics,
     "sendmail": Sendmail,
 }
 _LISTS: dict[str, type[msgspec.Struct]] = {
@@ -140,6 +152,7 @@ class _Reading(TableReader):
             sinks=[self._finish_sink(given) for given in self.items("sink", Sink, tables)],
             pickup=self.table("pickup", Pickup, tables, {}),
             badmail=self.table("badmail", Badmail, tables, {}),
+            metrics=self.table("metrics", Metrics, tables, {}),
             sendmail=self.table("sendmail", Sendmail, tables, {}),
             sources=list(self.items("source", Source, tables)),
             domains=list(self.items("domain", Domain, tables)),
@@ -255,6 +268,7 @@ class _Reading(TableReader):
             sinks=_values(drafts.sinks),
             pickup=pickup,
             badmail=badmail,
+            metrics=(drafts.metrics.value if drafts.metrics is not None else None) or Metrics(),
             sendmail=_with_defaults(drafts.sendmail, server),
             domains=_values(drafts.domains),
             sources=tuple(_in_place(sources[number], server, pickup, badmail) for number in sorted(sources)),
