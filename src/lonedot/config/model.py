@@ -18,7 +18,7 @@ from lonedot.config import addresses as a
 from lonedot.config import code
 from lonedot.config import values as v
 from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_from
-from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
+from lonedot.config.choices import InboundTls, KeepContent, LineEnds, ListenerProtocol, LongLines
 from lonedot.config.domains import Domain, Vrfy
 from lonedot.config.key import Key
 from lonedot.config.reach import ReachKeys
@@ -203,6 +203,15 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
             "1",
         ),
     ] = 1
+    protocol: Annotated[
+        ListenerProtocol,
+        Key(
+            v.one_of(ListenerProtocol),
+            "`lmtp` for programs that hand over mail by LMTP (RFC 2033): a reply for each recipient; only for "
+            "`relay_from`.",
+            '"smtp"',
+        ),
+    ] = ListenerProtocol.SMTP
     relay_from: Annotated[
         tuple[a.Network, ...],
         Key(
