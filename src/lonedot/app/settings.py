@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from lonedot.app.directory import directory_from
-from lonedot.config.choices import InboundTls, LineEnds, LongLines
+from lonedot.config.choices import InboundTls, LineEnds, ListenerProtocol, LongLines
 from lonedot.config.code import sink_code
 from lonedot.config.domains import Vrfy
 from lonedot.config.model import Config, Listener, Route
@@ -66,6 +66,7 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
     options = ServerOptions(
         hostname=server.hostname.encode(),
         keywords=DEFAULT_KEYWORDS - off,
+        lmtp=listener.protocol is ListenerProtocol.LMTP,
         tls_available=listener.tls is InboundTls.STARTTLS,
         tls_active=listener.tls is InboundTls.IMPLICIT,
         tls_required=listener.require_tls,

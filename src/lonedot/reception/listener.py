@@ -26,6 +26,7 @@ __all__ = ["Listener", "MemoryBudget", "Seats"]
 
 TOO_MANY = reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_FROM_CLIENT = reply(421, "4.7.0", "Too many connections from your address; try again later")
+NOT_TRUSTED = reply(554, "5.7.1", "This is spoken with trusted clients alone")
 KNOWN_CLIENTS = 4096
 
 
@@ -147,6 +148,11 @@ class Listener:
         if self.seats.taken > self.settings.max_connections:
             self.noted(session, "session.refused", f"more than {self.settings.max_connections} connections")
             return TOO_MANY
+        if self.settings.options.lmtp and not session.trusted:
+            self.noted(
+                session, "session.refused", f"{session.client} is not trusted, and LMTP is spoken here"
+            )
+            return NOT_TRUSTED
         limit = self.settings.max_connections_per_client
         if not session.trusted and self.seats.by_client[session.client] > limit:
             self.noted(session, "session.refused", f"more than {limit} connections from {session.client}")

@@ -450,13 +450,14 @@ class Session(asyncio.Protocol):
             self._end()
 
     def _message_facts(self, transcript: TranscriptRef | None, smtputf8: bool) -> Facts:
-        facts = self._facts
+        facts, host = self._facts, self.host
         if facts is None:
-            host = self.host
             name, server = host.settings.name, host.acceptor.server
-            facts = self._facts = facts_of(self, self._verb, name, host.revision, server)
+            lmtp = host.settings.options.lmtp
+            facts = self._facts = facts_of(self, self._verb, name, host.revision, server, lmtp)
         if smtputf8:
-            return msgspec.structs.replace(facts, transcript=transcript, protocol=utf8_protocol(self))
+            protocol = utf8_protocol(self, host.settings.options.lmtp)
+            return msgspec.structs.replace(facts, transcript=transcript, protocol=protocol)
         return msgspec.structs.replace(facts, transcript=transcript)
 
     def _on_reset(self, event: ResetGiven | ChunkRefused) -> None:
@@ -477,9 +478,7 @@ class Session(asyncio.Protocol):
             self._respond(NOT_VERIFIED)
             return
         noted = partial(self.host.noted, self)
-        verify(
-            directory, event.verb, event.argument, self.trusted, self._asker.wait, noted, self._respond
-        )
+        verify(directory, event.verb, event.argument, self.trusted, self._asker.wait, noted, self._respond)
 
     def _on_quit(self, event: QuitGiven) -> None:
         self._drop()
@@ -520,7 +519,9 @@ class Session(asyncio.Protocol):
     def _on_client(self, event: ClientStated) -> None:
         """XCLIENT: from here on the client, with its rights, is another."""
         host = self.host
-        host.noted(self, "client.stated", f"{self.client} speaks for {event.address!r}, login {event.login!r}")
+        host.noted(
+            self, "client.stated", f"{self.client} speaks for {event.address!r}, login {event.login!r}"
+        )
         host.closed(self)
         self._stated = event
         if event.address is not None:

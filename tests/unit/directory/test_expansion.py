@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lonedot.directory.aliases import read_aliases
-from lonedot.directory.expansion import DEPTH_LIMIT, MEMBERS_LIMIT, Expansion, ListCopy, Names, expand
+from lonedot.directory.aliases import MEMBERS_LIMIT, read_aliases
+from lonedot.directory.expansion import DEPTH_LIMIT, Expansion, ListCopy, Names, expand
 from lonedot.directory.faults import ExpansionFault
 from lonedot.directory.lists import DistributionList, read_lists
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
