@@ -33,18 +33,7 @@ BUSY_MILLISECONDS = 2000
 _STEP_ROWS = 1000
 """Rows that a step of the schema has in memory."""
 
-_RULES = """
-CREATE TABLE hold_rule (
-    number INTEGER PRIMARY KEY,
-    rule TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    made_at REAL NOT NULL,
-    uid INTEGER NOT NULL
-) STRICT;
-"""
-
-_TABLES = (
-    """
+_TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,          -- the number of the id
     state TEXT NOT NULL,
@@ -122,8 +111,6 @@ CREATE TABLE progress (
 ) STRICT;
 INSERT INTO progress VALUES (1, 0, 0, randomblob(16));
 """
-    + _RULES
-)
 
 
 def _with_transport(connection: apsw.Connection) -> None:
@@ -141,7 +128,6 @@ def _with_search(connection: apsw.Connection) -> None:
         "ALTER TABLE progress ADD COLUMN salt BLOB NOT NULL DEFAULT x'';"
         "UPDATE progress SET salt = randomblob(16)"
     )
-    connection.execute(_RULES)
     _fill_recipients(connection)
     ((salt,),) = connection.execute("SELECT salt FROM progress")
     _fill_messages(connection, salt)
