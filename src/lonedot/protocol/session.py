@@ -169,13 +169,14 @@ class ServerSession:
 
     # --- for the shell ------------------------------------------------------------------------------------------------
 
-    def greeting(self, words: bytes = b"") -> bytes:
+    def greeting(self, words: bytes | None = None) -> bytes:
         """The 220 that opens the session, with these words behind our name; the shell writes it.
 
         Raises:
             LocalProtocolError: the words cannot stand in a reply.
         """
-        words = words or (b"LMTP" if self.options.lmtp else b"ESMTP")
+        if words is None:
+            words = b"LMTP" if self.options.lmtp else b"ESMTP"
         return answers.encode(Reply(220, "", (self.options.hostname + b" " + words,)), False)
 
     def feed(self, octets: bytes) -> None:
