@@ -281,7 +281,7 @@ class Scheduler:
                 route, _, destination = key.partition("\t")
                 # Of a route that is gone, too: its messages are to be told so.
                 lane = self._routes.get(route) or Lane(route, 1, RetrySchedule())
-                self._parked[key] = self._lanes.get(key) or LaneState(lane, destination)
+                self._parked[key] = self._lanes.get(key, LaneState(lane, destination))
                 if route in self._routes:
                     self._lanes[key] = self._parked[key]
         except SpoolFault as error:
@@ -324,9 +324,9 @@ class Scheduler:
         for key, state in tuple(self._lanes.items()):
             ready += state.clear()
             lane = self._routes.get(state.lane.name)
+            state.pace.try_now(self._clock.now())  # what was in trouble may lead elsewhere now
             if lane is None:
                 del self._lanes[key]
-                state.pace.try_now(self._clock.now())
             else:
                 state.take(lane)
         self._ready -= len(ready)
@@ -638,7 +638,7 @@ class Scheduler:
         key = lane_key(lane.name, destination)
         state = self._lanes.get(key)
         if state is None:
-            state = self._parked.get(key) or LaneState(lane, destination)
+            state = self._parked.get(key, LaneState(lane, destination))
             if len(self._lanes) >= LANES_KEPT:
                 # Of a hop in trouble only what is known of it is lost, and that is soon known again.
                 self._lanes = {k: s for k, s in self._lanes.items() if not s.is_idle or k in self._parked}
@@ -999,7 +999,7 @@ class Scheduler:
 
     def _set_aside(self, key: str) -> None:
         """A message waits in the spool for this lane."""
-        state = self._lanes.get(key) or self._parked.get(key)
+        state = self._lanes.get(key, self._parked.get(key))
         if state is None:
             return  # of a route that is gone: it is found when it is due
         state.parkings -= 1
