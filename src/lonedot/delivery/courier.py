@@ -92,6 +92,11 @@ class Courier:
         else:
             parcel.begin()
 
+    def destination(self, route: str, domain: bytes) -> str:
+        """What mail for a domain over this route is told apart by (see `Resolver.destination`)."""
+        found = self._routes.by_name(route)
+        return "" if found is None else self.resolver.destination(found, domain)
+
     def pools(self) -> tuple[PoolState, ...]:
         """What each pool is doing."""
         pools: tuple[Pool | Depot, ...] = (*self._pools.values(), *self._depots.values())
