@@ -41,6 +41,10 @@ def get(path: str, *fields: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
 
 
+def names_of(body: bytes) -> set[str]:
+    return {family.name for family in openmetrics(body.decode())}  # type: ignore[no-untyped-call]
+
+
 async def run(folder: Path, *arguments: str) -> tuple[int, str]:
     """A command beside the relay; its exit code and what it printed."""
     out = io.StringIO()
@@ -82,6 +86,7 @@ async def test_figures_of_mail_that_waits(waiting: tuple[Relay, MessageId]) -> N
     assert found["lonedot_last_commit_time_seconds", ()] > 0
     assert found["lonedot_message_size_bytes_count", ()] == 1
     assert found["lonedot_sessions", ("in",)] >= 0
+    assert found["lonedot_next_hops", ("backing off",)] == 1
 
 
 async def test_latency_of_mail_that_is_delivered(tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ async def test_openmetrics_when_it_is_asked_for(waiting: tuple[Relay, MessageId]
     relay, _ = waiting
     _, head, body = await ask(relay, get("/metrics", "Accept: application/openmetrics-text; version=1.0.0"))
     assert b"application/openmetrics-text" in head
-    assert {family.name for family in openmetrics(body.decode())} >= {"lonedot_messages_accepted"}
+    assert names_of(body) >= {"lonedot_messages_accepted"}
 
 
 async def test_health(waiting: tuple[Relay, MessageId], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +159,7 @@ async def test_status_says_what_waits_and_why(waiting: tuple[Relay, MessageId], 
     assert "1 queued, 0 held" in said and "lonedot queue list" in said
     assert f"lonedot queue retry {id}" in said
     assert "next-hop-unreachable" in said
+    assert "next hop out: backing off" in said and "lonedot queue list --route out" in said
     code, said = await run(tmp_path, "status", "--json")
     screen = json.loads(said)
     assert screen["running"] and screen["waiting"][0]["example"] == id and screen["workers"][0]["fault"] == ""

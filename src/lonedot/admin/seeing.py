@@ -14,6 +14,7 @@ import msgspec
 from lonedot.evidence.events import Event, EventKind
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.metrics import Figures
+from lonedot.queue.lanes import HopStatus
 from lonedot.spool.interface import Listed, MessageState
 
 __all__ = [
@@ -97,6 +98,8 @@ class Screen(msgspec.Struct, frozen=True):
     revision: str = ""
     workers: tuple[Worker, ...] = ()
     doors: tuple[Door, ...] = ()
+    hops: tuple[HopStatus, ...] = ()
+    """Next hops that are not open, those with most mail first."""
     figures: Figures = Figures()
 
 

@@ -36,7 +36,7 @@ from lonedot.delivery.dns import Dns
 from lonedot.delivery.mx import HostFinder, RouteResolver
 from lonedot.delivery.notify import Notifier
 from lonedot.delivery.resolve import Resolver
-from lonedot.delivery.routing import RouteTable
+from lonedot.delivery.routing import Mx, RouteTable
 from lonedot.delivery.transport import Transport
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.events import EventKind, EventLog
@@ -201,6 +201,7 @@ class Relay:
             lambda: self._entrances.doors(),  # noqa: PLW0108 — they are made later
             lambda: self.config,
             lambda: spool.fault,
+            lambda: self.scheduler.hops(),  # noqa: PLW0108 — it is made later
         )
         spool.tell_commits(seeing.committed)
         observer = RelayObserver(self.events, self._watchers, self._standing, seeing.meter)
@@ -250,6 +251,7 @@ class Relay:
             self.clock,
             owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
             preparer=transport,
+            destination=self._courier.destination,
         )
         self._entrances = Entrances(
             spool,
@@ -527,7 +529,10 @@ class Relay:
 
 
 def _lanes(routes: RouteTable) -> list[Lane]:
-    return [Lane(route.name, route.connections * 2, route.schedule) for route in routes]
+    return [
+        Lane(route.name, route.connections * 2, route.schedule, has_many=isinstance(route.target, Mx))
+        for route in routes
+    ]
 
 
 def _expire_seconds(routes: RouteTable) -> dict[str, float]:

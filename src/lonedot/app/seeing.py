@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -19,6 +20,8 @@ from lonedot.evidence.events import EventLog
 from lonedot.message.ledger import Action, Entry
 from lonedot.observability import log
 from lonedot.observability.metrics import Figures, Metric, Metrics, Sample
+from lonedot.queue.lanes import HopStatus
+from lonedot.queue.pace import PaceState
 from lonedot.queue.scheduler import Delivery
 from lonedot.spool.interface import Acceptance, Claim, Filter, MessageState, Sort, Spool
 from lonedot.terms.clock import Clock
@@ -28,6 +31,8 @@ from lonedot.terms.reply import Reply
 __all__ = ["Health", "Meter", "Seeing"]
 
 LOOK_SECONDS = 1.0
+SHOWN_HOPS = 100
+"""Next hops in a screen."""
 LAG_LIMIT_SECONDS = 5.0
 """A loop that is so late is not ready: clients would run into their time-outs."""
 
@@ -97,8 +102,11 @@ class Seeing:
         doors: Callable[[], Sequence[Door]],
         config: Callable[[], Config],
         spool_fault: Callable[[], str],
+        hops: Callable[[], Sequence[HopStatus]],
     ) -> None:
-        """`config` gives the one in force; `spool_fault` why nothing can be written, or nothing."""
+        """`config` is the one in force; `spool_fault` why nothing can be written, or nothing; `hops` the next hops."""
+        self._hops = hops
+        self._hops_seen: tuple[float, Sequence[HopStatus]] = (float("-inf"), ())
         self._spool = spool
         self._events = events
         self._clock = clock
@@ -143,6 +151,13 @@ class Seeing:
             return 0.0
         return max(self._lag, asyncio.get_running_loop().time() - self._due)
 
+    def _hops_now(self) -> Sequence[HopStatus]:
+        """As they were at most a second ago: counting what waits for each asks the spool."""
+        now = self._clock.monotonic()
+        if now - self._hops_seen[0] >= LOOK_SECONDS:
+            self._hops_seen = now, self._hops()
+        return self._hops_seen[1]
+
     # -- Seer ----------------------------------------------------------------------------------------
 
     def figures(self) -> Figures:
@@ -153,6 +168,8 @@ class Seeing:
         age = now - oldest[0].accepted_at if oldest else 0.0
         gauges.append(Sample(Metric.OLDEST, (), max(0.0, age)))
         gauges.extend(Sample(Metric.SESSIONS, (door.name,), door.sessions) for door in self._doors())
+        states = Counter(hop.state for hop in self._hops_now())
+        gauges.extend(Sample(Metric.NEXT_HOPS, (state,), count) for state, count in sorted(states.items()))
         gauges.append(Sample(Metric.LOOP_LAG, (), self.lag_seconds))
         gauges.append(Sample(Metric.STARTED, (), self._since))
         gauges.append(Sample(Metric.LAST_COMMIT, (), self._last_commit_at))
@@ -163,6 +180,8 @@ class Seeing:
     def screen(self, bare: Screen) -> Screen:
         doors = tuple(self._doors())
         config = self._config()
+        troubled = [hop for hop in self._hops_now() if hop.state != PaceState.OPEN.value]
+        troubled.sort(key=lambda hop: -(hop.ready + hop.parked))
         worker = Worker(
             os.getpid(),
             self._since,
@@ -179,6 +198,7 @@ class Seeing:
             revision=config.revision,
             workers=(worker,),
             doors=doors,
+            hops=tuple(troubled[:SHOWN_HOPS]),
             figures=self.figures(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from lonedot.admin.seeing import Broken, Screen, Waiting, Worker
 from lonedot.evidence.events import EventKind
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.metrics import Figures, Metric
+from lonedot.queue.lanes import HopStatus
 
 __all__ = ["printable", "screen_lines", "span"]
 
@@ -88,9 +90,18 @@ def _waits(screen: Screen) -> Iterator[str]:
     if len(screen.waiting) > _SHOWN:
         rest = sum(one.count for one in screen.waiting[_SHOWN:])
         yield f"  {rest} more for {len(screen.waiting) - _SHOWN} other reasons" + _do("lonedot status --json")
+    for hop in screen.hops[:_SHOWN]:
+        yield _hop(hop, screen.asked_at)
     open_ones = sum(counts.get(state, 0) for state in ("queued", "held", "damaged"))
     if open_ones > screen.looked_at:
         yield f"  (reasons of {screen.looked_at} messages of {open_ones})"
+
+
+def _hop(hop: HopStatus, now: float) -> str:
+    name = printable(hop.destination or hop.route)
+    when = f", next try in {span(hop.next_try_at - now)}" if hop.next_try_at > now else ""
+    words = f"  next hop {name}: {hop.state}{when}: {_cut(printable(hop.reason))}"
+    return click.style(words, fg="yellow") + _do(f"lonedot queue list --route {shlex.quote(hop.route)}")
 
 
 def _group(group: Waiting, now: float) -> str:
