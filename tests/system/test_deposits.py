@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import smtplib
+import tempfile
 import time
 from pathlib import Path
 
@@ -148,3 +150,23 @@ async def test_a_route_keeps_mail_until_a_person_releases_it(tmp_path: Path) -> 
         )
         stored = await until(relay, id_of(answer), lambda one: one.state is MessageState.HELD)
         assert stored.reason == "route quarantine: to be looked at"
+
+
+def test_a_running_program_dies_with_the_relay(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        fifo = Path(name) / "fifo"
+        Path(name).chmod(0o755)
+        os.mkfifo(fifo)
+        fifo.chmod(0o666)
+        user = 'pipe_user = "nobody"' if os.geteuid() == 0 else ""
+        toml = MANY.format(folder=tmp_path, user=user).replace(
+            "cat >/dev/null;", f"exec >{fifo}; echo $$; exec sleep 600;"
+        )
+        with RelayProcess(tmp_path, toml) as relay:
+            send_one(relay.ports["in"], MESSAGE, "c@office.example", ("known@program.example",))
+            # Open as long as the program is there; its end is the proof.
+            with fifo.open("rb") as heard:
+                assert heard.readline().strip().isdigit()
+                relay.kill()
+                ready, _, _ = select.select([heard], [], [], 20)
+                assert ready and heard.read() == b""

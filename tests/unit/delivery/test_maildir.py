@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lonedot.delivery import maildir
-from lonedot.delivery.maildir import DELIVERED, UnsafeAddress, folder_for, fault_of_path
+from lonedot.delivery.maildir import DELIVERED, UnsafeAddress, fault_of_path, folder_for
 from lonedot.delivery.routing import Maildir, Route
 from lonedot.message.content import Content, FileBody
 from lonedot.message.filed import LineEnd
