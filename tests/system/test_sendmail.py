@@ -17,6 +17,7 @@ from lonedot.reception.recorder import Recorder
 from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
 from lonedot.testing.relay import running_relay
+from tests.need import need
 from tests.system.talk import PATIENCE, first_config
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -279,3 +280,28 @@ async def test_a_socket_that_a_dead_relay_left(tmp_path: Path) -> None:
     left.close()
     async with Recorder() as hop, running_relay(tmp_path, first_config(hop.port)) as relay:
         assert (await sendmail(Scene(relay, hop, tmp_path), "anna@dest.example", text=LETTER)).code == 0
+
+
+async def test_mailx(scene: Scene) -> None:
+    """A program that has called sendmail for forty years."""
+    program = need("bsd-mailx", "bsd-mailx")
+    link = scene.folder / "sendmail"
+    link.symlink_to(LONEDOT)
+    settings = scene.folder / "mailrc"
+    settings.write_text(f"set sendmail={link}\n")
+    done = await called(
+        program,
+        scene.folder,
+        *("-s", "Nightly", "-c", "ben@dest.example", "anna@dest.example"),
+        text=b"all is well\n",
+        environment={"LONEDOT_SUBMIT": str(scene.folder / "spool" / "submit.sock"), "MAILRC": str(settings)},
+    )
+    assert done.code == 0, done.err
+    await scene.hop.wait_for(1, PATIENCE)
+    (message,) = scene.hop.messages
+    assert {one.address.text for one in message.envelope.recipients} == {
+        "anna@dest.example",
+        "ben@dest.example",
+    }
+    assert b"\r\nSubject: Nightly\r\n" in message.content
+    assert message.content.endswith(b"all is well\r\n")

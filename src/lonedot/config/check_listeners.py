@@ -241,6 +241,12 @@ def _judge_logins(given: Given[Listener], listener: Listener) -> Iterator[Found]
 
 
 def _judge_tls(given: Given[Listener], listener: Listener) -> Iterator[Found]:
+    if listener.tls is InboundTls.IMPLICIT and listener.proxy_from and given.knows("tls", "proxy_from"):
+        yield given.fault(
+            "proxy_from",
+            "the PROXY header would have to come inside TLS, where no load balancer puts it",
+            'write tls = "starttls", or let the load balancer do TLS',
+        )
     if not given.knows("tls", "tls_certificate", "tls_key", "require_tls", "ehlo_off"):
         return
     if listener.tls is InboundTls.OFF:
