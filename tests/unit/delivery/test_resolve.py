@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -71,8 +72,8 @@ def test_each_copy_is_whole_and_discloses_nobody(
     }
     domain = LocalDomain(
         "here.example",
-        aliases=cast("DirectoryFile[dict[str, tuple[Address, ...]]]", Said(aliases)),
-        lists=cast("DirectoryFile[dict[str, DistributionList]]", Said(lists)),
+        aliases=cast("DirectoryFile[Mapping[str, tuple[Address, ...]]]", Said(aliases)),
+        lists=cast("DirectoryFile[Mapping[str, DistributionList]]", Said(lists)),
     )
     directory = Directory([domain], at("postmaster"))
     ids = (MessageId(id_from_number(number)) for number in itertools.count(1000))
