@@ -18,7 +18,19 @@ __all__ = ["with_what_stays"]
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 TAKEN = frozenset(
-    {"file", "revision", "server", "listeners", "routes", "sinks", "pickup", "badmail", "sources", "sendmail"}
+    {
+        "file",
+        "revision",
+        "server",
+        "listeners",
+        "routes",
+        "sinks",
+        "pickup",
+        "badmail",
+        "sources",
+        "sendmail",
+        "metrics",
+    }
 )
 TAKEN_OF_SERVER = frozenset(
     {
