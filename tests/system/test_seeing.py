@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import io
 import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from lonedot import cli
 from lonedot.app import Relay
+from lonedot.observability import log as relay_log
+from lonedot.observability.levels import LogLevel
 from lonedot.terms.ids import MessageId
 from lonedot.testing.relay import running_relay
 from tests.peers.strict_sink import StrictSink
-from tests.system.talk import finished, first_config, submit, until
+from tests.system.talk import PATIENCE, finished, first_config, submit, until
 
 METRICS = '\n[metrics]\naddress = "127.0.0.1:0"\n'
 NOBODY = first_config(1, more=METRICS)
@@ -208,3 +212,23 @@ async def test_logs_of_a_message(waiting: tuple[Relay, MessageId], tmp_path: Pat
     code, said = await run(tmp_path, "logs", "no-such-id")
     assert code == 1 and "nothing is known" in said
     assert (await run(tmp_path, "logs", "abc"))[0] == 2
+
+
+async def test_logs_follow_what_comes(waiting: tuple[Relay, MessageId], tmp_path: Path) -> None:
+    _, id = waiting
+    config = str(tmp_path / "lonedot.toml")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "lonedot", "logs", id, "--follow", "-c", config, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while b"recorded: " not in await child.stdout.readline():
+                pass
+            relay_log.event("message.noted", LogLevel.ERROR, id=id, words="something more")
+            while b"something more" not in await child.stdout.readline():
+                pass
+    finally:
+        child.send_signal(signal.SIGINT)
+        await child.wait()
+    assert child.returncode == 0

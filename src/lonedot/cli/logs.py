@@ -83,18 +83,18 @@ def command(
         return _said(where, known, record, (*from_file, *ordered)), last
 
     async def watch(caller: Caller) -> None:
-        said, last = await ask(caller)
-        if last < 0:
+        after = last  # what came since the first look is new
+        if after < 0:
             raise Problem("the relay is down, there is nothing to follow", do="lonedot serve")
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
-            more = await caller.call(LOGS, LogsArguments(said.id, last))
-            last = more.last
+            more = await caller.call(LOGS, LogsArguments(said.id, after))
+            after = more.last
             for line in more.lines:
                 print_json(line) if as_json else click.echo(printable(line.line))
             sys.stdout.flush()
 
-    said, _ = work(where, ask)
+    said, last = work(where, ask)
     if as_json:
         print_json(said)
     else:
