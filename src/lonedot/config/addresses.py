@@ -21,8 +21,8 @@ __all__ = [
     "host_name",
     "is_host_name",
     "keyword",
-    "name_server",
     "listen_endpoint",
+    "name_server",
     "network",
     "next_hop",
     "pattern",
@@ -220,7 +220,8 @@ def name_server(value: object, folder: Path) -> Endpoint:
     found = Endpoint(words, 53) if _is_ip(words) else _endpoint(words, 53, 1)
     if found is None or not _is_ip(found.host):
         raise Unfit(
-            f"{show(value)} is not the address of a name server", 'write it as "192.0.2.53" or "[2001:db8::53]:53"'
+            f"{show(value)} is not the address of a name server",
+            'write it as "192.0.2.53" or "[2001:db8::53]:53"',
         )
     return found
 

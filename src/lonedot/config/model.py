@@ -384,14 +384,6 @@ class Route(ReachKeys, frozen=True, kw_only=True):
             '"*"',
         ),
     ]
-    smarthost: Annotated[
-        tuple[a.Endpoint, ...],
-        Key(
-            v.many(a.next_hop, at_least=1),
-            "Host and port (25 when not given), or several that are tried in turn.",
-            '"smtp.example.com:587"',
-        ),
-    ]
     name: Annotated[str, Key(v.label, "What logs call it.", '"provider"', "the patterns")] = ""
     tls: Annotated[
         TlsPolicy,
@@ -648,8 +640,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
         a.Endpoint | None,
         Key(
             a.listen_endpoint,
-            "Address and port. There is no login: who reaches it reads how much mail there is, and the names of listeners "
-            "and sinks. Without it nothing listens.",
+            "Address and port. There is no login: who reaches it reads how much mail there is, and the names of "
+            "listeners and sinks. Without it nothing listens.",
             '"127.0.0.1:9125"',
         ),
     ] = None

@@ -15,7 +15,15 @@ from lonedot.protocol.options import ServerOptions
 from lonedot.reception.logins import Logins
 from lonedot.terms.address import Address
 
-__all__ = ["STRANGER", "TRUSTED", "ListenerSettings", "is_in", "matches_domain", "with_logins", "with_xclient"]
+__all__ = [
+    "STRANGER",
+    "TRUSTED",
+    "ListenerSettings",
+    "is_in",
+    "matches_domain",
+    "with_logins",
+    "with_xclient",
+]
 
 _MECHANISMS = (b"PLAIN", b"LOGIN")
 

@@ -108,7 +108,7 @@ def test_what_the_parent_holds_is_taken_from_the_environment() -> None:
 
 @pytest.mark.parametrize("said", ["[]", "{", '{"a": "x"}'])
 def test_what_is_not_the_parents_is_said(said: str) -> None:
-    with pytest.raises(ValueError, match="JSON|Expecting|invalid"):
+    with pytest.raises(ValueError, match=r"JSON|Expecting|invalid"):
         from_environment({sockets.SOCKETS_ENVIRONMENT: said})
 
 
