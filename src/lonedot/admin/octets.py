@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from lonedot.admin.values import AdminError, Form, Octets, Piece, Remark
 from lonedot.message.content import Content
 from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered, canonicalise
-from lonedot.message.filed import FileEncoder, LineEnd
 from lonedot.message.fold import FoldFault, changes_octets, fold
 from lonedot.message.transforms import CannotTransform
 from lonedot.spool.interface import (
@@ -27,7 +26,6 @@ from lonedot.spool.interface import (
 
 __all__ = ["arrival_form", "copies_of", "in_thread", "octets_of", "queued_form"]
 
-_LINE_ENDS = frozenset(one.value for one in LineEnd)
 _UNFIT = (FoldFault, CannotTransform, OSError, ValueError)
 
 
@@ -196,10 +194,7 @@ def _copy_sent(
     return first, False
 
 
-def _encoder(canonical: CanonicalContent, wire: WireRecord) -> DataEncoder | FileEncoder:
-    """What wrote it: towards a next hop, or into a Maildir or a program."""
-    if wire.mode in _LINE_ENDS:
-        return FileEncoder(canonical, LineEnd(wire.mode))
+def _encoder(canonical: CanonicalContent, wire: WireRecord) -> DataEncoder:
     return DataEncoder(canonical, "BDAT" if wire.mode == "BDAT" else "DATA")
 
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["InboundTls", "KeepContent", "LineEnds", "ListenerProtocol", "LongLines"]
+__all__ = ["InboundTls", "KeepContent", "LineEnds", "LongLines"]
 
 
 class KeepContent(enum.Enum):
     NONE = "none"
     DAMAGED = "damaged"
     ALL = "all"
-
-
-class ListenerProtocol(enum.Enum):
-    """What a listener speaks."""
-
-    SMTP = "smtp"
-    LMTP = "lmtp"
 
 
 class LineEnds(enum.Enum):

@@ -20,7 +20,6 @@ import msgspec
 from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
-    ClientStated,
     Closed,
     CommandHeard,
     ContentBegun,
@@ -372,8 +371,6 @@ class _Session(asyncio.Protocol):
                 machine.respond(reply(252, "2.1.5", "Cannot verify, will take the message"))
             case CommandHeard():
                 machine.obey()
-            case ClientStated():
-                machine.respond(reply(550, "5.7.0", "Not here"))
             case TlsRequested():
                 self._start_tls()
             case ResetGiven() | ChunkRefused():

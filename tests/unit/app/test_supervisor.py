@@ -77,9 +77,7 @@ def test_each_sink_has_its_own_deadline() -> None:
 
 @pytest.fixture
 def parent() -> Iterator[Supervisor]:
-    one = Supervisor(["/bin/true"])
-    yield one
-    one.close()
+    yield Supervisor(["/bin/true"])
 
 
 def leave(parent: Supervisor, count: int) -> None:

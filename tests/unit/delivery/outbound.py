@@ -18,7 +18,6 @@ from lonedot.delivery.routing import (
     Route,
     RouteTable,
     SmarthostResolver,
-    Smarthosts,
     Timeouts,
     TlsPolicy,
 )
@@ -110,7 +109,7 @@ def claim(
 def route(port: int, **changes: object) -> Route:
     base = Route(
         name="out",
-        target=Smarthosts((NextHop("127.0.0.1", port),)),
+        smarthosts=(NextHop("127.0.0.1", port),),
         ehlo_name="relay.example.com",
         tls=TlsPolicy.OFF,
         timeouts=QUICK,

@@ -1,1 +1,0 @@
-"""Who receives mail here: local domains, their recipients, aliases and distribution lists."""
