@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from bench import memory, profile, sinks
+from bench import memory, profile, queue, sinks
 from bench.cells import QUICK_CELLS, SESSIONS, SIZES, Cell, Mode, all_cells, parse_size
 from bench.load import LoadError
 from bench.relay import Plan, measure_cells
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _run_memory(chosen)
             case "profile":
                 return _run_profile(chosen)
+            case "queue":
+                return _run_queue(chosen)
             case "sinks":
                 return _run_sinks(chosen)
             case _:
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         nargs="?",
         default="relay",
-        choices=("relay", "memory", "profile", "sinks"),
+        choices=("relay", "memory", "profile", "queue", "sinks"),
         help="default: relay",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
@@ -75,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     crowd.add_argument("--octets", type=int, default=25_000_000, help="of each large message")
     costs = parser.add_argument_group("sinks")
     costs.add_argument("--part", action="append", choices=sinks.PARTS, help="repeatable; default: all")
+    queues = parser.add_argument_group("queue")
+    queues.add_argument("--queued", action="append", type=int, help="messages; repeatable; default 100000")
     profiling = parser.add_argument_group("profile")
     profiling.add_argument("--messages", type=int, default=3000, help="in the one burst")
     profiling.add_argument("--top", type=int, default=40, help="how many functions to print")
@@ -131,6 +136,17 @@ def _run_profile(chosen: argparse.Namespace) -> int:
     cells = all_cells(chosen.size or (10 * 1024,), chosen.sessions or (20,), chosen.mode or (Mode.REUSE,))
     cell = cells[0]
     print(profile.profile_cell(cell, chosen.messages, chosen.folder, chosen.top, _say, chosen.keep))
+    return 0
+
+
+def _run_queue(chosen: argparse.Namespace) -> int:
+    found = []
+    for messages in chosen.queued or (5000 if chosen.quick else 100_000,):
+        _say(f"{messages} messages are put into a queue")
+        found.append(asyncio.run(queue.measure_queue(messages, chosen.folder)))
+        _say(queue.queue_table(found[-1]))
+    if chosen.json is not None:
+        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return 0
 
 

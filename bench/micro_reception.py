@@ -179,7 +179,7 @@ def build(has_scheduler: bool, bindings: Sequence[Binding]) -> Session:
     desk: Handover = Nobody()
     if has_scheduler:
         lanes = [Lane("*", 100, RetrySchedule())]
-        desk = Scheduler(spool, silence, silence, silence, lanes, lambda address: "*", clock, "bench")
+        desk = Scheduler(spool, silence, silence, silence, lanes, lambda address, stored: "*", clock, "bench")
     acceptor = Acceptor(spool, desk, bindings, silence, clock, ids, "relay.example.com", 30)
     settings = ListenerSettings(
         name="bench",

@@ -1,5 +1,6 @@
 """Whatever a file holds: a configuration or faults, and nothing else."""
 
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -7,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lonedot.config.faults import Severity
-from lonedot.config.load import Examined, examine_octets, keys_of
+from lonedot.config.load import Examined, examine, examine_octets, keys_of
 from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
 
 FILE = Path("/nowhere/lonedot.toml")
@@ -98,3 +99,22 @@ def test_random_keys_in_their_tables(data: st.DataObject) -> None:
                 value = data.draw(st.one_of(st.just(keys[key].example), _values))
                 text += f"{key} = {value}\n"
     check(examine_octets(text.encode("utf-8", "surrogatepass"), FILE, machine_name))
+
+
+_files = st.lists(st.one_of(_headers, _lines), max_size=12).map("\n".join)
+
+
+@given(
+    st.lists(st.sampled_from(["*.toml", "a/*", "[", "b.toml", "../x", "a*/../*.toml", ""]), max_size=3),
+    st.lists(_files | st.binary(max_size=40), min_size=1, max_size=3),
+)
+def test_files_that_include_others(patterns: list[str], texts: list[str | bytes]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a").mkdir()
+        for number, text in enumerate(texts):
+            octets = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+            if number == 0:
+                octets = f"include = {patterns}\n".encode() + octets
+            (folder / ("first.toml", "a/b.toml", "b.toml")[number]).write_bytes(octets)
+        check(examine(folder / "first.toml"))

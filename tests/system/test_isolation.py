@@ -305,7 +305,7 @@ async def test_changed_code_is_taken_on_reload(tmp_path: Path) -> None:
         first = await submit(relay)
         await until(relay, first, asked)
         (tmp_path / "pid.py").write_text(SINK_FILE.replace("X-Pid", "X-New-Pid"))
-        await relay.reload_sinks()
+        await relay.reload_told()
         second = await submit(relay)
         await until(relay, second, asked)
         heads = [fold(relay.spool.content(id), relay.spool.show(id).ledger).head for id in (first, second)]

@@ -429,7 +429,7 @@ async def test_a_connection_lost_inside_a_message_leaves_nothing(tmp_path: Path)
             await client.say("DATA")
             client.write(SMALL + b"x" * 600_000)
             await client.writer.drain()
-        await eventually(lambda: not any(listener.sessions for listener in relay._listeners))
+        await eventually(lambda: not any(listener.sessions for listener in relay._entrances._listeners))
         assert relay.spool.listing(Filter()) == []
         assert list((tmp_path / "spool").rglob("*.body")) == []
 
@@ -518,6 +518,6 @@ async def test_the_memory_budget_is_given_back(tmp_path: Path) -> None:
             await client.envelope()
             await client.say("DATA")
             client.write(SMALL)
-        await eventually(lambda: not any(listener.sessions for listener in relay._listeners))
+        await eventually(lambda: not any(listener.sessions for listener in relay._entrances._listeners))
         assert budget.used == 0
         assert relay.spool.counts()[MessageState.QUEUED] == 2

@@ -35,7 +35,7 @@ BUSY = b"<anna@dest.example>"
 
 def busy() -> Peer:
     """A next hop that never has room for anna, and takes everything else."""
-    return Peer(OFFER, {BUSY: b"452 4.2.2 her mailbox is full\r\n"})
+    return Peer(OFFER, {BUSY: b"451 4.3.0 her mailbox is full\r\n"})
 
 
 async def attempted(relay: Relay, id: MessageId, count: int) -> Stored:

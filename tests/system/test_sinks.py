@@ -451,14 +451,14 @@ async def test_code_whose_import_does_not_come_back(
     async with running_relay(tmp_path, toml) as relay:
         await submit(relay)
         file.write_text(code + STAMP)
-        reloading = asyncio.create_task(relay.reload_sinks())
+        reloading = asyncio.create_task(relay.reload_told())
         stored = relay.spool.show(await submit(relay))
         assert stored.ledger[-1].action is Action.KEPT
         await reloading
         stored = relay.spool.show(await submit(relay))
         assert stored.ledger[-1].action is Action.KEPT
         file.write_text(STAMP.replace("X-Stamp", "X-New"))
-        await relay.reload_sinks()
+        await relay.reload_told()
         stored = relay.spool.show(await submit(relay))
         assert fold(relay.spool.content(stored.id), stored.ledger).head.count(b"X-New: 1") == 1
 

@@ -323,7 +323,7 @@ async def test_a_message_meets_the_bindings_with_which_it_began(tmp_path: Path) 
 
 
 def _rebind(relay: Relay, bindings: list[Binding]) -> None:
-    acceptor = relay._acceptors[1]
+    acceptor = relay._entrances.acceptors[1]
     acceptor.rebind(bindings, "another")
     relay.hosts.use(bindings)
 

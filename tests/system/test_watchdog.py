@@ -418,7 +418,7 @@ def test_sighup_reaches_the_worker(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, toml, program=SUPERVISED) as relay:
         (tmp_path / "sinks.toml").write_text("this is no registry")
         os.kill(relay.pid, signal.SIGHUP)
-        wait_until(lambda: bool(events(relay, "sinks.not-taken")))
+        wait_until(lambda: bool(events(relay, "config.not-taken")))
         assert relay.stop() == 0
     assert relay.starts == 1
 

@@ -22,7 +22,14 @@ from typing import TypeVar
 import msgspec
 
 from lonedot import __version__
-from lonedot.admin import operations, sinks_operations
+from lonedot.admin import (
+    backup_operations,
+    operations,
+    queue_operations,
+    reload_operations,
+    seeing_operations,
+    sinks_operations,
+)
 from lonedot.admin.operations import Desk, Operation, StreamOperation
 from lonedot.admin.values import AdminError, Changed, Piece, Problem
 from lonedot.admin.wire import MAX_REQUEST, Hello, Reply, Request, encode_line, socket_address
@@ -68,18 +75,26 @@ def _streaming(operation: StreamOperation[A]) -> _Stream:
 
 _ANSWERS: dict[str, _Answer] = {
     operations.LIST.name: _answering(operations.LIST),
+    operations.SELECT.name: _answering(operations.SELECT),
     operations.SHOW.name: _answering(operations.SHOW),
     operations.WHY.name: _answering(operations.WHY),
     operations.HOLD.name: _answering(operations.HOLD),
     operations.RELEASE.name: _answering(operations.RELEASE),
     operations.RETRY.name: _answering(operations.RETRY),
     operations.DELETE.name: _answering(operations.DELETE),
+    queue_operations.BOUNCE.name: _answering(queue_operations.BOUNCE),
+    queue_operations.REROUTE.name: _answering(queue_operations.REROUTE),
     operations.STATUS.name: _answering(operations.STATUS),
     sinks_operations.BINDINGS.name: _answering(sinks_operations.BINDINGS),
     sinks_operations.APPLY.name: _answering(sinks_operations.APPLY),
     sinks_operations.RELOAD.name: _answering(sinks_operations.RELOAD),
+    reload_operations.RELOAD.name: _answering(reload_operations.RELOAD),
+    seeing_operations.FIGURES.name: _answering(seeing_operations.FIGURES),
+    seeing_operations.SCREEN.name: _answering(seeing_operations.SCREEN),
+    seeing_operations.LOGS.name: _answering(seeing_operations.LOGS),
 }
 _STREAMS: dict[str, _Stream] = {
+    backup_operations.BACKUP.name: _streaming(backup_operations.BACKUP),
     operations.OCTETS.name: _streaming(operations.OCTETS),
     operations.EXPORT.name: _streaming(operations.EXPORT),
 }

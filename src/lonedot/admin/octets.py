@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from lonedot.admin.values import AdminError, Form, Octets, Piece, Remark
 from lonedot.message.content import Content
 from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered, canonicalise
+from lonedot.message.filed import FileEncoder, LineEnd
 from lonedot.message.fold import FoldFault, changes_octets, fold
 from lonedot.message.transforms import CannotTransform
 from lonedot.spool.interface import (
@@ -26,6 +27,7 @@ from lonedot.spool.interface import (
 
 __all__ = ["arrival_form", "copies_of", "in_thread", "octets_of", "queued_form"]
 
+_LINE_ENDS = frozenset(one.value for one in LineEnd)
 _UNFIT = (FoldFault, CannotTransform, OSError, ValueError)
 
 
@@ -194,7 +196,10 @@ def _copy_sent(
     return first, False
 
 
-def _encoder(canonical: CanonicalContent, wire: WireRecord) -> DataEncoder:
+def _encoder(canonical: CanonicalContent, wire: WireRecord) -> DataEncoder | FileEncoder:
+    """What wrote it: towards a next hop, or into a Maildir or a program."""
+    if wire.mode in _LINE_ENDS:
+        return FileEncoder(canonical, LineEnd(wire.mode))
     return DataEncoder(canonical, "BDAT" if wire.mode == "BDAT" else "DATA")
 
 

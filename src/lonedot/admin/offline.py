@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from lonedot.admin.operations import Desk
 from lonedot.diagnosis.transcripts import StoredTranscripts
+from lonedot.evidence.events import EventLog
 from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability.clock import SystemClock
 from lonedot.spool.interface import SpoolPaths
@@ -31,4 +32,12 @@ async def open_desk(
     clock = SystemClock()
     spool = open_offline(paths, clock, keep_content)
     reader = StoredTranscripts(TranscriptStore(paths.evidence, clock))
-    return Desk(spool, clock, transcripts=reader, expire_seconds=expire_seconds)
+    events = EventLog(paths.evidence / "events", clock)
+    return Desk(
+        spool,
+        clock,
+        transcripts=reader,
+        expire_seconds=expire_seconds,
+        shards=(spool,),
+        events=events.read,
+    )

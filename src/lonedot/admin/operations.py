@@ -13,12 +13,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from lonedot.admin.ids import resolve, resolve_all
 from lonedot.admin.octets import copies_of, in_thread, octets_of, queued_form
+from lonedot.admin.reload import Reloader
+from lonedot.admin.seeing import Seer
 from lonedot.admin.sinks import Keeper
 from lonedot.admin.values import (
     MAX_LISTED,
@@ -38,11 +41,24 @@ from lonedot.admin.values import (
     OctetsArguments,
     Piece,
     Remark,
+    Selected,
     Status,
 )
 from lonedot.diagnosis.record import Record, record_of
 from lonedot.diagnosis.why import Journey, TranscriptLine, Transcripts, journey
-from lonedot.spool.interface import Filter, MessageState, NoSuchMessage, Spool, Stored, TranscriptRef
+from lonedot.evidence.events import Event
+from lonedot.queue.plan import Report
+from lonedot.spool.backup import Saved
+from lonedot.spool.interface import (
+    Acceptance,
+    Claim,
+    Filter,
+    MessageState,
+    NoSuchMessage,
+    Spool,
+    Stored,
+    TranscriptRef,
+)
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import MessageId
 
@@ -54,12 +70,15 @@ __all__ = [
     "OCTETS",
     "RELEASE",
     "RETRY",
+    "SELECT",
     "SHOW",
     "STATUS",
     "WHY",
     "Desk",
     "Operation",
     "RelayHooks",
+    "Reporter",
+    "SavedShard",
     "StreamOperation",
     "TranscriptReader",
 ]
@@ -77,6 +96,25 @@ class RelayHooks(Protocol):
 
     def forget(self, ids: Sequence[MessageId]) -> None:
         """These are no longer to be tried; what is on the wire already is not stopped."""
+        ...
+
+
+class SavedShard(Protocol):
+    """A shard that can be copied while it is at work."""
+
+    @property
+    def shard(self) -> int: ...
+
+    async def save(self, folder: Path, copied: Callable[[int, int], None]) -> Saved:
+        """Raises SpoolFault."""
+        ...
+
+
+class Reporter(Protocol):
+    """Makes the messages that tell senders what became of theirs."""
+
+    async def report(self, claim: Claim, reports: Sequence[Report]) -> Sequence[Acceptance]:
+        """Raises SpoolFault: Badmail could not be written, and nothing may be settled."""
         ...
 
 
@@ -101,8 +139,18 @@ class Desk:
     """When the relay started."""
     expire_seconds: Mapping[str, float] = field(default_factory=dict)
     """By name of the route, how long a message is tried."""
+    shards: Sequence[SavedShard] = ()
+    """Those that this process can copy."""
+    reporter: Reporter | None = None
+    """Who makes the reports to senders; None: only a running relay can."""
     keeper: Keeper | None = None
     """Who has the registry."""
+    reloader: Reloader | None = None
+    """Who takes a changed configuration; None: the relay is down."""
+    seer: Seer | None = None
+    """Who knows the processes of the relay; None: the relay is down."""
+    events: Callable[[float], Sequence[Event]] | None = None
+    """Reads the events since a time."""
     asker: int = -1
     """User who asks, as the kernel says; -1 when nobody knows."""
 
@@ -128,12 +176,27 @@ class StreamOperation(Generic[A]):
 
 async def list_messages(desk: Desk, wanted: ListArguments) -> Listing:
     """The queue as rows, damaged and held ones with their reason."""
+    chosen = filter_of(desk, wanted)
+    rows = await desk.spool.search(chosen)
+    return Listing(tuple(rows), _counts(desk), len(rows) >= chosen.limit, desk.clock.now())
+
+
+async def select(desk: Desk, wanted: ListArguments) -> Selected:
+    """The ids alone of what a filter selects: what long work goes through batch by batch."""
+    chosen = filter_of(desk, wanted)
+    ids = await desk.spool.select(chosen)
+    return Selected(tuple(ids), len(ids) >= chosen.limit)
+
+
+def filter_of(desk: Desk, wanted: ListArguments) -> Filter:
+    """Raises AdminError: an id means no message or several, or a number is out of range."""
     limit = _limit(wanted.limit)
+    if wanted.page < 1:
+        raise AdminError(f"there is no page {wanted.page}", "page", "the first one is 1")
     ids = resolve_all(desk.spool, wanted.ids) if wanted.ids else ()
-    rows = desk.spool.listing(
-        Filter(states=wanted.states, ids=ids, sender=wanted.sender, recipient=wanted.recipient, limit=limit)
-    )
-    return Listing(tuple(rows), _counts(desk), len(rows) >= limit, desk.clock.now())
+    given = msgspec.structs.asdict(wanted)
+    given.pop("page")
+    return Filter(**{**given, "ids": ids, "limit": limit, "skip": (wanted.page - 1) * limit})
 
 
 async def show(desk: Desk, wanted: IdArguments) -> Record:
@@ -239,6 +302,7 @@ async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
 
 
 LIST = Operation("list", ListArguments, Listing, list_messages)
+SELECT = Operation("select", ListArguments, Selected, select)
 SHOW = Operation("show", IdArguments, Record, show)
 WHY = Operation("why", IdArguments, Journey, why)
 HOLD = Operation("hold", HoldArguments, Changed, hold)

@@ -9,11 +9,13 @@ import enum
 
 import msgspec
 
-from lonedot.spool.interface import Listed, MessageState
+from lonedot.spool.interface import Listed, MessageState, Sort
 
 __all__ = [
     "MAX_LISTED",
     "AdminError",
+    "BackupArguments",
+    "BounceArguments",
     "Changed",
     "ExportArguments",
     "FileBegins",
@@ -31,6 +33,8 @@ __all__ = [
     "Piece",
     "Problem",
     "Remark",
+    "RerouteArguments",
+    "Selected",
     "Status",
 ]
 
@@ -65,6 +69,46 @@ class ListArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sender: str = ""
     recipient: str = ""
     limit: int = 1000
+    domain: str = ""
+    address: str = ""
+    next_hop: str = ""
+    route: str = ""
+    reason: str = ""
+    sink: str = ""
+    client: str = ""
+    subject: str = ""
+    after: float = 0.0
+    before: float = 0.0
+    larger: int = 0
+    smaller: int = 0
+    sort: Sort = Sort.AGE
+    page: int = 1
+    """From 1; of `limit` messages each."""
+    below: str = ""
+    """Only ids below this one: where a long walk goes on."""
+
+    @property
+    def selects(self) -> bool:
+        """Something is asked of the messages besides their state."""
+        apart = ListArguments(self.states, limit=self.limit, sort=self.sort, page=self.page, below=self.below)
+        return self != apart
+
+
+class BounceArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ids: tuple[str, ...]
+    reason: str = "returned by the administrator"
+    """Told to the sender."""
+
+
+class RerouteArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ids: tuple[str, ...]
+    route: str
+    """Name of a route; empty: the one that each address falls under."""
+
+
+class BackupArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    folder: str
+    """Whole path of the backup, on the machine of the relay; its `shards` must not be there yet."""
 
 
 class IdArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +151,14 @@ class Listing(msgspec.Struct, frozen=True):
     cut: bool
     """There may be more than the limit let through."""
     asked_at: float
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """Ids that a filter selects, newest first."""
+
+    ids: tuple[str, ...]
+    cut: bool
+    """There may be more than the limit let through."""
 
 
 class Left(msgspec.Struct, frozen=True):

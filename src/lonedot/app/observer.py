@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from lonedot.app.seeing import Meter
 from lonedot.app.standing import StandingDesk
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.message.findings import Severity
 from lonedot.message.ledger import Action, Entry
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.log import event, logs
+from lonedot.observability.metrics import Metrics
 from lonedot.queue.plan import Conclusion
 from lonedot.queue.scheduler import Delivery
 from lonedot.queue.transport import Step
@@ -24,6 +26,7 @@ from lonedot.spool.interface import (
     RecipientState,
     RecipientStatus,
     SpoolFull,
+    Stored,
 )
 from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId
@@ -50,9 +53,14 @@ class RelayObserver:
     """Satisfies the observers that reception, acceptance, Pickup and the scheduler ask for."""
 
     def __init__(
-        self, events: EventLog, watchers: Sequence[Watcher], standing: StandingDesk | None = None
+        self,
+        events: EventLog,
+        watchers: Sequence[Watcher],
+        standing: StandingDesk | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """`watchers` is asked anew each time, so it may grow. `standing` books the faults of sinks."""
+        """`watchers` is asked anew each time, so it may grow. `standing` books the faults of sinks, `meter` counts."""
+        self._meter = meter if meter is not None else Meter(Metrics())
         self._events = events
         self._standing = standing
         self._watchers = watchers
@@ -65,6 +73,7 @@ class RelayObserver:
 
     def accepted(self, acceptance: Acceptance) -> None:
         id, facts = acceptance.id, acceptance.facts
+        self._meter.accepted(acceptance)
         if logs(LogLevel.INFO):
             event(
                 "message.accepted",
@@ -87,6 +96,7 @@ class RelayObserver:
         self._tell("message.accepted", {"id": id, "size": acceptance.size, "client": facts.client})
 
     def refused(self, id: MessageId, facts: Facts, envelope: Envelope, answer: Reply, words: str) -> None:
+        self._meter.refused(answer)
         event(
             "message.refused",
             LogLevel.WARNING,
@@ -104,6 +114,7 @@ class RelayObserver:
         self._tell("message.refused", {"id": id, "reply": answer.text, "words": words})
 
     def sunk(self, id: MessageId, entries: Sequence[Entry]) -> None:
+        self._meter.sunk(entries)
         for entry in entries:
             if self._watchers:
                 self._tell(
@@ -138,6 +149,8 @@ class RelayObserver:
             level = LogLevel.ERROR
         if what == "sink.failed":
             self._events.append(EventKind.SINK_FAILED, session.id, words, client=session.client)
+            if note is not None:
+                self._meter.failed(note.binding)
             if self._standing is not None and note is not None and note.fault is not None:
                 self._standing.book(note.guid, note.fault, words, session.id)
             return
@@ -158,6 +171,7 @@ class RelayObserver:
     # -- the queue ---------------------------------------------------------------------------------
 
     def attempted(self, claim: Claim, delivery: Delivery) -> None:
+        self._meter.attempted(claim, delivery)
         attempts = delivery.attempts
         next_hop = attempts[-1].next_hop if attempts else ""
         id = claim.message.id
@@ -250,6 +264,18 @@ class RelayObserver:
         if report.state is MessageState.HELD:
             self._events.append(EventKind.MESSAGE_HELD, report.id, report.reason)
 
+    def copied(self, stored: Stored, copy: Acceptance) -> None:
+        """A list's copy was made of a message; it goes into custody together with the step that resolved it."""
+        count = len(copy.recipients)
+        event(
+            "message.copied",
+            id=stored.id,
+            copy=copy.id,
+            sender=copy.envelope.reverse_path.text,
+            recipients=count,
+        )
+        self.sunk(copy.id, copy.ledger[-1:])
+
     def discarded(self, claim: Claim, report: Acceptance) -> None:
         """A sink does not let a DSN go out: it was never in custody, so what is known of it stands here."""
         last = report.ledger[-1]
@@ -267,6 +293,7 @@ class RelayObserver:
         if note.fault is None:
             event("sink.refused", LogLevel.WARNING, session=session, binding=note.binding, words=words)
             return
+        self._meter.failed(note.binding)
         self._events.append(EventKind.SINK_FAILED, session, words, binding=note.binding)
         if self._standing is not None:
             self._standing.book(note.guid, note.fault, words, session)

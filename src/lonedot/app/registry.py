@@ -304,15 +304,18 @@ class RegistryKeeper:
             if one.measure is not Measure.NONE
         )
 
-    async def reload(self, uid: int) -> Taken:
+    async def reload(self, uid: int, config: Config | None = None) -> Taken:
+        """Take files and code as they are now; with `config`, its bindings and the registry that it names."""
         async with self._changing:
             before = self._current.registry.revision if self._current is not None else ""
-            kept = self._code, self._bound
+            kept = self._code, self._bound, self._config, self.path
             self._code, self._bound = {}, {}
+            if config is not None:
+                self._config, self.path = config, config.server.registry
             try:
                 snapshot = await asyncio.to_thread(self._build_from_file)
             except BaseException:
-                self._code, self._bound = kept
+                self._code, self._bound, self._config, self.path = kept
                 raise
             self._put_in_force(snapshot, uid)
         return Taken(before=before, after=snapshot.registry.revision, running=self.take is not None)

@@ -7,25 +7,36 @@ same backwards, so that nothing is taken that cannot be kept.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
+from lonedot.admin.reload import Reloaded
 from lonedot.admin.values import AdminError
+from lonedot.app.directory import directory_from
+from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.registry import RegistryKeeper, Snapshot
-from lonedot.app.settings import listener_from, route_from
+from lonedot.app.reload import with_what_stays
+from lonedot.app.seeing import Health, Seeing
+from lonedot.app.settings import asker_from, ourselves_from, route_from
 from lonedot.app.stalls import Stall, book_stalls
 from lonedot.app.standing import StandingDesk
+from lonedot.config.addresses import Endpoint
+from lonedot.config.load import examine
 from lonedot.config.model import Config
+from lonedot.delivery.choosing import RouteChooser
 from lonedot.delivery.courier import Courier
+from lonedot.delivery.dns import Dns
+from lonedot.delivery.mx import HostFinder, RouteResolver
 from lonedot.delivery.notify import Notifier
-from lonedot.delivery.routing import RouteTable, SmarthostResolver
+from lonedot.delivery.resolve import Resolver
+from lonedot.delivery.routing import Mx, RouteTable
 from lonedot.delivery.transport import Transport
 from lonedot.diagnosis.transcripts import StoredTranscripts
 from lonedot.evidence.events import EventKind, EventLog
@@ -33,20 +44,18 @@ from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
 from lonedot.observability.levels import LogLevel
+from lonedot.observability.metrics import Figures
 from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Lane, Scheduler
-from lonedot.reception.acceptance import Acceptor
-from lonedot.reception.listener import Listener, MemoryBudget
-from lonedot.reception.pickup import PickupFolder
+from lonedot.reception.sockets import ListeningSockets
 from lonedot.sinks.bindings import Binding, Chains
 from lonedot.sinks.hosts import Hosts
 from lonedot.sinks.standing import Fault
 from lonedot.sinks.watch import Watch
 from lonedot.spool.disk import Disk
-from lonedot.spool.interface import Acceptance, Claim, Spool, SpoolFault, SpoolLocked, SpoolPaths
+from lonedot.spool.interface import Acceptance, Claim, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
-from lonedot.spool.sqlite import KeepContent, Policy, open_spool
-from lonedot.terms.address import Address
+from lonedot.spool.sqlite import KeepContent, Policy, SqliteSpool, open_spool
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import IdSource, MessageId
 
@@ -58,16 +67,12 @@ PURGE_BATCH = 1000
 SHARD = 0
 
 
+if TYPE_CHECKING:
+    from lonedot.app.metrics_endpoint import MetricsEndpoint
+
+
 class AppFault(Exception):
     """The relay cannot start; the words say what, where and what to do."""
-
-
-class _PickupNotes:
-    """Pickup's observer."""
-
-    def __init__(self, observer: RelayObserver) -> None:
-        self.taken = observer.taken
-        self.refused = observer.pickup_refused
 
 
 class _Reporter:
@@ -108,11 +113,12 @@ class Relay:
         clock: Clock | None = None,
         disk: Disk | None = None,
         watch: Watch | None = None,
+        sockets: ListeningSockets | None = None,
     ) -> None:
         """`bindings` take the place of those in the configuration; `clock` and `disk` that of the system's.
 
         A given disk is synced on the loop: the process that syncs could not know it. `watch`: a parent looks after the
-        sinks that run here.
+        sinks that run here. `sockets`: those that listen already.
         """
         self.config = config
         self.clock: Clock = clock or SystemClock()
@@ -122,14 +128,16 @@ class Relay:
         self._disk = disk
         self._watch = watch
         self._watchers: list[Watcher] = []
-        self._listeners: list[Listener] = []
-        self._acceptors: dict[int, Acceptor] = {}
-        self._pickups: list[PickupFolder] = []
+        self._sockets = sockets if sockets is not None else ListeningSockets()
+        self._reloading = asyncio.Lock()
+        self._expire_seconds: dict[str, float] = {}
         self._control: ControlServer | None = None
+        self._metrics: MetricsEndpoint | None = None
+        self._metrics_address: Endpoint | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self.hosts = Hosts()
-        self.spool: Spool
+        self.spool: SqliteSpool
         self.transcripts: TranscriptStore
         self.events: EventLog
         self.scheduler: Scheduler
@@ -141,7 +149,7 @@ class Relay:
     @property
     def addresses(self) -> Mapping[str, tuple[str, int]]:
         """Listener name to host and port as bound."""
-        return {listener.settings.name: listener.address for listener in self._listeners}
+        return self._entrances.addresses
 
     # -- start -------------------------------------------------------------------------------------
 
@@ -155,8 +163,8 @@ class Relay:
         paths = config.server.paths
         try:
             snapshot = self._keeper.load()
-            routes = RouteTable([route_from(route, config) for route in config.routes])
-            listeners = [(one.source, listener_from(one, config)) for one in config.listeners]
+            self._routes = routes = RouteTable([route_from(route, config) for route in config.routes])
+            face = Face.of(config)
         except (ValueError, OSError, KeyError) as error:
             raise AppFault(f"{config.file}: {error}") from error
         except AdminError as error:
@@ -186,13 +194,24 @@ class Relay:
             await self._standing.save()
         except OSError as error:
             self._standing_not_written(error)
-        observer = RelayObserver(self.events, self._watchers, self._standing)
+        self._seeing = seeing = Seeing(
+            spool,
+            self.events,
+            self.clock,
+            lambda: self._entrances.doors(),  # noqa: PLW0108 — they are made later
+            lambda: self.config,
+            lambda: spool.fault,
+            lambda: self.scheduler.hops(),  # noqa: PLW0108 — it is made later
+        )
+        spool.tell_commits(seeing.committed)
+        observer = RelayObserver(self.events, self._watchers, self._standing, seeing.meter)
         # One source for messages and sessions: an id found in a log means one thing.
         ids = IdSource(SHARD)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
+        self._dns = Dns(asker_from(config), self.clock)
         self._courier = Courier(
             routes,
-            SmarthostResolver(),
+            RouteResolver(HostFinder(self._dns, lambda: ourselves_from(self.config))),
             self.transcripts,
             self.spool.content,
             lambda: ids.next(self.clock.now()),
@@ -202,7 +221,7 @@ class Relay:
             self.hosts,
             observer.hop_noted,
         )
-        notifier = Notifier(
+        self._notifier = notifier = Notifier(
             config.server.hostname,
             self._badmail_of,
             routes,
@@ -213,113 +232,191 @@ class Relay:
             self.hosts,
             observer.discarded,
         )
+        self._reporter = reporter = _Reporter(notifier, observer)
         transport = Transport(self._chains_in_force, self.spool.content, self.hosts, observer, self.clock)
+        transport.resolver = Resolver(
+            lambda: directory_from(self.config),
+            lambda: MessageId(ids.next(self.clock.now())),
+            self.spool.body_writer,
+            self.clock,
+            observer.copied,
+        )
         self.scheduler = Scheduler(
             self.spool,
             self._courier,
-            _Reporter(notifier, observer),
+            reporter,
             observer,
-            [Lane(route.name, route.connections * 2, route.schedule) for route in routes],
-            routes.name_for,
+            _lanes(routes),
+            RouteChooser(routes, self.spool.content).name_for,
             self.clock,
             owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
             preparer=transport,
+            destination=self._courier.destination,
         )
-        self._acceptors = {
-            source.number: Acceptor(
-                self.spool,
-                self.scheduler,
-                (),
-                observer,
-                self.clock,
-                ids,
-                config.server.hostname,
-                config.server.hop_limit,
-                self.hosts,
-                source.number,
-                transport.keep,
-                frozenset(route.name for route in routes),
-            )
-            for source in config.sources
-        }
+        self._entrances = Entrances(
+            spool,
+            self.scheduler,
+            observer,
+            self.clock,
+            ids,
+            self.hosts,
+            transport.keep,
+            self.transcripts.session,
+            routes,
+            self._sockets,
+        )
+        self._entrances.configure(config)
         self._keeper.take = self._take
         self._take(snapshot)
-        budget = MemoryBudget(config.server.memory)
-        has_route = functools.partial(_has_route, routes)
-        self._listeners = [
-            Listener(
-                settings,
-                self._acceptors[source],
-                budget,
-                ids,
-                self.transcripts.session,
-                has_route,
-                observer.session_noted,
-                config.revision,
-            )
-            for source, settings in listeners
-        ]
         try:
-            await self._open(paths, observer, has_route, routes)
+            await self._open(paths, face)
         except (OSError, AdminError) as error:
             await self.stop()
             raise AppFault(str(error)) from error
         self.events.append(EventKind.STARTED, "", f"{config.server.hostname}, config {config.revision}")
 
-    async def _open(
-        self,
-        paths: SpoolPaths,
-        observer: RelayObserver,
-        has_route: Callable[[Address], bool],
-        routes: RouteTable,
-    ) -> None:
+    async def _open(self, paths: SpoolPaths, face: Face) -> None:
         config = self.config
         self.scheduler.start()
+        self._expire_seconds.update(_expire_seconds(self._routes))
         desk = Desk(
             self.spool,
             self.clock,
             transcripts=StoredTranscripts(self.transcripts),
             hooks=_Hooks(self.scheduler),
             since=self.clock.now(),
-            expire_seconds={route.name: route.schedule.expire_seconds for route in routes},
+            expire_seconds=self._expire_seconds,
+            reporter=self._reporter,
+            shards=(self.spool,),
             keeper=self._keeper,
+            reloader=self,
+            seer=self._seeing,
+            events=self.events.read,
         )
         self._control = ControlServer(desk, paths.control)
         await self._control.start()
-        for source in config.sources:
-            if source.pickup is None:
-                continue
-            pickup = PickupFolder(
-                source.pickup,
-                source.badmail,
-                self._acceptors[source.number],
-                has_route,
-                _PickupNotes(observer),
-                config.pickup.poll_seconds,
-                config.server.max_size,
-                config.revision,
-            )
-            pickup.start()
-            self._pickups.append(pickup)
-        for listener in self._listeners:
-            try:
-                await listener.start()
-            except OSError as error:
-                settings = listener.settings
-                reason = error.strerror or str(error)
-                raise OSError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
-            host, port = listener.address
-            log.event("listening", listener=listener.settings.name, host=host, port=port)
+        await self._entrances.open_pickups(config)
+        await self._entrances.open(config, face, self._entrances.hold(face))
+        self._seeing.start()
+        await self._open_metrics(config)
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
 
+    async def _open_metrics(self, config: Config) -> None:
+        """The endpoint as this configuration says; its libraries are loaded only when there is one."""
+        address = config.metrics.address
+        if self._metrics is not None:
+            if address == self._metrics_address:
+                return
+            await self._metrics.stop()
+            self._metrics = None
+        self._metrics_address = address
+        if address is None:
+            return
+        from lonedot.app.metrics_endpoint import MetricsEndpoint  # noqa: PLC0415
+
+        endpoint = MetricsEndpoint(address.host, address.port, self._figures, self._health)
+        await endpoint.start()
+        self._metrics = endpoint
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Where the metrics are, as bound."""
+        return None if self._metrics is None else self._metrics.address
+
+    async def _figures(self) -> Figures:
+        return self._seeing.figures()
+
+    async def _health(self) -> Health:
+        return self._seeing.health()
+
+    # -- reload --------------------------------------------------------------------------------------
+
+    async def reload(self, uid: int) -> Reloaded:
+        """Take the configuration as its file says now. Satisfies `admin.reload.Reloader`.
+
+        Raises:
+            AdminError: it has no fault, and still cannot be taken; nothing has changed.
+        """
+        async with self._reloading:
+            running = self.config
+            found = await asyncio.to_thread(examine, running.file)
+            faults = tuple(map(str, found.faults))
+            if found.config is None:
+                return Reloaded(False, str(running.file), running.revision, running.revision, faults)
+            config, needs_restart = with_what_stays(found.config, running)
+            held: list[list[socket.socket]] = []
+            try:
+                routes = RouteTable([route_from(route, config) for route in config.routes])
+                face = await asyncio.to_thread(Face.of, config)
+                held = self._entrances.hold(face)
+                await self._keeper.reload(uid, config)
+            except (ValueError, OSError, KeyError) as error:
+                self._entrances.let_go(held)
+                words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                raise AdminError(
+                    words, str(config.file), "mend it and reload again; nothing has changed"
+                ) from error
+            except BaseException:
+                self._entrances.let_go(held)
+                raise
+            if self._stopped:
+                self._entrances.let_go(held)
+                raise AdminError("the relay stops", "", "the next start reads the configuration")
+            await self._put_in_force(config, routes, face, held)
+            log.event("config.taken", revision=config.revision, uid=uid)
+            return Reloaded(True, str(config.file), running.revision, config.revision, faults, needs_restart)
+
+    async def _put_in_force(
+        self, config: Config, routes: RouteTable, face: Face, held: list[list[socket.socket]]
+    ) -> None:
+        """One step of the loop up to the listeners, which follow."""
+        before, self.config = self.config, config
+        if (before.routes, before.server.hostname) != (config.routes, config.server.hostname):
+            self._routes.take(tuple(routes))
+            self.scheduler.take_lanes(_lanes(self._routes))
+            self._courier.renew()
+            self._expire_seconds.clear()
+            self._expire_seconds.update(_expire_seconds(self._routes))
+        self._notifier.hostname = config.server.hostname
+        log.configure(config.server.log, config.server.log_level)
+        self._entrances.configure(config)
+        self._keeper.take_again()
+        try:
+            await self._entrances.open(config, face, held)
+            await self._entrances.open_pickups(config)
+            await self._open_metrics(config)
+        except OSError as error:
+            # Out of descriptors, or a folder that cannot be made: what was open stays so.
+            raise AdminError(
+                f"the rest is in force, but not all listeners and folders are open: {error}",
+                str(config.file),
+                "mend it and reload again",
+            ) from error
+
+    async def reload_told(self) -> None:
+        """As `reload`, with what came of it in the log alone."""
+        try:
+            done = await self.reload(os.geteuid())
+        except AdminError as error:
+            log.event("config.not-taken", LogLevel.ERROR, words=str(error))
+            return
+        for fault in done.faults:
+            log.event("config.fault", LogLevel.WARNING if done.taken else LogLevel.ERROR, words=fault)
+        if not done.taken:
+            log.event(
+                "config.not-taken", LogLevel.ERROR, words=f"{done.file} has faults; nothing has changed"
+            )
+        if done.needs_restart:
+            log.event("config.needs-restart", LogLevel.WARNING, keys=", ".join(done.needs_restart))
+
     def chains_of_server(self, number: int) -> Chains:
         """The bindings that are in force for messages of a virtual server; none of one that is no more."""
-        acceptor = self._acceptors.get(number)
+        acceptor = self._entrances.acceptors.get(number)
         return acceptor.chains if acceptor is not None else Chains()
 
     def _chains_in_force(self, number: int) -> Chains | None:
-        acceptor = self._acceptors.get(number)
+        acceptor = self._entrances.acceptors.get(number)
         return None if acceptor is None else acceptor.chains
 
     def _badmail_of(self, number: int) -> Path:
@@ -333,7 +430,7 @@ class Relay:
         if self._watch is not None:
             bindings = self._watch.over(bindings)
         revision = snapshot.revision + self._standing.mark
-        for number, acceptor in self._acceptors.items():
+        for number, acceptor in self._entrances.acceptors.items():
             acceptor.rebind([binding for binding in bindings if binding.source == number], revision)
         self.hosts.use(bindings)
 
@@ -342,13 +439,6 @@ class Relay:
 
     def _charge(self, stall: Stall) -> None:
         self._standing.book(stall.guid, Fault.STALLED, stall.words, stall.id)
-
-    async def reload_sinks(self) -> None:
-        """Take the registry and the code of the sinks as they are now; a fault goes to the log and changes nothing."""
-        try:
-            await self._keeper.reload(os.geteuid())
-        except AdminError as error:
-            log.event("sinks.not-taken", LogLevel.ERROR, words=str(error))
 
     def _store_noted(self, words: str) -> None:
         self.events.append(EventKind.SPOOL_FAULT, "", words)
@@ -402,13 +492,15 @@ class Relay:
         ends_at = loop.time() + self.config.server.drain_seconds
         for timer in self._timers:
             timer.cancel()
-        for listener in self._listeners:
-            listener.close()
-        for pickup in self._pickups:
-            await pickup.stop()
+        self._entrances.close()
+        self._seeing.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
+        await self._entrances.close_pickups()
         await self._drain_sessions(ends_at)
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))
         await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
+        await self._dns.close()
         await self.hosts.close()
         if self._control is not None:
             await self._control.stop()
@@ -426,12 +518,7 @@ class Relay:
     async def _drain_sessions(self, ends_at: float) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            open_sessions = [
-                session
-                for listener in self._listeners
-                for session in tuple(listener.sessions)
-                if not session.stop()
-            ]
+            open_sessions = [session for session in self._entrances.sessions if not session.stop()]
             if not open_sessions:
                 return
             if loop.time() >= ends_at:
@@ -441,5 +528,12 @@ class Relay:
             await asyncio.sleep(0.05)
 
 
-def _has_route(routes: RouteTable, address: Address) -> bool:
-    return routes.choose(address) is not None
+def _lanes(routes: RouteTable) -> list[Lane]:
+    return [
+        Lane(route.name, route.connections * 2, route.schedule, has_many=isinstance(route.target, Mx))
+        for route in routes
+    ]
+
+
+def _expire_seconds(routes: RouteTable) -> dict[str, float]:
+    return {route.name: route.schedule.expire_seconds for route in routes}

@@ -1,4 +1,5 @@
-"""From the configuration's values to the settings of each room. Pure but for reading TLS files and password files."""
+"""From the configuration's values to the settings of each room. Pure but for TLS files and passwords: those are read
+from files, or asked of the programs that tell them, which may take some seconds."""
 
 from __future__ import annotations
 
@@ -8,11 +9,28 @@ from pathlib import Path
 
 import msgspec
 
-from lonedot.config.choices import InboundTls, LineEnds, LongLines
+from lonedot.app.directory import directory_from
+from lonedot.config.choices import InboundTls, LineEnds, ListenerProtocol, LongLines
 from lonedot.config.code import sink_code
+from lonedot.config.domains import Vrfy
 from lonedot.config.model import Config, Listener, Route
+from lonedot.config.secrets import ask
+from lonedot.config.values import Unfit
 from lonedot.delivery import routing
-from lonedot.delivery.routing import NextHop, Timeouts
+from lonedot.delivery.conditions import Conditions
+from lonedot.delivery.dns import NameServer, ServerAsker
+from lonedot.delivery.mx import Ourselves
+from lonedot.delivery.routing import (
+    Discard,
+    Hold,
+    Lmtp,
+    Maildir,
+    Mx,
+    NextHop,
+    Pipe,
+    Smarthosts,
+    Timeouts,
+)
 from lonedot.message import door
 from lonedot.message.door import DoorPolicy
 from lonedot.protocol.client import Login
@@ -20,6 +38,7 @@ from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptio
 from lonedot.queue.retry import RetrySchedule
 from lonedot.reception.logins import Logins
 from lonedot.reception.settings import ListenerSettings
+from lonedot.reception.submit import BCC_EDITS, SubmitPlace
 from lonedot.sinks.bindings import Binding, Isolation
 from lonedot.sinks.child import declare
 from lonedot.sinks.inline import load_inline
@@ -27,7 +46,7 @@ from lonedot.sinks.load import bind
 from lonedot.sinks.registry import Bag, Row
 from lonedot.sinks.sink import Sink
 
-__all__ = ["binding_from", "listener_from", "route_from"]
+__all__ = ["asker_from", "binding_from", "listener_from", "ourselves_from", "route_from", "submit_from"]
 
 
 def listener_from(listener: Listener, config: Config) -> ListenerSettings:
@@ -47,6 +66,7 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
     options = ServerOptions(
         hostname=server.hostname.encode(),
         keywords=DEFAULT_KEYWORDS - off,
+        lmtp=listener.protocol is ListenerProtocol.LMTP,
         tls_available=listener.tls is InboundTls.STARTTLS,
         tls_active=listener.tls is InboundTls.IMPLICIT,
         tls_required=listener.require_tls,
@@ -65,8 +85,13 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         tls=context,
         logins=None if listener.logins is None else Logins(listener.logins),
         relay_from=tuple(listener.relay_from),
+        proxy_from=tuple(listener.proxy_from),
+        xclient_from=tuple(listener.xclient_from),
         relay_to=tuple(domain.lower().encode() for domain in listener.relay_to),
         postmaster=server.postmaster,
+        directory=directory_from(config),
+        verifies_for_trusted=listener.vrfy is not Vrfy.NONE,
+        verifies_for_all=listener.vrfy is Vrfy.LOCAL,
         door=(_door(listener, trusted=False), _door(listener, trusted=True)),
         max_connections=listener.max_connections,
         max_connections_per_client=listener.max_connections_per_client,
@@ -74,6 +99,26 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         data_seconds=listener.data_timeout.total_seconds(),
         session_seconds=listener.session_timeout.total_seconds(),
     )
+
+
+def submit_from(config: Config) -> tuple[ListenerSettings, SubmitPlace] | None:
+    """The socket of local programs, when there is one. Its greeting names the domain for bare addresses."""
+    sendmail, server = config.sendmail, config.server
+    if not sendmail.enabled:
+        return None
+    settings = ListenerSettings(
+        name="sendmail",
+        host="",
+        port=0,
+        options=ServerOptions(
+            hostname=sendmail.domain.encode(),
+            keywords=DEFAULT_KEYWORDS - {b"AUTH", b"STARTTLS"},
+            limits=ServerLimits(size=server.max_size),
+        ),
+        edits=BCC_EDITS,
+        postmaster=server.postmaster,
+    )
+    return settings, SubmitPlace(sendmail.socket, sendmail.group)
 
 
 def _door(listener: Listener, trusted: bool) -> DoorPolicy:
@@ -99,7 +144,8 @@ def route_from(route: Route, config: Config) -> routing.Route:
     return routing.Route(
         name=route.name,
         to=route.to,
-        smarthosts=tuple(NextHop(hop.host, hop.port) for hop in route.smarthost),
+        conditions=_conditions(route),
+        target=_target(route),
         tls=route.tls,
         tls_ca=route.tls_ca,
         login=_login(route),
@@ -124,6 +170,47 @@ def route_from(route: Route, config: Config) -> routing.Route:
     )
 
 
+def _target(route: Route) -> routing.Target:
+    if route.mx:
+        return Mx(route.ip, route.mx_port)
+    if route.lmtp:
+        return Lmtp(tuple(NextHop(hop.host, hop.port) for hop in route.lmtp))
+    if route.maildir:
+        return Maildir(route.maildir, create=route.maildir_create)
+    if route.pipe:
+        return Pipe(route.pipe, route.pipe_user, route.pipe_seconds, route.pipe_memory)
+    if route.discard:
+        return Discard()
+    if route.hold:
+        return Hold(route.hold)
+    return Smarthosts(tuple(NextHop(hop.host, hop.port) for hop in route.smarthost))
+
+
+def _conditions(route: Route) -> Conditions | None:
+    conditions = Conditions(
+        senders=route.sender,
+        listeners=route.listener,
+        networks=route.network,
+        over=-1 if route.size_over is None else route.size_over,
+        under=-1 if route.size_under is None else route.size_under,
+        headers=route.header,
+    )
+    return None if conditions == Conditions() else conditions
+
+
+def asker_from(config: Config) -> ServerAsker:
+    """Who asks DNS."""
+    return ServerAsker([NameServer(server.host, server.port) for server in config.server.nameservers])
+
+
+def ourselves_from(config: Config) -> Ourselves:
+    """By what the relay knows itself among mail exchangers."""
+    return Ourselves(
+        frozenset({config.server.hostname}),
+        tuple(NextHop(one.address.host, one.address.port) for one in config.listeners),
+    )
+
+
 def _login(route: Route) -> Login | None:
     if not route.login:
         return None
@@ -131,6 +218,11 @@ def _login(route: Route) -> Login | None:
         password = route.password_file.read_text().splitlines()[0]
     elif route.password_env:
         password = os.environ[route.password_env]
+    elif route.password_command:
+        told = ask(route.password_command)
+        if isinstance(told, Unfit):
+            raise ValueError(f"route {route.name}: {told.what}; {told.do}")
+        password = told.reveal()
     elif route.password is not None:
         password = route.password.reveal()
     else:

@@ -4,7 +4,9 @@
 The worker is the command as it was given, started once more with `LONEDOT_WATCH` in its environment. Between the two:
 
 - shared memory (`lonedot.sinks.board`): the worker's state, and which inline sink runs since when;
-- a pipe that nobody writes to: its end is the end of the parent, on which the worker drains and stops;
+- a pair of sockets: its end is the end of the parent, on which the worker drains and stops; over it the worker hands
+  the parent each listening socket that it opens, and says which are no more;
+- the listening sockets: the parent has them from the start on, never accepts, and hands them to each worker;
 - signals: SIGHUP is passed on; the first SIGTERM or SIGINT has the worker drain, the second ends it at once.
 
 Rules:
@@ -12,16 +14,23 @@ Rules:
    code. So does one that stopped in order. Any other end is a death, and the worker is started again.
 2. What ran when a worker was killed or died is on disk before the next one is started.
 3. Nothing is imported here at run time but small modules of the standard library and `lonedot.sinks.board`.
+4. A listening socket is closed only when a worker says so, or when the parent is told to stop.
 """
 
 from __future__ import annotations
 
+import _socket  # the part of `socket` that is written in C: the rest of it is larger than all of this
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
-from typing import NamedTuple
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 if __name__ == "__main__":  # run by its path, with nothing but the standard library to be found
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -37,6 +46,12 @@ LIFE_SECONDS = 60.0
 """A worker that lived so long has earned a quick start of the next one."""
 KEPT_STALLS = 100
 """Entries of `stalled.json` that wait to be booked."""
+
+SOCKETS_ENVIRONMENT = "LONEDOT_SOCKETS"
+"""As `lonedot.reception.sockets` reads it: a JSON object, key to descriptor."""
+SOCKETS_LIMIT = 1024
+KEY_LIMIT = 1024
+"""Octets of one message of a worker: a sign and a key."""
 
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -87,7 +102,11 @@ class Supervisor:
         self._memory = os.memfd_create("lonedot-watch", os.MFD_CLOEXEC)
         os.ftruncate(self._memory, board.SIZE)
         self._board = board.Board(self._memory)
-        self._pipe, self._pipe_end = os.pipe()
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        ours.setblocking(False)
+        self._line = ours
+        self._line_of_worker = theirs.detach()
+        self._sockets = _handed_over()
         self._backoff = Backoff()
         self._seen: dict[int, float] = {}
         self._pid = 0
@@ -98,6 +117,11 @@ class Supervisor:
         """A worker of ours was."""
         self._is_reload_due = False
         self._notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
+
+    def close(self) -> None:
+        """Let go of what is shared with the worker, which then drains and stops."""
+        self._line.close()
+        _close((self._line_of_worker, *self._sockets.values()))
 
     def run(self) -> int:
         """Until the worker has stopped in order; the exit code."""
@@ -123,9 +147,15 @@ class Supervisor:
         """Start the worker; False when the system has no process for it."""
         self._board.clear()
         self._seen.clear()
-        for descriptor in (self._memory, self._pipe):
+        self._heed_worker()
+        pipe = self._line_of_worker
+        for descriptor in (self._memory, pipe, *self._sockets.values()):
             os.set_inheritable(descriptor, True)
-        environment = {**os.environ, board.ENVIRONMENT: f"{self._memory},{self._pipe}"}
+        environment = {
+            **os.environ,
+            board.ENVIRONMENT: f"{self._memory},{pipe}",
+            SOCKETS_ENVIRONMENT: json.dumps(self._sockets),
+        }
         self._started_at = time.monotonic()
         try:
             self._pid = os.posix_spawn(self._command[0], self._command, environment, setsigmask=())
@@ -174,6 +204,7 @@ class Supervisor:
 
     def _look(self) -> None:
         """See how far the worker is, and end it when a sink of it does not."""
+        self._heed_worker()
         if self._board.state == board.READY:
             if not self._was_ready:
                 self._was_ready = True
@@ -202,6 +233,36 @@ class Supervisor:
             )
         os.kill(self._pid, signal.SIGKILL)
 
+    # -- listening sockets ---------------------------------------------------------------------------
+
+    def _heed_worker(self) -> None:
+        """Take what the worker has said about listening sockets since the last look."""
+        while True:
+            try:
+                said, ancillary, _, _ = self._line.recvmsg(
+                    KEY_LIMIT, _socket.CMSG_SPACE(array("i").itemsize), _socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            if not said:
+                return
+            got = array("i")
+            for _, _, octets in ancillary:
+                got.frombytes(octets[: len(octets) - len(octets) % got.itemsize])
+            key = os.fsdecode(said[1:])
+            if self._stops or (got and len(self._sockets) >= SOCKETS_LIMIT):
+                _close(got)
+            elif said[:1] == b"+" and len(got) == 1:
+                _close([self._sockets.pop(key)] if key in self._sockets else [])
+                self._sockets[key] = got[0]
+            elif said[:1] == b"-" and key in self._sockets:
+                _close([self._sockets.pop(key)])
+
+    def _stop_listening(self) -> None:
+        """Nobody shall wait at a relay that goes."""
+        _close(self._sockets.values())
+        self._sockets.clear()
+
     # -- signals -------------------------------------------------------------------------------------
 
     def _heed(self, seconds: float) -> bool:
@@ -214,6 +275,7 @@ class Supervisor:
                 self._stops += 1
                 if self._stops == 1:
                     self._notify(b"STOPPING=1")
+                    self._stop_listening()
                 if self._pid:
                     os.kill(self._pid, signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
         return self._stops > 0
@@ -274,6 +336,24 @@ class Supervisor:
                 line.sendto(what, "\0" + address[1:] if address.startswith("@") else address)
             except OSError:
                 pass  # it only helps
+
+
+def _handed_over() -> dict[str, int]:
+    """The listening sockets that this program was started with, by key."""
+    try:
+        said = json.loads(os.environ.pop(SOCKETS_ENVIRONMENT, "{}"))
+        sockets = {str(key): int(number) for key, number in said.items()}
+        for number in sockets.values():
+            os.set_inheritable(number, False)
+    except (ValueError, TypeError, AttributeError, OSError):
+        return {}
+    return sockets
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _entry(suspect: Suspect, words: str, is_blamed: bool) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -34,10 +35,24 @@ COMMANDS: dict[str, Lazy] = {
         "lonedot.cli.trial:command", "No config: a relay, a strict receiver and a scan that a sink damages."
     ),
     "serve": Lazy("lonedot.cli.serve:command", "Run the relay."),
+    "reload": Lazy("lonedot.cli.reload:command", "Take a changed configuration without a restart."),
     "check": Lazy("lonedot.cli.check:command", "Name every fault of the configuration by its line."),
-    "queue": Lazy(
-        "lonedot.cli.queue:command", "List, show, hold, release, retry, delete or export messages."
+    "status": Lazy("lonedot.cli.status:command", "One screen: what runs, what waits and why, what broke."),
+    "top": Lazy("lonedot.cli.top:command", "The relay as it works, renewed each second."),
+    "logs": Lazy("lonedot.cli.logs:command", "Everything that was said of one message or session."),
+    "route": Lazy("lonedot.cli.route:command", "Tell where mail for an address would go, and why."),
+    "config": Lazy(
+        "lonedot.cli.config:command", "Show the values in force and their origin; schema for editors."
     ),
+    "queue": Lazy(
+        "lonedot.cli.queue:command",
+        "Look at messages; hold, release, retry, return, reroute, delete or export them.",
+    ),
+    "history": Lazy(
+        "lonedot.cli.history:command", "List finished messages by address, subject, device or time."
+    ),
+    "backup": Lazy("lonedot.cli.backup:backup", "Copy the spool, also while the relay runs."),
+    "restore": Lazy("lonedot.cli.backup:restore", "Make the spool from a backup."),
     "why": Lazy("lonedot.cli.why:command", "Tell the journey of one message."),
     "sinks": Lazy("lonedot.cli.sinks:command", "List, change and try the bindings of sinks."),
     "smtpreg": Lazy(
@@ -46,6 +61,9 @@ COMMANDS: dict[str, Lazy] = {
     "logins": Lazy("lonedot.cli.logins:command", "Let people and devices log in, and list who can."),
     "inject": Lazy(
         "lonedot.cli.inject:command", "Send one file as a message, also octet for octet as it is."
+    ),
+    "sendmail": Lazy(
+        "lonedot.cli.sendmail:command", "Take a message from a local program, as sendmail does."
     ),
     "receive": Lazy("lonedot.cli.receive:command", "Receive and record messages, strict or lenient."),
 }
@@ -125,5 +143,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> NoReturn:
-    """The entry point of the command."""
+    """The entry point of the command. Called by a name of sendmail, it is one."""
+    called = os.path.basename(sys.argv[0])
+    if called in ("sendmail", "mailq", "newaliases"):
+        from lonedot.cli.sendmail import run_sendmail
+
+        sys.exit(run_sendmail(sys.argv[1:], called))
     sys.exit(run(sys.argv[1:]))

@@ -12,6 +12,8 @@ from lonedot.cli.output import config_option, json_option, print_json
 from lonedot.config.faults import Fault, Severity
 from lonedot.config.load import examine
 from lonedot.config.model import Config
+from lonedot.config.origins import Origins
+from lonedot.config.positions import Positions
 from lonedot.config.registry import beside, examine_registry
 from lonedot.sinks.registry import Row
 
@@ -24,19 +26,20 @@ __all__ = ["command"]
     "--load",
     "loads",
     is_flag=True,
-    help="Also load the code of every sink, as the relay does when it starts, and check its settings.",
+    help="Also load the code of every sink, check its settings, and ask each password_command, as the relay does.",
 )
 @json_option
 def command(config_file: Path, loads: bool, as_json: bool) -> int:
     """Name every fault of the configuration by its line.
 
-    Nothing is started and nothing is changed; without --load no code of a sink is run. Exits 1 when the relay would
-    not start.
+    Nothing is started and nothing is changed; without --load no code of a sink and no program is run. Exits 1 when
+    the relay would not start.
     """
     found = examine(config_file)
     faults = found.faults
-    if loads and found.config is not None:
-        faults += tuple(_load_sinks(config_file, found.config))
+    if loads and found.config is not None and found.origins is not None:
+        faults += tuple(_load_sinks(found.origins, found.config))
+        faults += tuple(_ask_secrets(found.origins, found.config))
     usable = all(fault.severity is not Severity.FAULT for fault in faults)
     if as_json:
         print_json(
@@ -60,31 +63,45 @@ def command(config_file: Path, loads: bool, as_json: bool) -> int:
     return 0 if usable else 1
 
 
-def _load_sinks(file: Path, config: Config) -> Iterator[Fault]:
+def _ask_secrets(origins: Origins, config: Config) -> Iterator[Fault]:
+    """What is wrong with programs that tell passwords, as far as running them tells."""
+    from lonedot.config.secrets import ask
+    from lonedot.config.values import Unfit
+
+    for number, route in enumerate(config.routes):
+        if not route.password_command:
+            continue
+        told = ask(route.password_command)
+        if isinstance(told, Unfit):
+            spot = origins.spot(("route", number, "password_command"))
+            where = f"route {number + 1}: password_command"
+            yield Fault(str(spot.file), spot.line, spot.column, Severity.FAULT, where, told.what, told.do)
+
+
+def _load_sinks(origins: Origins, config: Config) -> Iterator[Fault]:
     """What the code of the sinks says against their entries, in the configuration and in its registry."""
-    # A file without a fault holds every entry of it, in its order.
-    yield from _load(file, [sink.row for sink in config.sinks], "sink", "settings")
+    # Files without a fault hold every entry, in its order.
+    yield from _load(origins, [sink.row for sink in config.sinks], "sink", "settings")
     registry = config.server.registry
     if registry is not None:
         found = examine_registry(registry, beside(config))
         rows = found.registry.rows if found.registry is not None else ()
-        yield from _load(registry, rows, "binding", "sink_properties")
+        text = registry.read_text(encoding="utf-8") if rows else ""
+        yield from _load(Origins(registry, Positions(text)), rows, "binding", "sink_properties")
 
 
-def _load(file: Path, rows: Sequence[Row], table: str, bag: str) -> Iterator[Fault]:
+def _load(origins: Origins, rows: Sequence[Row], table: str, bag: str) -> Iterator[Fault]:
     from lonedot.app.settings import binding_from
-    from lonedot.config.positions import Positions
     from lonedot.config.values import Unfit
     from lonedot.sinks.load import SinkNotLoaded
     from lonedot.sinks.settings import SettingsFault
 
-    positions = Positions(file.read_text(encoding="utf-8") if rows else "")
     for number, row in enumerate(rows):
         if not row.is_enabled:
             continue
         path: tuple[str | int, ...] = (table, number)
         try:
-            binding_from(row, file.absolute().parent, {})
+            binding_from(row, origins.folder(path), {})
             continue
         except SettingsFault as fault:
             path = (*path, bag, fault.key) if fault.key else (*path, bag)
@@ -93,5 +110,5 @@ def _load(file: Path, rows: Sequence[Row], table: str, bag: str) -> Iterator[Fau
             what, do = str(fault), "mend the code, or the name of it"
         except (ValueError, Unfit) as fault:
             what, do = str(fault), "mend the entry"
-        line, column = positions.of(path) or positions.of((table, number)) or (0, 0)
-        yield Fault(str(file), line, column, Severity.FAULT, f"{table} {number + 1}", what, do)
+        spot = origins.spot(path)
+        yield Fault(str(spot.file), spot.line, spot.column, Severity.FAULT, f"{table} {number + 1}", what, do)

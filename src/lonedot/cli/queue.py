@@ -6,32 +6,25 @@ import os
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import click
+import msgspec
 
 from lonedot.admin.client import Caller
 from lonedot.admin.operations import (
-    DELETE,
     EXPORT,
-    HOLD,
     LIST,
     OCTETS,
-    RELEASE,
-    RETRY,
     SHOW,
 )
 from lonedot.admin.values import (
-    Changed,
     ExportArguments,
     FileBegins,
     FileEnds,
     Form,
-    HoldArguments,
     IdArguments,
-    IdsArguments,
     ListArguments,
     Listing,
     Octets,
@@ -39,67 +32,48 @@ from lonedot.admin.values import (
     Remark,
 )
 from lonedot.cli.output import Problem, json_option, print_json
+from lonedot.cli.queue_change import bounce, delete, hold, release, reroute, retry
+from lonedot.cli.queue_filter import BATCH, Progress, chosen_ids, filter_options, page_options
 from lonedot.cli.queue_text import print_listing, record_lines
 from lonedot.cli.spool_access import place, place_options, work
 from lonedot.cli.why import print_lines
 from lonedot.diagnosis.octets import visible_lines
 from lonedot.diagnosis.record import Record
-from lonedot.spool.interface import MessageState
+from lonedot.spool.interface import Sort
 
 __all__ = ["command"]
 
-C = TypeVar("C", bound=Callable[..., object])
-_STATES = [state.value for state in MessageState]
-_EXPORTED_NAME = re.compile(r"[0-9a-v]{13}\.(?:eml|json)\Z")
+_EXPORTED_NAME = re.compile(r"[0-9a-v]{13}(?:\.\d{1,6})?\.(?:eml|json)\Z")
 
 
 @click.group("queue", invoke_without_command=False)
 def command() -> None:
-    """List, show, hold, release, retry, delete or export messages.
+    """Look at messages, and act on them.
 
     ID is the id of a message, or a part of at least four signs that no other message has. With the relay running it
-    is asked to do it; with the relay down the spool is locked and used directly.
+    is asked to do it; with the relay down the spool is locked and used directly. Without an ID, options select messages
+    by what is known of them; --dry-run says how many those are.
     """
 
 
-def _filter_options(function: C) -> C:
-    limit = click.option(
-        "--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many."
-    )
-    recipient = click.option("--recipient", default="", help="Only to this address or @domain.")
-    sender = click.option("--sender", default="", help="Only from this address.")
-    state = click.option(
-        "--state",
-        "states",
-        multiple=True,
-        type=click.Choice([*_STATES, "all"]),
-        help="Only in this state; may be given several times. [default: all that are not finished]",
-    )
-    return state(sender(recipient(limit(function))))
-
-
-def _filter(states: tuple[str, ...], sender: str, recipient: str, limit: int) -> ListArguments:
-    chosen = ListArguments().states
-    if states:
-        chosen = tuple(MessageState) if "all" in states else tuple(MessageState(state) for state in states)
-    return ListArguments(states=chosen, sender=sender, recipient=recipient, limit=limit)
-
-
 @command.command("list")
-@_filter_options
+@filter_options(*ListArguments().states)
+@click.option("--subject", default="", help="Only with this subject.")
+@page_options
 @place_options
 @json_option
 def list_(
-    states: tuple[str, ...],
-    sender: str,
-    recipient: str,
+    wanted: ListArguments,
+    subject: str,
     limit: int,
+    page: int,
+    sort: str,
     config_file: Path,
     spool_folder: Path | None,
     as_json: bool,
 ) -> int:
-    """List messages; those that are finished only with --state finished or all."""
-    wanted = _filter(states, sender, recipient, limit)
+    """List messages; those that are finished only with --state finished or all (lonedot history has more)."""
+    wanted = msgspec.structs.replace(wanted, subject=subject, limit=limit, page=page, sort=Sort(sort))
 
     async def ask(caller: Caller) -> Listing:
         return await caller.call(LIST, wanted)
@@ -207,88 +181,8 @@ async def _octets_as_json(caller: Caller, wanted: OctetsArguments) -> int:
     return int(any(remark.is_fault for remark in remarks))
 
 
-def _changing(
-    ids: tuple[str, ...],
-    config_file: Path,
-    spool_folder: Path | None,
-    as_json: bool,
-    done: str,
-    task: Callable[[Caller], Awaitable[Changed]],
-) -> int:
-    """Do it, say what was done to which; 1 when some stayed as they were."""
-    changed = work(place(config_file, spool_folder), task)
-    if as_json:
-        print_json(changed)
-    else:
-        for id in changed.done:
-            click.echo(f"{id}: {done}")
-        for left in changed.left:
-            click.echo(f"{left.id}: left as it is: {left.why}", err=True)
-    return 1 if changed.left else 0
-
-
-def _ids_options(function: C) -> C:
-    return click.argument("ids", metavar="ID...", nargs=-1, required=True)(
-        place_options(json_option(function))
-    )
-
-
-@command.command("hold")
-@click.option("--reason", default="held by hand", show_default=True, help="Shown to whoever looks at it.")
-@_ids_options
-def hold(
-    ids: tuple[str, ...], reason: str, config_file: Path, spool_folder: Path | None, as_json: bool
-) -> int:
-    """Keep messages back until they are released."""
-
-    async def task(caller: Caller) -> Changed:
-        return await caller.call(HOLD, HoldArguments(ids, reason))
-
-    return _changing(ids, config_file, spool_folder, as_json, "held; lonedot queue release sends it on", task)
-
-
-@command.command("release")
-@_ids_options
-def release(ids: tuple[str, ...], config_file: Path, spool_folder: Path | None, as_json: bool) -> int:
-    """Send on messages that are held."""
-
-    async def task(caller: Caller) -> Changed:
-        return await caller.call(RELEASE, IdsArguments(ids))
-
-    return _changing(ids, config_file, spool_folder, as_json, "released", task)
-
-
-@command.command("retry")
-@_ids_options
-def retry(ids: tuple[str, ...], config_file: Path, spool_folder: Path | None, as_json: bool) -> int:
-    """Try messages at once, and not at the time planned."""
-
-    async def task(caller: Caller) -> Changed:
-        return await caller.call(RETRY, IdsArguments(ids))
-
-    return _changing(ids, config_file, spool_folder, as_json, "due now", task)
-
-
-@command.command("delete")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@_ids_options
-def delete(
-    ids: tuple[str, ...], yes: bool, config_file: Path, spool_folder: Path | None, as_json: bool
-) -> int:
-    """Send messages to nobody any more; no report goes to the sender.
-
-    What is recorded of them stays until the history ends.
-    """
-    if not yes:
-        if not sys.stdin.isatty():
-            raise Problem("nobody can be asked", where="lonedot queue delete", do="add --yes", code=2)
-        what = ids[0] if len(ids) == 1 else f"{len(ids)} messages"
-        click.confirm(f"Delete {what}, without a report to the sender?", abort=True, err=True)
-
-    async def task(caller: Caller) -> Changed:
-        return await caller.call(DELETE, IdsArguments(ids))
-
-    return _changing(ids, config_file, spool_folder, as_json, "deleted", task)
+for changing in (hold, release, retry, delete, bounce, reroute):
+    command.add_command(changing)
 
 
 @command.command("export")
@@ -301,16 +195,17 @@ def delete(
     help="Folder for the files; made when it is not there.",
 )
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-@_filter_options
+@filter_options(*ListArguments().states)
+@click.option(
+    "--limit", type=click.IntRange(0), default=0, help="At most so many, the newest. [default: all]"
+)
 @place_options
 @json_option
 def export(
     ids: tuple[str, ...],
     folder: Path,
     force: bool,
-    states: tuple[str, ...],
-    sender: str,
-    recipient: str,
+    wanted: ListArguments,
     limit: int,
     config_file: Path,
     spool_folder: Path | None,
@@ -320,22 +215,18 @@ def export(
 
     Without an ID, those that the options select. The queue stays as it is. Exits 1 when something could not be saved.
     """
-    chosen = _filter(states, sender, recipient, limit)
     saving = _Saving(folder, force)
 
     async def task(caller: Caller) -> None:
+        chosen = ids or await chosen_ids(caller, wanted, limit)
+        progress = Progress(len(chosen), "exported")
         try:
-            async for piece in caller.stream(EXPORT, ExportArguments(ids, chosen)):
-                match piece:
-                    case FileBegins(name):
-                        saving.begin(name)
-                    case Octets(octets):
-                        saving.write(octets)
-                    case FileEnds():
-                        saving.end()
-                    case Remark(words, is_fault):
-                        saving.remark(words, is_fault)
+            for start in range(0, len(chosen), BATCH):
+                batch = tuple(chosen[start : start + BATCH])
+                await _save(caller, batch, saving)
+                progress.step(len(batch))
         finally:
+            progress.end()
             saving.stop()
 
     try:
@@ -352,6 +243,19 @@ def export(
         number = len(saving.saved)
         click.echo(f"{number} file{'' if number == 1 else 's'} in {folder}")
     return int(any(remark.is_fault for remark in saving.remarks))
+
+
+async def _save(caller: Caller, ids: tuple[str, ...], saving: _Saving) -> None:
+    async for piece in caller.stream(EXPORT, ExportArguments(ids)):
+        match piece:
+            case FileBegins(name):
+                saving.begin(name)
+            case Octets(octets):
+                saving.write(octets)
+            case FileEnds():
+                saving.end()
+            case Remark(words, is_fault):
+                saving.remark(words, is_fault)
 
 
 class _Saving:

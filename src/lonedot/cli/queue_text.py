@@ -27,7 +27,7 @@ _COLOURS = {
 }
 
 
-def print_listing(listing: Listing) -> None:
+def print_listing(listing: Listing, *, with_hints: bool = True) -> None:
     """A table on a terminal, columns elsewhere; then what to do next."""
     rows = [listing_rows(row, listing.asked_at) for row in listing.rows]
     if rows and sys.stdout.isatty():
@@ -37,7 +37,7 @@ def print_listing(listing: Listing) -> None:
         for row in (_HEADINGS, *rows):
             fixed = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False))
             click.echo(f"{fixed}  {row[-1]}".rstrip())
-    for hint in listing_hints(listing):
+    for hint in listing_hints(listing) if with_hints else ():
         click.echo(hint)
 
 
@@ -126,7 +126,7 @@ def listing_hints(listing: Listing) -> Iterator[str]:
         yield f"No message matches. In the spool: {counts or 'nothing'}."
         return
     shown = "1 message" if len(rows) == 1 else f"{len(rows)} messages"
-    cut = "; there may be more: give --limit" if listing.cut else ""
+    cut = "; there may be more: give --page 2, or --limit" if listing.cut else ""
     yield f"{shown}{cut}. In the spool: {counts}."
     yield f"What happened to one:  lonedot why {rows[0].id}"
     for state, words, command in (
@@ -222,11 +222,10 @@ def _at(offset: int) -> str:
 
 
 def _attempt(attempt: AttemptRecord, zone: tzinfo | None) -> Iterator[Line]:
-    sent = (
-        f", {size_in_words(attempt.wire.size)} sent by {attempt.wire.mode}"
-        if attempt.wire is not None
-        else ""
-    )
+    sent = ""
+    if attempt.wire is not None:
+        did = "written with" if attempt.wire.mode in ("LF", "CRLF") else "sent by"
+        sent = f", {size_in_words(attempt.wire.size)} {did} {attempt.wire.mode}"
     tls = attempt.tls or "no TLS"
     hop = attempt.next_hop or "no next hop"
     yield Line(Kind.TEXT, f"{attempt.number}  {moment(attempt.started_at, zone)}  {hop}, {tls}{sent}", 1)

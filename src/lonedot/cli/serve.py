@@ -6,7 +6,9 @@ The command is run twice: first it becomes the parent (`lonedot.app.supervisor`)
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import pwd
 import resource
 import signal
 import sys
@@ -22,6 +24,13 @@ from lonedot.config.load import examine
 from lonedot.config.model import Config
 from lonedot.observability import log
 from lonedot.observability.levels import LogKind
+from lonedot.reception.sockets import (
+    SOCKETS_ENVIRONMENT,
+    ListeningSockets,
+    Place,
+    from_environment,
+    from_systemd,
+)
 from lonedot.sinks.board import ENVIRONMENT, READY, STOPPED, Board
 from lonedot.sinks.watch import Watch
 
@@ -42,12 +51,12 @@ def command(config_file: Path, no_supervisor: bool) -> int:
     """Run the relay.
 
     SIGTERM or Ctrl-C stops it: sessions and attempts may finish, nothing that was accepted is lost. SIGHUP takes the
-    registry of bindings as it is now, as `lonedot sinks reload` does. A small parent starts the relay again when it
-    dies, and ends it when a sink does not return by its deadline.
+    configuration as it is now, as `lonedot reload` does. A small parent has the listening sockets, starts the relay
+    again when it dies, and ends it when a sink does not return by its deadline.
     """
     parent = _take_parent()
     if parent is None and not no_supervisor and sys.platform == "linux":
-        _become_supervisor()
+        _become_supervisor(config_file)
     found = examine(config_file)
     if found.config is None:
         faults = [fault for fault in found.faults if fault.severity is Severity.FAULT]
@@ -59,7 +68,8 @@ def command(config_file: Path, no_supervisor: bool) -> int:
         click.echo(str(fault), err=True)
     log.configure(found.config.server.log, found.config.server.log_level)
     prepare_process()
-    run_loop(_serve(found.config, parent))
+    sockets = parent.sockets if parent is not None else _open_sockets(found.config)
+    run_loop(_serve(found.config, parent, sockets))
     return 0
 
 
@@ -67,6 +77,7 @@ class _Parent(NamedTuple):
     """What a worker has of its parent."""
 
     watch: Watch
+    sockets: ListeningSockets
     pipe: int
     """At its end when the parent has died."""
 
@@ -76,17 +87,50 @@ def _take_parent() -> _Parent | None:
     said = os.environ.pop(ENVIRONMENT, "")
     if not said:
         return None
+    listening = dict(os.environ)
+    os.environ.pop(SOCKETS_ENVIRONMENT, None)
     try:
         memory, pipe = map(int, said.split(","))
         board = Board(memory)
         os.set_inheritable(pipe, False)
+        sockets = ListeningSockets(from_environment(listening), pipe)
     except (OSError, ValueError) as error:
         raise Problem(f"{ENVIRONMENT} in the environment is no parent's: {error}", do="remove it") from error
     os.close(memory)
-    return _Parent(Watch(board), pipe)
+    return _Parent(Watch(board), sockets, pipe)
 
 
-def _become_supervisor() -> None:
+def _open_sockets(config: Config) -> ListeningSockets:
+    """All that the configuration listens on: systemd's own, or opened here; then no longer root, if so wished."""
+    places = [Place(one.name, one.address.host, one.address.port) for one in config.listeners]
+    try:
+        sockets = ListeningSockets(from_systemd(os.environ, os.getpid(), places))
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(name, None)
+        for place in places:
+            for copy in sockets.open(place):
+                copy.close()
+    except OSError as error:
+        raise Problem(error.strerror or str(error), do="stop who has it, or change address") from error
+    except ValueError as error:
+        raise Problem(f"LISTEN_FDS in the environment is not systemd's: {error}", do="remove it") from error
+    if config.server.user and os.geteuid() == 0:
+        _become_user(config.server.user)
+    return sockets
+
+
+def _become_user(name: str) -> None:
+    """For good: group, further groups, then the user."""
+    try:
+        entry = pwd.getpwnam(name)
+        os.initgroups(name, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except (KeyError, OSError) as error:
+        raise Problem(f"cannot become the user {name}: {error}", where="[server] user") from error
+
+
+def _become_supervisor(config_file: Path) -> None:
     """Turn into the parent of this very command.
 
     The program is named by its path: whatever is imported here is gone in a moment.
@@ -95,6 +139,13 @@ def _become_supervisor() -> None:
     if "serve" not in words:
         raise Problem("started from inside another program", do="use --no-supervisor there")
     program = Path(__file__).parents[1] / "app" / "supervisor.py"
+    config = examine(config_file, with_registry=False).config
+    if config is not None:  # else the worker says what is wrong with it
+        sockets = _open_sockets(config)
+        numbers = sockets.descriptors()
+        for number in numbers.values():
+            os.set_inheritable(number, True)
+        os.environ[SOCKETS_ENVIRONMENT] = json.dumps(numbers)
     sys.stdout.flush()
     sys.stderr.flush()
     # -I and -S: no folder of anybody's is searched, and less is loaded.
@@ -121,7 +172,7 @@ def run_loop(main: Coroutine[None, None, None]) -> None:
         uvloop.run(main)
 
 
-async def _serve(config: Config, parent: _Parent | None) -> None:
+async def _serve(config: Config, parent: _Parent | None, sockets: ListeningSockets) -> None:
     from lonedot.app import AppFault, Relay
 
     board = parent.watch.board if parent is not None else None
@@ -129,20 +180,20 @@ async def _serve(config: Config, parent: _Parent | None) -> None:
         kind = config.server.log
         logs_json = kind is LogKind.JSON or (kind is LogKind.AUTO and not sys.stderr.isatty())
         board.describe(str(config.server.paths.root.absolute()), logs_json=logs_json)
-    relay = Relay(config, watch=parent.watch if parent is not None else None)
+    relay = Relay(config, watch=parent.watch if parent is not None else None, sockets=sockets)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
     is_up = False
 
-    def reload_sinks() -> None:
+    def reload() -> None:
         if is_up:
-            task = loop.create_task(relay.reload_sinks())
+            task = loop.create_task(relay.reload_told())
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
     # Before anybody is told that it listens: whoever stops it then has it stopped in order.
-    loop.add_signal_handler(signal.SIGHUP, reload_sinks)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     try:

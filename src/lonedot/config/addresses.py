@@ -22,6 +22,7 @@ __all__ = [
     "is_host_name",
     "keyword",
     "listen_endpoint",
+    "name_server",
     "network",
     "next_hop",
     "pattern",
@@ -209,6 +210,18 @@ def next_hop(value: object, folder: Path) -> Endpoint:
     if found is None:
         raise Unfit(
             f"{show(value)} is not host and port", 'write it as "smtp.example.com:587" or "[2001:db8::1]:25"'
+        )
+    return found
+
+
+def name_server(value: object, folder: Path) -> Endpoint:
+    """A server of DNS by its address; without a port it is 53."""
+    words = text(value, folder).strip()
+    found = Endpoint(words, 53) if _is_ip(words) else _endpoint(words, 53, 1)
+    if found is None or not _is_ip(found.host):
+        raise Unfit(
+            f"{show(value)} is not the address of a name server",
+            'write it as "192.0.2.53" or "[2001:db8::53]:53"',
         )
     return found
 

@@ -6,10 +6,20 @@ be read is not judged a second time.
 
 from __future__ import annotations
 
+import ipaddress
+import pwd
 import stat
 from collections.abc import Iterator
 
-from lonedot.config import check_listeners, check_routes, check_sinks, check_sources, disk
+from lonedot.config import (
+    check_domains,
+    check_listeners,
+    check_routes,
+    check_sendmail,
+    check_sinks,
+    check_sources,
+    disk,
+)
 from lonedot.config.given import Drafts, Found
 
 __all__ = ["judge"]
@@ -22,6 +32,31 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from check_routes.judge(drafts)
     yield from check_sinks.judge(drafts)
     yield from check_sources.judge(drafts)
+    yield from _judge_metrics(drafts)
+    yield from check_domains.judge(drafts)
+    yield from check_sendmail.judge(drafts)
+
+
+def _judge_metrics(drafts: Drafts) -> Iterator[Found]:
+    given = drafts.metrics
+    if given is None or given.value is None or given.value.address is None or not given.has("address"):
+        return
+    address = given.value.address
+    for listener in drafts.listeners:
+        if listener.value is None or not listener.knows("address"):
+            continue
+        if check_listeners.collide(listener.value.address, address):
+            yield given.fault("address", f"{address} is taken by {listener.where}", "use another port")
+    try:
+        is_loopback = ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        is_loopback = address.host == "localhost"
+    if not is_loopback:
+        yield given.warning(
+            "address",
+            f"{address} can be reached from other machines, and there is no login",
+            'write "127.0.0.1:9125", or let a firewall admit the machine that collects alone',
+        )
 
 
 def _judge_server(drafts: Drafts) -> Iterator[Found]:
@@ -47,6 +82,15 @@ def _judge_server(drafts: Drafts) -> Iterator[Found]:
                 "spool",
                 f"{server.spool} can be entered by others (mode {stat.S_IMODE(state.st_mode):04o}); mail lies there",
                 f"run chmod 700 {server.spool}",
+            )
+    if given.has("user") and server.user:
+        try:
+            pwd.getpwnam(server.user)
+        except KeyError:
+            yield given.fault(
+                "user",
+                f"there is no user {server.user}",
+                f"run useradd --system {server.user}, or name another",
             )
     if given.has("registry") and server.registry is not None and disk.state_of(server.registry) is None:
         yield given.note("registry", f"{server.registry} does not exist yet", "nothing; it counts as empty")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lonedot.config import disk
 from lonedot.config.addresses import Endpoint, Network
-from lonedot.config.choices import InboundTls
+from lonedot.config.choices import InboundTls, ListenerProtocol
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Listener
@@ -161,6 +161,14 @@ def _judge_rights(given: Given[Listener], listener: Listener, drafts: Drafts) ->
             elif risk is Severity.WARNING:
                 what = f"{network} is public: every client in it may send anywhere"
                 yield Found(place, risk, where, what, "keep it only if all of its addresses are yours")
+    if listener.protocol is ListenerProtocol.LMTP and given.knows("protocol", "relay_from"):
+        if not listener.relay_from:
+            yield given.fault(
+                "protocol",
+                "LMTP is spoken with trusted clients alone: nobody is",
+                'write relay_from = ["127.0.0.0/8"]',
+            )
+        return
     if not given.knows("relay_from", "relay_to", *_LOGIN_KEYS) or listener.relay_from or listener.relay_to:
         return
     may_log_in = _may_log_in(listener, drafts)
@@ -233,6 +241,12 @@ def _judge_logins(given: Given[Listener], listener: Listener) -> Iterator[Found]
 
 
 def _judge_tls(given: Given[Listener], listener: Listener) -> Iterator[Found]:
+    if listener.tls is InboundTls.IMPLICIT and listener.proxy_from and given.knows("tls", "proxy_from"):
+        yield given.fault(
+            "proxy_from",
+            "the PROXY header would have to come inside TLS, where no load balancer puts it",
+            'write tls = "starttls", or let the load balancer do TLS',
+        )
     if not given.knows("tls", "tls_certificate", "tls_key", "require_tls", "ehlo_off"):
         return
     if listener.tls is InboundTls.OFF:

@@ -10,6 +10,8 @@ from lonedot.config.addresses import Endpoint
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Route
+from lonedot.config.reach import TARGETS
+from lonedot.config.secrets import program_of
 from lonedot.config.values import Unfit
 from lonedot.delivery.routing import TlsPolicy
 
@@ -31,6 +33,8 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from _judge_reach(drafts)
     for given in drafts.routes:
         if given.value is not None:
+            yield from _judge_target(given, given.value)
+            yield from _judge_conditions(drafts, given, given.value)
             yield from _judge_loop(drafts, given, given.value)
             yield from _judge_login(drafts, given, given.value)
             yield from _judge_tls(given, given.value)
@@ -78,7 +82,8 @@ def _judge_order(routes: Sequence[Given[Route]]) -> Iterator[Found]:
         if name in names:
             yield given.fault("name", f'"{name}" is also the name of {names[name]}', "use different names")
         names.setdefault(name, given.where)
-        earlier += [(to, given.where) for to in given.value.to]
+        if not any(given.has(name) for name in CONDITIONS):
+            earlier += [(to, given.where) for to in given.value.to]  # else what it does not take goes on
 
 
 def _judge_reach(drafts: Drafts) -> Iterator[Found]:
@@ -118,6 +123,59 @@ def _judge_reach(drafts: Drafts) -> Iterator[Found]:
                 "postmaster",
                 f"no route leads to {postmaster}, and everybody may write to postmaster",
                 "set postmaster to an address that a route takes",
+            )
+
+
+# --- where it leads, and for what -----------------------------------------------------------------
+
+
+def _judge_target(given: Given[Route], route: Route) -> Iterator[Found]:
+    if not given.knows(*TARGETS):
+        return
+    named = [name for name in TARGETS if given.has(name) and getattr(route, name) is not False]
+    if not named:
+        do = "write smarthost, mx = true, lmtp, maildir, pipe, discard = true or hold"
+        yield given.fault("", "leads nowhere", do)
+    for extra in named[1:]:
+        yield given.fault(extra, f"stands beside {named[0]}", "keep one of the two, or make two routes")
+    for name, target in _OF_TARGET:
+        if given.has(name) and target not in named:
+            yield given.warning(name, f"is not used: the route has no {target}", "remove it")
+    if route.login and named and named[0] != "smarthost":
+        yield given.fault("login", f"cannot be used with {named[0]}", "remove it, or name a smarthost")
+
+
+_OF_TARGET = (
+    ("ip", "mx"),
+    ("mx_port", "mx"),
+    ("maildir_create", "maildir"),
+    ("pipe_user", "pipe"),
+    ("pipe_seconds", "pipe"),
+    ("pipe_memory", "pipe"),
+)
+
+CONDITIONS = ("from", "listener", "network", "size_over", "size_under", "header")
+
+_WITHOUT_LISTENER = ("pickup", "sendmail", "dsn", "list")
+
+
+def _judge_conditions(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[Found]:
+    if (
+        given.knows("size_over", "size_under")
+        and route.size_over is not None
+        and route.size_under is not None
+        and route.size_under <= route.size_over + 1
+    ):
+        yield given.warning("size_under", "leaves no size over for it", "make it larger than size_over")
+    if not given.knows("listener") or any(not one.knows("name", "address") for one in drafts.listeners):
+        return
+    names = {one.value.name for one in drafts.listeners if one.value is not None}
+    for number, name in enumerate(route.listener):
+        if name not in names and name not in _WITHOUT_LISTENER:
+            what = f'there is no listener "{name}"'
+            do = f"use one of: {', '.join(sorted(names))}"
+            yield Found(
+                (*given.path, "listener", number), Severity.FAULT, f"{given.where}: listener", what, do
             )
 
 
@@ -163,9 +221,13 @@ def _meets(hop: Endpoint, own: Endpoint, hostname: str) -> bool:
 # --- login and TLS -------------------------------------------------------------------------------
 
 
+_PASSWORD_KEYS = ("password", "password_file", "password_env", "password_command")
+"""Where a password may come from."""
+
+
 def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[Found]:
-    sources = [name for name in ("password", "password_file", "password_env") if given.has(name)]
-    if not given.knows("login", "password", "password_file", "password_env"):
+    sources = [name for name in _PASSWORD_KEYS if given.has(name)]
+    if not given.knows("login", *_PASSWORD_KEYS):
         return
     for extra in sources[1:]:
         yield given.fault(extra, f"stands beside {sources[0]}", "keep one of the two")
@@ -174,12 +236,11 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
     if not route.login:
         return
     if not sources:
-        yield given.fault("login", "has no password", "write password_file or password_env")
-    if given.has("password") and disk.mode_of(drafts.file) & 0o077:
+        yield given.fault("login", "has no password", "write password_file, password_env or password_command")
+    file = drafts.file_of((*given.path, "password"))
+    if given.has("password") and disk.mode_of(file) & 0o077:
         yield given.warning(
-            "password",
-            f"others can read it in {drafts.file}",
-            f"use password_file, or run chmod 600 {drafts.file}",
+            "password", f"others can read it in {file}", f"use password_file, or run chmod 600 {file}"
         )
     if given.has("password_file") and route.password_file is not None:
         mode = disk.mode_of(route.password_file)
@@ -189,6 +250,8 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
                 f"{route.password_file} can be read by everybody (mode {mode:04o})",
                 f"run chmod 600 {route.password_file}",
             )
+    if given.has("password_command"):
+        yield from _judge_command(drafts, given, route.password_command)
     if not given.has("password"):
         unfit = disk.find_password(route)
         if isinstance(unfit, Unfit):
@@ -201,6 +264,17 @@ def _judge_login(drafts: Drafts, given: Given[Route], route: Route) -> Iterator[
         yield given.fault(
             "tls", "is off, so the password would cross the network in clear", 'write tls = "required"'
         )
+
+
+def _judge_command(drafts: Drafts, given: Given[Route], command: Sequence[str]) -> Iterator[Found]:
+    program = program_of(command)
+    if isinstance(program, Unfit):
+        yield given.fault("password_command", program.what, program.do)
+    file = drafts.file_of((*given.path, "password_command"))
+    mode = disk.mode_of(file)
+    if mode & 0o002:
+        what = f"anybody may write {file} (mode {mode:04o}), and what it names is run"
+        yield given.fault("password_command", what, f"run chmod o-w {file}")
 
 
 def _judge_tls(given: Given[Route], route: Route) -> Iterator[Found]:
@@ -216,7 +290,7 @@ def _judge_tls(given: Given[Route], route: Route) -> Iterator[Found]:
     if (
         route.tls in (TlsPolicy.REQUIRED, TlsPolicy.VERIFIED)
         and "STARTTLS" in route.ehlo_off
-        and needs_starttls
+        and (needs_starttls or route.mx)
     ):
         yield given.fault("ehlo_off", "switches STARTTLS off, and tls asks for it", "remove STARTTLS here")
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["InboundTls", "KeepContent", "LineEnds", "LongLines"]
+__all__ = ["InboundTls", "KeepContent", "LineEnds", "ListenerProtocol", "LongLines"]
 
 
 class KeepContent(enum.Enum):
     NONE = "none"
     DAMAGED = "damaged"
     ALL = "all"
+
+
+class ListenerProtocol(enum.Enum):
+    """What a listener speaks."""
+
+    SMTP = "smtp"
+    LMTP = "lmtp"
 
 
 class LineEnds(enum.Enum):

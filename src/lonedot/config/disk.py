@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lonedot.config.code import SinkFile
 from lonedot.config.model import Route
+from lonedot.config.secrets import MAX_SECRET, first_line
 from lonedot.config.values import Secret, Unfit
 from lonedot.reception.logins import FILE_LIMIT, LoginsFault, read_logins
 
@@ -25,7 +26,6 @@ __all__ = [
     "state_of",
 ]
 
-_MAX_SECRET = 4096
 _MAX_SINK = 1024 * 1024
 
 
@@ -84,18 +84,12 @@ def find_password(route: Route) -> Secret | Unfit | None:
         return None
     try:
         with route.password_file.open("rb") as file:
-            octets = file.read(_MAX_SECRET)
+            octets = file.read(MAX_SECRET)
     except (OSError, ValueError) as error:
         return Unfit(
             f"{route.password_file} cannot be read: {_reason(error)}", "make the file, with mode 0600"
         )
-    try:
-        line = octets.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8")
-    except UnicodeDecodeError:
-        return Unfit(f"{route.password_file} is not UTF-8", "write the password on its first line")
-    if not line:
-        return Unfit(f"the first line of {route.password_file} is empty", "write the password there")
-    return Secret(line)
+    return first_line(octets, str(route.password_file))
 
 
 def check_certificate(certificate: Path, key: Path) -> Unfit | None:

@@ -8,8 +8,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from lonedot.config.domains import Domain
 from lonedot.config.faults import Severity
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
+from lonedot.config.origins import Origins
 from lonedot.sinks.registry import Row
 
 __all__ = ["Drafts", "Found", "Given"]
@@ -90,9 +92,17 @@ class Drafts(NamedTuple):
     sinks: Sequence[Given[Sink]]
     pickup: Given[Pickup]
     badmail: Given[Badmail]
+    sendmail: Given[Sendmail]
     sources: Sequence[Given[Source]]
+    domains: Sequence[Given[Domain]] = ()
     rows: Sequence[Row] | None = None
     """Bindings of the registry; None: not known."""
+    origins: Origins | None = None
+    metrics: Given[Metrics] | None = None
+
+    def file_of(self, path: tuple[str | int, ...]) -> Path:
+        """The file that something stands in."""
+        return self.file if self.origins is None else self.origins.spot(path).file
 
     @property
     def numbers(self) -> frozenset[int]:

@@ -1,24 +1,39 @@
 """From a file to a `Config`, or to every fault of the file with its line.
 
-Three steps, none of which stops at the first fault: TOML is parsed; each table is read key by key; what the tables
-say together, and what they say of the disk, is judged by `check`. A key that is wrong is left out of step three.
+Three steps, none of which stops at the first fault: TOML is parsed, that of included files too; each table is read key
+by key; what the tables say together, and what they say of the disk, is judged by `check`. A key that is wrong is left
+out of step three.
 Whatever the octets are, the result is a `Config` or faults: no other exception.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from lonedot.config import addresses, check, disk, values
+from lonedot.config.domains import Domain
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
-from lonedot.config.model import Badmail, Config, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.model import (
+    Badmail,
+    Config,
+    Listener,
+    Metrics,
+    Pickup,
+    Route,
+    Sendmail,
+    Server,
+    Sink,
+    Source,
+)
+from lonedot.config.origins import MAX_FILES, MAX_PATTERNS, Origins, matched_files
 from lonedot.config.positions import Positions
 from lonedot.config.registry import Beside, ExaminedRegistry, examine_registry
 from lonedot.config.tables import MAX_FILE, TableReader, keys_of, parse, read_file
@@ -29,13 +44,24 @@ __all__ = ["MAX_FILE", "Examined", "examine", "examine_octets", "keys_of", "load
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_TABLES: dict[str, type[msgspec.Struct]] = {"server": Server, "pickup": Pickup, "badmail": Badmail}
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "pickup": Pickup,
+    "badmail": Badmail,
+    "metrics": Metrics,
+    "sendmail": Sendmail,
+}
 _LISTS: dict[str, type[msgspec.Struct]] = {
     "listener": Listener,
     "route": Route,
     "sink": Sink,
     "source": Source,
+    "domain": Domain,
 }
+
+
+INCLUDE = "include"
+"""The one key that stands above all tables."""
 
 
 class Examined(NamedTuple):
@@ -43,6 +69,10 @@ class Examined(NamedTuple):
 
     config: Config | None
     faults: tuple[Fault, ...]
+    origins: Origins | None = None
+    """Where everything stands; None when the first file could not be parsed."""
+    sources: Mapping[int, tuple[str | int, ...]] = {}
+    """Where each virtual server that has a table stands, by its number."""
 
 
 def load(path: Path, *, with_registry: bool = True) -> Config:
@@ -107,10 +137,11 @@ class _Reading(TableReader):
         self.machine_name = machine_name
         self.with_registry = with_registry
 
-    def examine(self, tables: Mapping[str, object]) -> Examined:
+    def examine(self, first: Mapping[str, object]) -> Examined:
+        tables = self._with_included(first)
         for name in tables:
             if name not in _TABLES and name not in _LISTS:
-                self.unknown((name,), "", name, [*_TABLES, *_LISTS])
+                self.unknown((name,), "", name, [*_TABLES, *_LISTS, INCLUDE])
         server = self._server(tables)
         drafts = Drafts(
             file=self.path,
@@ -121,17 +152,104 @@ class _Reading(TableReader):
             sinks=[self._finish_sink(given) for given in self.items("sink", Sink, tables)],
             pickup=self.table("pickup", Pickup, tables, {}),
             badmail=self.table("badmail", Badmail, tables, {}),
+            metrics=self.table("metrics", Metrics, tables, {}),
+            sendmail=self.table("sendmail", Sendmail, tables, {}),
             sources=list(self.items("source", Source, tables)),
+            domains=list(self.items("domain", Domain, tables)),
+            origins=self.origins,
         )
         registry = _registry(drafts) if self.with_registry else None
         drafts = drafts._replace(rows=_rows(drafts, registry))
         for found in check.judge(drafts):
             self.say(found.path, found.severity, found.where, found.what, found.do)
-        self.faults.sort(key=lambda fault: (fault.line == 0, fault.line, fault.column, fault.severity.value))
+        rank = self.origins.rank
+        self.faults.sort(
+            key=lambda fault: (
+                fault.line == 0,
+                rank(fault.file),
+                fault.line,
+                fault.column,
+                fault.severity.value,
+            )
+        )
         faults = (*self.faults, *(registry.faults if registry is not None else ()))
         if any(fault.severity is Severity.FAULT for fault in faults):
-            return Examined(None, faults)
-        return Examined(self._config(drafts), faults)
+            return Examined(None, faults, self.origins)
+        sources = {given.value.number: given.path for given in drafts.sources if given.value is not None}
+        return Examined(self._config(drafts), faults, self.origins, sources)
+
+    # --- included files ---
+
+    def _with_included(self, first: Mapping[str, object]) -> dict[str, object]:
+        """The tables of the first file and of those that it includes, put together."""
+        whole = dict(first)
+        for place, pattern in self._patterns(whole.pop(INCLUDE, [])):
+            matched = matched_files(pattern, self.folder)
+            if matched.what:
+                self.say(place, Severity.FAULT, INCLUDE, matched.what, matched.do)
+            elif not matched.files:
+                self.say(
+                    place,
+                    Severity.NOTE,
+                    INCLUDE,
+                    f"{values.show(pattern)} matches no file",
+                    "nothing, if meant",
+                )
+            for path in matched.files:
+                self._include(path, place, whole)
+        return whole
+
+    def _patterns(self, written: object) -> Iterator[tuple[tuple[str | int, ...], object]]:
+        if not isinstance(written, list):
+            yield (INCLUDE,), written
+            return
+        if len(written) > MAX_PATTERNS:
+            words = f"is a list of {len(written)} items"
+            self.say((INCLUDE,), Severity.FAULT, INCLUDE, words, f"use at most {MAX_PATTERNS}")
+            return
+        for number, pattern in enumerate(written):
+            yield (INCLUDE, number), pattern
+
+    def _include(self, path: Path, place: tuple[str | int, ...], whole: dict[str, object]) -> None:
+        fault = functools.partial(self.say, place, Severity.FAULT, INCLUDE)
+        if path in self.origins.files:
+            if path == self.origins.files[0]:
+                fault(f"{path} is this file", 'use a folder of its own: "conf.d/*.toml"')
+            return  # two patterns match it
+        if len(self.origins.files) > MAX_FILES:
+            if len(self.origins.files) == MAX_FILES + 1:
+                fault(f"leads to more than {MAX_FILES} files", "put some of them together")
+            return
+        octets = read_file(path)
+        if isinstance(octets, Fault):
+            fault(f"{path} {octets.what}", "mend the name, or give the relay's user the right to read it")
+            return
+        parsed = parse(octets, path)
+        if isinstance(parsed, Fault):
+            self.faults.append(parsed)
+            return
+        text, tables = parsed
+        positions = Positions(text)
+        if INCLUDE in tables:
+            spot = positions.of((INCLUDE,)) or (0, 0)
+            do = f"name it in {self.path}"
+            words = "stands in an included file"
+            self.faults.append(Fault(str(path), *spot, Severity.FAULT, INCLUDE, words, do))
+            del tables[INCLUDE]
+        for clash in self.origins.take(path, positions, tables, whole):
+            spots, first = clash.spot, clash.first
+            words = f"stands in {first.file}:{first.line} too"
+            self.faults.append(
+                Fault(
+                    str(spots.file),
+                    spots.line,
+                    spots.column,
+                    Severity.FAULT,
+                    clash.where,
+                    words,
+                    "keep one of the two",
+                )
+            )
 
     def _config(self, drafts: Drafts) -> Config:
         server = drafts.server.value
@@ -150,6 +268,9 @@ class _Reading(TableReader):
             sinks=_values(drafts.sinks),
             pickup=pickup,
             badmail=badmail,
+            metrics=(drafts.metrics.value if drafts.metrics is not None else None) or Metrics(),
+            sendmail=_with_defaults(drafts.sendmail, server),
+            domains=_values(drafts.domains),
             sources=tuple(_in_place(sources[number], server, pickup, badmail) for number in sorted(sources)),
             revision="",
         )
@@ -242,6 +363,14 @@ def _rows(drafts: Drafts, examined: ExaminedRegistry | None) -> Sequence[Row] | 
     server = drafts.server.value
     is_named = server is None or server.registry is not None or not drafts.server.knows("registry")
     return None if is_named else ()
+
+
+def _with_defaults(given: Given[Sendmail], server: Server) -> Sendmail:
+    """The socket of local programs, with what the server gives where the file says nothing."""
+    sendmail = given.value
+    assert sendmail is not None
+    socket = sendmail.socket if given.has("socket") else server.paths.submit
+    return msgspec.structs.replace(sendmail, socket=socket, domain=sendmail.domain or server.hostname)
 
 
 def _in_place(source: Source, server: Server, pickup: Pickup, badmail: Badmail) -> Source:

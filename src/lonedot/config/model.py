@@ -18,8 +18,11 @@ from lonedot.config import addresses as a
 from lonedot.config import code
 from lonedot.config import values as v
 from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_from
-from lonedot.config.choices import InboundTls, KeepContent, LineEnds, LongLines
+from lonedot.config.choices import InboundTls, KeepContent, LineEnds, ListenerProtocol, LongLines
+from lonedot.config.domains import Domain, Vrfy
 from lonedot.config.key import Key
+from lonedot.config.reach import ReachKeys
+from lonedot.config.secrets import secret_command
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.sinks.bindings import Setting
@@ -32,8 +35,10 @@ __all__ = [
     "Config",
     "Key",
     "Listener",
+    "Metrics",
     "Pickup",
     "Route",
+    "Sendmail",
     "Server",
     "Sink",
     "Source",
@@ -69,6 +74,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "`spool`",
         ),
     ]
+    user: Annotated[
+        str,
+        Key(
+            v.text,
+            "Whom a relay that is started as root becomes when its listeners are open. The spool, keys of certificates "
+            "and files of passwords must be that user's; sinks that run as a user of their own need root, and fail.",
+            '"lonedot"',
+            "the user who starts it",
+        ),
+    ] = ""
     registry: Annotated[
         Path | None,
         Key(
@@ -103,6 +118,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "30",
         ),
     ] = 30
+    nameservers: Annotated[
+        tuple[a.Endpoint, ...],
+        Key(
+            v.many(a.name_server, at_least=1),
+            "Whom to ask for mail exchangers: addresses, with a port where it is not 53. One beside the relay, with a "
+            "cache, answers best.",
+            '["127.0.0.1"]',
+            "those of the system",
+        ),
+    ] = ()
     memory: Annotated[
         int,
         Key(
@@ -178,12 +203,39 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
             "1",
         ),
     ] = 1
+    protocol: Annotated[
+        ListenerProtocol,
+        Key(
+            v.one_of(ListenerProtocol),
+            "`lmtp` for programs that hand over mail by LMTP (RFC 2033): a reply for each recipient; only for "
+            "`relay_from`.",
+            '"smtp"',
+        ),
+    ] = ListenerProtocol.SMTP
     relay_from: Annotated[
         tuple[a.Network, ...],
         Key(
             v.many(a.network),
             "Networks whose clients may send anywhere without a login. Everybody in them is trusted with your name.",
             '["127.0.0.0/8", "192.168.10.0/24"]',
+        ),
+    ] = ()
+    proxy_from: Annotated[
+        tuple[a.Network, ...],
+        Key(
+            v.many(a.network),
+            "Networks of load balancers whose connections begin with the PROXY protocol (version 1 or 2). Rights and "
+            "limits are then those of the client that it names. Without the header such a connection is cut.",
+            '["10.0.0.5/32"]',
+        ),
+    ] = ()
+    xclient_from: Annotated[
+        tuple[a.Network, ...],
+        Key(
+            v.many(a.network),
+            "Networks of proxies that may say by Postfix's `XCLIENT` whom they speak for. Whoever is in them can take "
+            "any address, and so any right.",
+            '["127.0.0.1/32"]',
         ),
     ] = ()
     relay_to: Annotated[
@@ -261,6 +313,15 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
             '["CHUNKING", "8BITMIME"]',
         ),
     ] = ()
+    vrfy: Annotated[
+        Vrfy,
+        Key(
+            v.one_of(Vrfy),
+            "Who is told by VRFY whether an address of a `[[domain]]` exists: nobody (252), trusted clients, or "
+            "everybody. EXPN shows members to trusted clients alone, and only when this is not `none`.",
+            '"none"',
+        ),
+    ] = Vrfy.NONE
     max_connections: Annotated[
         int,
         Key(
@@ -312,7 +373,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     ] = timedelta(hours=2)
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(ReachKeys, frozen=True, kw_only=True):
     """Where mail for some recipients goes. The first route that matches, in the order of the file, is taken."""
 
     to: Annotated[
@@ -321,14 +382,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
             v.many(a.pattern, at_least=1),
             "Which recipients: `*`, a domain, `*.example.com` (what is below it), or one address.",
             '"*"',
-        ),
-    ]
-    smarthost: Annotated[
-        tuple[a.Endpoint, ...],
-        Key(
-            v.many(a.next_hop, at_least=1),
-            "Host and port (25 when not given), or several that are tried in turn.",
-            '"smtp.example.com:587"',
         ),
     ]
     name: Annotated[str, Key(v.label, "What logs call it.", '"provider"', "the patterns")] = ""
@@ -353,7 +406,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     password: Annotated[
         v.Secret | None,
-        Key(v.secret, "Its password in plain. Better is one of the next two.", '"…"'),
+        Key(v.secret, "Its password in plain. Better is one of the next three.", '"…"'),
     ] = None
     password_file: Annotated[
         Path | None,
@@ -367,6 +420,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Key(v.text, "Name of the environment variable with the password.", '"SMARTHOST_PASSWORD"'),
     ] = ""
+    password_command: Annotated[
+        tuple[str, ...],
+        Key(
+            secret_command,
+            "Program, with its arguments, that writes the password on its first line. It is run without a shell when "
+            "the relay takes its configuration, and has 10 seconds.",
+            '["pass", "show", "smarthost"]',
+        ),
+    ] = ()
     ehlo_off: Annotated[
         tuple[str, ...],
         Key(
@@ -514,6 +576,40 @@ class Badmail(msgspec.Struct, frozen=True, kw_only=True):
     ] = Path()
 
 
+class Sendmail(msgspec.Struct, frozen=True, kw_only=True):
+    """The socket by which programs of this machine hand over mail (`lonedot sendmail`)."""
+
+    enabled: Annotated[bool, Key(v.boolean, "Whether the socket is there.", "true")] = True
+    socket: Annotated[
+        Path,
+        Key(
+            v.path,
+            "Where it is. Others than the relay's own user reach it only outside the spool, whose folder is closed. "
+            "`lonedot sendmail` looks at `/run/lonedot/submit.sock` without being told.",
+            '"/run/lonedot/submit.sock"',
+            "`submit.sock` in the spool",
+        ),
+    ] = Path()
+    group: Annotated[
+        str,
+        Key(
+            v.text,
+            "Whose members may hand over mail, in any name; `*` is everybody who has a login here. Without it only "
+            "root and the relay's own user may.",
+            '"mail"',
+        ),
+    ] = ""
+    domain: Annotated[
+        str,
+        Key(
+            a.host_name,
+            "What is added to an address without a domain, such as `root`.",
+            '"example.com"',
+            "the hostname",
+        ),
+    ] = ""
+
+
 class Source(SourceKeys, frozen=True, kw_only=True):
     """A virtual server: listeners, folders and bindings of its own. Source 1 is always there."""
 
@@ -537,6 +633,20 @@ class Source(SourceKeys, frozen=True, kw_only=True):
     ] = Path()
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """The relay's figures over HTTP: `/metrics` for Prometheus, `/healthz` for whoever watches it."""
+
+    address: Annotated[
+        a.Endpoint | None,
+        Key(
+            a.listen_endpoint,
+            "Address and port. There is no login: who reaches it reads how much mail there is, and the names of "
+            "listeners and sinks. Without it nothing listens.",
+            '"127.0.0.1:9125"',
+        ),
+    ] = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration without a fault."""
 
@@ -547,8 +657,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sinks: tuple[Sink, ...]
     pickup: Pickup
     badmail: Badmail
+    sendmail: Sendmail
     sources: tuple[Source, ...]
     """The virtual servers by number, the first among them; each with its name and its folders."""
+    domains: tuple[Domain, ...] = ()
+    metrics: Metrics = Metrics()
     revision: str
     """12 hexadecimal digits over the effective values; passwords are left out of it."""
 

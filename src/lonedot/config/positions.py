@@ -54,6 +54,10 @@ class Positions:
             path = path[:-1]
         return None
 
+    def has(self, path: Path) -> bool:
+        """The text has exactly that."""
+        return path in self._offsets
+
     def at(self, offset: int) -> Place:
         """Line and column of an offset in the text."""
         line = bisect_right(self._line_starts, offset)

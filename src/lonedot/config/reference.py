@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from lonedot.config.bindings import BindingKeys, SourceKeys
+from lonedot.config.domains import Domain
 from lonedot.config.key import Key
 from lonedot.config.load import keys_of
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
 from lonedot.config.registry import BindingTable
 from lonedot.config.values import octets_words, span_words
 
@@ -25,7 +26,10 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[sink]]", Sink),
     ("[pickup]", Pickup),
     ("[badmail]", Badmail),
+    ("[metrics]", Metrics),
+    ("[sendmail]", Sendmail),
     ("[[source]]", Source),
+    ("[[domain]]", Domain),
 )
 """In the order of the reference."""
 

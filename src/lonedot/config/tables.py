@@ -18,6 +18,7 @@ from lonedot.config import values
 from lonedot.config.faults import Fault, Severity
 from lonedot.config.given import Given
 from lonedot.config.key import Key
+from lonedot.config.origins import Origins
 from lonedot.config.positions import Positions
 
 __all__ = ["MAX_FILE", "TableReader", "keys_of", "parse", "read_file"]
@@ -99,12 +100,13 @@ _KEYS: dict[type[msgspec.Struct], dict[str, Key]] = {}
 
 
 class TableReader:
-    """One file being read; what is wrong gathers in `faults`."""
+    """One file being read, or several that are put together; what is wrong gathers in `faults`."""
 
     def __init__(self, path: Path, positions: Positions) -> None:
         self.path = path
         self.folder = path.absolute().parent
         self.positions = positions
+        self.origins = Origins(path, positions)
         self.faults: list[Fault] = []
 
     def table(
@@ -164,7 +166,7 @@ class TableReader:
                 continue
             field = fields[name].name
             try:
-                read[field] = key.read(value, self.folder)
+                read[field] = key.read(value, self.origins.folder((*path, name)))
             except values.Unfit as first:
                 for unfit in (first, *first.others):
                     place = (*path, name) if unfit.item < 0 else (*path, name, unfit.item)
@@ -184,8 +186,8 @@ class TableReader:
         return Given(kind(**read), path, where, given, frozenset(bad))
 
     def say(self, path: tuple[str | int, ...], severity: Severity, where: str, what: str, do: str) -> None:
-        line, column = self.positions.of(path) or (0, 0)
-        self.faults.append(Fault(str(self.path), line, column, severity, where, what, do))
+        file, line, column = self.origins.spot(path)
+        self.faults.append(Fault(str(file), line, column, severity, where, what, do))
 
     def unknown(self, path: tuple[str | int, ...], where: str, name: str, known: Sequence[str]) -> str:
         """Says that a name is unknown; returns the name that was probably meant, or the name itself."""

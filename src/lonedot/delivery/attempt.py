@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Executor
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import msgspec
 
@@ -24,8 +24,10 @@ from lonedot.delivery.classify import (
     classify_reply,
     classify_session,
     classify_sink,
+    discarded_by,
 )
-from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body
+from lonedot.delivery.deposit import HERE, Deposit, DepositReport, Depot
+from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body, traced
 from lonedot.delivery.jobs import Fault, Sending, SessionFault, TransactionReport
 from lonedot.delivery.message_sinks import (
     Asking,
@@ -34,7 +36,7 @@ from lonedot.delivery.message_sinks import (
     to_end,
 )
 from lonedot.delivery.pool import Pool
-from lonedot.delivery.routing import Resolver, Route
+from lonedot.delivery.routing import Discard, Hold, Maildir, Pipe, Resolver, Route
 from lonedot.delivery.session_sinks import wants_sessions
 from lonedot.delivery.tls import TlsSettingsFault
 from lonedot.delivery.transcript import NOTE, Line, TranscriptSink
@@ -62,6 +64,7 @@ from lonedot.spool.interface import (
     TranscriptRef,
     WireRecord,
 )
+from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
 from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import MessageId
@@ -69,6 +72,8 @@ from lonedot.terms.outcome import Outcome, Stage
 from lonedot.terms.reply import Reply
 
 __all__ = ["Parcel"]
+
+T = TypeVar("T")
 
 _TRANSACTIONS = 10
 """In one `deliver`. The others come in the next one, when what was sent is settled: after a crash in between no more
@@ -88,6 +93,8 @@ class Office(Protocol):
     elsewhere: Elsewhere
 
     def pool(self, route: Route, destination: str, server: int = 0) -> Pool: ...
+
+    def depot(self, route: Route) -> Depot: ...
 
     def observe(self, work: Awaitable[None]) -> None: ...
 
@@ -186,8 +193,19 @@ class Parcel:
     # --- from recipients to batches ---------------------------------------------------------------------
 
     def begin(self) -> None:
-        self._batches.extend(self._plan())
-        self._next(later=True)
+        route = self._route
+        assert route is not None
+        match route.target:
+            case Discard():
+                self._batches.append(_Batch("", (), tuple(self._recipients)))
+                outcome = discarded_by(route.name)
+                self._outcomes.extend((state.index, outcome) for state in self._recipients)
+                self._conclude("", True)
+            case Hold(words):
+                self._conclude(f"route {route.name}: {words}", True)
+            case _:
+                self._batches.extend(self._plan())
+                self._next(later=True)
 
     def _plan(self) -> list[_Batch]:
         """The recipients by destination and copy, no more in a batch than a server must take."""
@@ -204,7 +222,7 @@ class Parcel:
             copy = tuple(n for n, scope in scoped if state.index in scope) if scoped else ()
             key = (destination(route, state.recipient.address.domain), copy)
             groups.setdefault(key, []).append(state)
-        step = route.recipients_per_transaction
+        step = 1 if isinstance(route.target, Maildir | Pipe) else route.recipients_per_transaction
         return [
             _Batch(to, copy, tuple(states[start : start + step]))
             for (to, copy), states in groups.items()
@@ -262,6 +280,9 @@ class Parcel:
         route = self._route
         assert route is not None
         self._form = self._whole
+        if isinstance(route.target, Maildir | Pipe):
+            self._courier.depot(route).submit(self)
+            return
         try:
             pool = self._courier.pool(route, self._batches[0].destination, self._server)
         except TlsSettingsFault as error:
@@ -279,18 +300,25 @@ class Parcel:
         self, offer: Offer, next_hop: str, hop_at: Callable[[Event], Hop]
     ) -> Sending | Awaitable[Sending | None] | None:
         """What to send in a session with that offer (see `jobs.Job`)."""
+        if self._sinks is not None:
+            self._hop = hop_at(Event.MESSAGE_START)
+        return self._prepared(next_hop, offer, self._sending)
+
+    def _prepared(
+        self, next_hop: str, offer: Offer, ready: Callable[[Form, Plan], T]
+    ) -> T | Awaitable[T | None] | None:
+        """What `ready` makes of the copy when it fits; at once, or when sinks and threads are done."""
         self._generation += 1
         self._next_hop = next_hop
         if self._sinks is not None:
-            self._hop = hop_at(Event.MESSAGE_START)
             self._suffix = self._turned_away
             self._withheld = None
-        making = self._making(offer)
+        making = self._making(offer, ready)
         try:
             waited = next(making)
         except StopIteration as end:
-            sending: Sending | None = end.value
-            return sending
+            made: T | None = end.value
+            return made
         return to_end(making, waited, self._is_over())
 
     def _is_over(self) -> Callable[[], bool]:
@@ -298,7 +326,9 @@ class Parcel:
         generation = self._generation
         return lambda: generation != self._generation
 
-    def _making(self, offer: Offer) -> Generator[Awaitable[object], object, Sending | None]:
+    def _making(
+        self, offer: Offer, ready: Callable[[Form, Plan], T]
+    ) -> Generator[Awaitable[object], object, T | None]:
         """Plan, have sinks asked, plan again. Gives what must be waited for."""
         whole, sinks = self._whole, self._sinks
         assert whole is not None
@@ -308,12 +338,59 @@ class Parcel:
             fitted = None if asked is None else (yield from self._fitted(asked, offer, is_edited=True))
         if fitted is None:
             return None
-        form, plan = fitted
+        return ready(*fitted)
+
+    def _takes(self, form: Form) -> None:
+        """This is what goes."""
         self._form = form
         self._suffix = (*self._turned_away, *form.entries) if self._turned_away else form.entries
+
+    def _sending(self, form: Form, plan: Plan) -> Sending:
+        self._takes(form)
+        sinks = self._sinks
         encoder = DataEncoder(form.canonical, "BDAT" if plan.mode is ContentMode.BDAT else "DATA")
         asks = sinks is not None and sinks.at(Event.BEFORE_DATA)
         return Sending(plan, encoder, form.in_memory, self._before_data if asks else None)
+
+    # --- the job, as a depot sees it ------------------------------------------------------------------------
+
+    @property
+    def deposit_for(self) -> Address:
+        """As `DepositJob`: its batches have one recipient each."""
+        return self._current[0].recipient.address
+
+    def make_deposit(self, place: str) -> Deposit | Awaitable[Deposit | None] | None:
+        """The copy for the recipient of this batch (see `deposit.DepositJob`)."""
+        if self._sinks is not None:
+            self._hop = Hop(event=Event.MESSAGE_START, route=self._route_name, next_hop=place)
+        return self._prepared(place, HERE, self._depositing)
+
+    def _depositing(self, form: Form, plan: Plan) -> Deposit:
+        message, state = self._claim.message, self._current[0]
+        sender, recipient = message.envelope.reverse_path, state.recipient.address
+        route = self._route
+        if route is not None and isinstance(route.target, Maildir):
+            form = traced(form, sender, recipient, state.index, self._courier.clock)
+        self._takes(form)
+        return Deposit(message.id, sender, recipient, form.canonical)
+
+    def deposited(self, place: str, report: DepositReport) -> None:
+        """The copy is where it stays, or why not."""
+        self._generation += 1
+        self._next_hop = place
+        if report.lines:
+            lines = report.lines
+            self._transcript = self._courier.transcripts.record(self._claim.message.id, lines, place)
+        if report.cause is not None:
+            self._cannot(report.cause, False)
+            return
+        sent = report.sent
+        if sent is not None:
+            self._wire = WireRecord(sent.mode, sent.size, sent.head_sha256, sent.body_sha256, sent.tail)
+        self._outcomes.extend((state.index, report.outcome) for state in self._current)
+        self._close()
+
+    # --- fitting a copy to a hop ----------------------------------------------------------------------------
 
     def _fitted(
         self, form: Form, offer: Offer, is_edited: bool = False
@@ -536,10 +613,20 @@ class Parcel:
         if report.stage is Stage.MAIL and report.reply is not None:
             outcomes.extend((state.index, base) for state in self._current)
         else:
-            replies = report.recipients
+            replies, finals = report.recipients, report.finals
             for place, state in enumerate(self._current):
                 own = replies[place] if place < len(replies) else None
-                if own is None or own.is_positive:
+                if finals and (final := finals[place]) is not None:
+                    # RFC 2033 §4.2: what is said of this one holds, whatever becomes of the session.
+                    outcomes.append(
+                        (
+                            state.index,
+                            classify_reply(
+                                Stage.CONTENT, final, hop, passes_dsn=report.passes_dsn, is_last=True
+                            ),
+                        )
+                    )
+                elif own is None or own.is_positive:
                     if not self._hold:
                         outcomes.append((state.index, base))
                 else:

@@ -2,9 +2,10 @@
 
 Rules. A reply is judged by its first digit unless a row of the table below says otherwise. What goes wrong with a
 *session* (connection, greeting, EHLO, TLS, login) says nothing against a message, so it defers, however permanent it
-sounds: a person can mend a route, and the message expires if nobody does; only a sink may refuse one for good. What
-goes wrong with a *message* is believed. When the connection is lost behind the end of data nobody knows what came of
-it: deferred, and said so. The remote's own words are never rewritten; ours stand beside them.
+sounds: a person can mend a route, and the message expires if nobody does; only a sink may refuse one for good, or
+DNS say that a domain does not exist or takes no mail. What goes wrong with a *message* is believed. When the connection
+is lost behind the end of data nobody knows what came of it: deferred, and said so. The remote's own words are never
+rewritten; ours stand beside them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.terms.reply import Reply
 
 __all__ = [
+    "DISCARDED",
+    "HANDED_OVER",
     "PASSED_ON",
     "RELAYED",
     "classify_fault",
@@ -26,10 +29,17 @@ __all__ = [
     "classify_reply",
     "classify_session",
     "classify_sink",
+    "discarded_by",
 ]
 
 RELAYED = "accepted by the next hop"
 """The reason of a delivery to a hop that does not offer DSN: if success was to be reported, we report "relayed"."""
+
+HANDED_OVER = "accepted by the delivery agent"
+"""The reason of a delivery by LMTP: it is the last one, so success is reported as "delivered" (RFC 3461 §4.3)."""
+
+DISCARDED = "discarded by route "
+"""How the reason of what goes nowhere begins, with the name of the route behind it. Nobody is told that it arrived."""
 
 PASSED_ON = "accepted by the next hop, which also takes over the delivery reports"
 """The reason of a delivery to a hop that offers DSN: reports of success are its duty (RFC 3461 §5.2.2)."""
@@ -93,11 +103,13 @@ _BY_STAGE = {
 }
 
 
-def classify_reply(stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: bool = False) -> Outcome:
-    """The outcome of a reply to MAIL, RCPT, DATA or the end of data."""
+def classify_reply(
+    stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: bool = False, is_last: bool = False
+) -> Outcome:
+    """The outcome of a reply to MAIL, RCPT, DATA or the end of data. `is_last`: from a delivery agent, by LMTP."""
     code = reply.code
     if code < 300:
-        reason = PASSED_ON if passes_dsn else RELAYED
+        reason = PASSED_ON if passes_dsn else HANDED_OVER if is_last else RELAYED
         return Outcome(Result.DELIVERED, stage, reason, reply, next_hop, reply.enhanced or "2.0.0")
     for row in _ROWS:
         if (
@@ -119,7 +131,7 @@ def classify_reply(stage: Stage, reply: Reply, next_hop: str, *, passes_dsn: boo
 
 
 def classify_session(fault: SessionFault, next_hop: str) -> Outcome:
-    """The outcome when no session could be opened: deferred, unless a sink refuses the next hop for good."""
+    """The outcome when no session could be opened: deferred, unless a sink or DNS rules the next hop out."""
     reply = fault.reply
     result = Result.FAILED if fault.is_final else Result.DEFERRED
     status = fault.status or (reply.enhanced if reply is not None else "")
@@ -159,6 +171,11 @@ def classify_local(words: str, status: str = "4.3.0") -> Outcome:
     """The outcome when the octets here cannot be sent; by the class of `status` deferred or failed."""
     result = Result.FAILED if status.startswith("5") else Result.DEFERRED
     return Outcome(result, Stage.LOCAL, words, None, "", status)
+
+
+def discarded_by(route: str) -> Outcome:
+    """The outcome of a route that leads nowhere: nothing is left to be done."""
+    return Outcome(Result.DELIVERED, Stage.ROUTE, DISCARDED + route, status="2.0.0")
 
 
 def classify_sink(said: Dispatched, stage: Stage, next_hop: str) -> Outcome:

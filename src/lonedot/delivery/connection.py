@@ -303,7 +303,7 @@ class Connection(asyncio.Protocol):
             case ContentWanted():
                 self._send_content(self._take())
             case TransactionEnded():
-                self._end_job(event.recipients, event.stage, event.reply, None)
+                self._end_job(event.recipients, event.stage, event.reply, None, finals=event.finals)
                 if self._gone:
                     self._owner.gone(self)
             case Ready():
@@ -524,11 +524,12 @@ class Connection(asyncio.Protocol):
         reply: Reply | None,
         fault: Fault | None,
         is_withheld: bool = False,
+        finals: tuple[Reply | None, ...] = (),
     ) -> None:
         job = self._job
         if job is None:
             return
-        report = self._report(recipients, stage, reply, fault, is_withheld)
+        report = self._report(recipients, stage, reply, fault, is_withheld, finals)
         self._job = self._sending = self._sent = self._chunks = None
         self._deadline = _NEVER
         if self._machine.phase is Phase.CLOSED:
@@ -542,6 +543,7 @@ class Connection(asyncio.Protocol):
         reply: Reply | None,
         fault: Fault | None,
         is_withheld: bool = False,
+        finals: tuple[Reply | None, ...] = (),
     ) -> TransactionReport:
         passes_dsn = self._sending is not None and self._sending.plan.passes_dsn
         return TransactionReport(
@@ -556,6 +558,7 @@ class Connection(asyncio.Protocol):
             self.take_lines(),
             fault,
             is_withheld,
+            finals,
         )
 
     # --- endings ------------------------------------------------------------------------------------------------
@@ -565,9 +568,9 @@ class Connection(asyncio.Protocol):
         self.note(f"dropped by us: {cause}")
         machine = self._machine
         fault = Fault(Stage.LOCAL, str(cause), machine.end_written, cause=cause)
-        recipients = machine.recipient_replies
+        recipients, finals = machine.recipient_replies, machine.final_replies
         self._close()
-        self._end_job(recipients, Stage.LOCAL, None, fault)
+        self._end_job(recipients, Stage.LOCAL, None, fault, finals=finals)
         self._owner.gone(self)
 
     def _lost(self, words: str) -> None:
@@ -578,6 +581,7 @@ class Connection(asyncio.Protocol):
         self._why_gone = words
         machine = self._machine
         stage, recipients, end_written = machine.stage, machine.recipient_replies, machine.end_written
+        finals = machine.final_replies
         stale = self.messages > 1 and machine.replies_seen == 0 and not end_written
         self._close()
         if not self.opening.done():
@@ -585,7 +589,8 @@ class Connection(asyncio.Protocol):
         if (refused := machine.mail_refused) is not None:
             self._end_job((), Stage.MAIL, refused, None)
         elif self._sending is not None:
-            self._end_job(recipients, stage, None, Fault(stage, words, end_written, is_stale=stale))
+            fault = Fault(stage, words, end_written, is_stale=stale)
+            self._end_job(recipients, stage, None, fault, finals=finals)
         elif self._job is not None:
             # Still being prepared: nothing was begun.
             self._end_job((), stage, None, Fault(stage, words, False, is_stale=True))

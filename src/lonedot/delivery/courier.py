@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 
 from lonedot.delivery.attempt import Parcel
+from lonedot.delivery.deposit import Carrier, Depot
+from lonedot.delivery.maildir import MaildirCarrier
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
+from lonedot.delivery.pipe import PipeCarrier
 from lonedot.delivery.pool import Pool, PoolState
-from lonedot.delivery.routing import Resolver, Route, RouteTable
+from lonedot.delivery.routing import Maildir, Pipe, Resolver, Route, RouteTable
 from lonedot.delivery.session_sinks import SessionSinks
 from lonedot.delivery.transcript import TranscriptSink
 from lonedot.message.content import Content
@@ -28,6 +31,8 @@ __all__ = ["Courier"]
 
 _POOLS_KEPT = 1000
 """Pools beyond this number that nobody uses are forgotten."""
+_LEAVING_SECONDS = 7200.0
+"""Longer than the timeouts of any transaction: what ends a connection of a route as it was is its own end."""
 
 
 class Courier:
@@ -64,6 +69,9 @@ class Courier:
         self.loop = asyncio.get_running_loop()
         self._pools: dict[tuple[int, str, str], Pool] = {}
         self._observing: set[asyncio.Task[None]] = set()
+        self._depots: dict[str, Depot] = {}
+        self._leaving: dict[asyncio.Task[None], Pool | Depot] = {}
+        """Pools of routes as they were, until their last connection is gone."""
         self._closing = False
 
     def deliver(
@@ -84,19 +92,54 @@ class Courier:
         else:
             parcel.begin()
 
+    def destination(self, route: str, domain: bytes) -> str:
+        """What mail for a domain over this route is told apart by (see `Resolver.destination`)."""
+        found = self._routes.by_name(route)
+        return "" if found is None else self.resolver.destination(found, domain)
+
     def pools(self) -> tuple[PoolState, ...]:
         """What each pool is doing."""
-        return tuple(pool.state for pool in self._pools.values())
+        pools: tuple[Pool | Depot, ...] = (*self._pools.values(), *self._depots.values())
+        return tuple(pool.state for pool in pools)
+
+    def renew(self) -> None:
+        """Routes have changed: what begins from now on has connections of its own. What runs ends over those it has,
+        within the time that the protocol gives it; what waits for one is given back at once, untried."""
+        pools: tuple[Pool | Depot, ...] = (*self._pools.values(), *self._depots.values())
+        self._pools, self._depots = {}, {}
+        for pool in pools:
+            task = asyncio.ensure_future(pool.close(_LEAVING_SECONDS))
+            self._leaving[task] = pool
+            task.add_done_callback(self._leaving.pop)
 
     async def close(self, grace_seconds: float) -> None:
         """Begin nothing new; what runs has so long to end. What does not is reported as lost and tried again."""
         self._closing = True
         ends_at = self.loop.time() + grace_seconds
-        await asyncio.gather(*(pool.close(grace_seconds) for pool in self._pools.values()))
+        pools = (*self._pools.values(), *self._depots.values(), *self._leaving.values())
+        await asyncio.gather(*(pool.close(grace_seconds) for pool in pools))
         while self._observing:
             _, late = await asyncio.wait(self._observing, timeout=max(0.0, ends_at - self.loop.time()))
             for task in late:
                 task.cancel()
+
+    def depot(self, route: Route) -> Depot:
+        """Where a route into Maildirs or to a program puts its copies; made when it is not there."""
+        route = self._routes.by_name(route.name) or route
+        depot = self._depots.get(route.name)
+        if depot is None:
+            carrier: Carrier
+            match route.target:
+                case Maildir():
+                    carrier = MaildirCarrier(route.target, route.ehlo_name)
+                case Pipe():
+                    carrier = PipeCarrier(route.target)
+                case _:
+                    raise ValueError(f"route {route.name} delivers nothing on this machine")
+            depot = self._depots[route.name] = Depot(route, carrier)
+            if self._closing:
+                depot.end()
+        return depot
 
     def observe(self, work: Awaitable[None]) -> None:
         """Let the sinks of `outcome` be told; the outcome is recorded at the latest when the courier closes."""
@@ -112,6 +155,9 @@ class Courier:
         Raises:
             TlsSettingsFault: the route's TLS settings cannot be used.
         """
+        route = (
+            self._routes.by_name(route.name) or route
+        )  # as it is now: an attempt may have begun before a reload
         key = (server, route.name, destination)
         pool = self._pools.get(key)
         if pool is None:

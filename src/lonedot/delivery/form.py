@@ -17,9 +17,10 @@ from lonedot.message.fold import apply_changes, digests_of, fold
 from lonedot.message.ledger import Action, Entry, Splice, Transform
 from lonedot.protocol.client_plan import ContentFacts
 from lonedot.sinks.calls import Dispatched
+from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
 
-__all__ = ["SEVEN_BIT", "Form", "downgraded", "edited", "folded", "form_of", "reads_body"]
+__all__ = ["SEVEN_BIT", "Form", "downgraded", "edited", "folded", "form_of", "reads_body", "traced"]
 
 SEVEN_BIT = "encode-7bit"
 """The transform for a hop without 8BITMIME."""
@@ -98,6 +99,32 @@ def downgraded(form: Form, clock: Clock) -> Form:
         words="8-bit parts were re-encoded: the next hop does not offer 8BITMIME",
     )
     return form_of(made, (*form.entries, entry))
+
+
+def traced(form: Form, sender: Address, recipient: Address, index: int, clock: Clock) -> Form:
+    """The same with the trace fields of the last delivery (RFC 5321 §4.4), and the ledger entry that says so.
+
+    Raises:
+        NotCanonical: an address cannot stand in a field.
+    """
+    content = form.content
+    octets = b"Return-Path: <%s>\r\nDelivered-To: %s\r\n" % (sender.octets, recipient.octets)
+    changes = (Splice(Part.HEAD, 0, 0, octets),)
+    after = apply_changes(content, changes)
+    entry = Entry(
+        binding="lonedot",
+        binding_id="",
+        event="delivery",
+        at=clock.now(),
+        took_seconds=0.0,
+        before=digests_of(content),
+        after=digests_of(after),
+        action=Action.KEPT,
+        changes=changes,
+        words="the last delivery: envelope sender and recipient",
+        scope=(index,),
+    )
+    return form_of(canonicalise(after), (*form.entries, entry))
 
 
 def edited(form: Form, said: Dispatched) -> Form:

@@ -43,7 +43,8 @@ class SessionFault(Exception):
         self.status = status
         """Enhanced status code; empty: by the reply, or by the stage."""
         self.is_final = is_final
-        """A sink refuses this next hop for good. Whatever else goes wrong with a session says nothing of a message."""
+        """A sink refuses this next hop for good, or the domain takes no mail. Whatever else goes wrong with a session
+        says nothing of a message."""
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -85,6 +86,8 @@ class TransactionReport(msgspec.Struct, frozen=True):
     fault: Fault | None = None
     is_withheld: bool = False
     """`Sending.before_data` said no."""
+    finals: tuple[Reply | None, ...] = ()
+    """LMTP: the reply behind the end of data for each recipient that has one; it decides. Empty in SMTP."""
 
 
 class Job(Protocol):

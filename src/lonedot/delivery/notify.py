@@ -15,7 +15,7 @@ from typing import assert_never
 
 import msgspec
 
-from lonedot.delivery.classify import PASSED_ON, RELAYED
+from lonedot.delivery.classify import DISCARDED, PASSED_ON, RELAYED
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, MessageSinks, nobody_elsewhere, to_end
 from lonedot.delivery.routing import RouteTable
 from lonedot.message.content import Content, MemoryBody
@@ -40,10 +40,12 @@ from lonedot.spool.interface import (
     SpoolFault,
     Stored,
 )
-from lonedot.terms.address import NULL_REVERSE_PATH
+from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.clock import Clock
 from lonedot.terms.envelope import Envelope, Recipient, Ret
 from lonedot.terms.ids import MessageId, SessionId
+from lonedot.terms.outcome import Outcome
+from lonedot.terms.reply import Reply
 
 __all__ = ["Notifier", "due_reports"]
 
@@ -69,7 +71,9 @@ def due_reports(
                     states = tuple(
                         state
                         for state in report.recipients
-                        if _reason(state) != PASSED_ON and (_reason(state) == RELAYED) is wanted
+                        if _reason(state) != PASSED_ON
+                        and not _reason(state).startswith(DISCARDED)
+                        and (_reason(state) == RELAYED) is wanted
                     )
                     if states:
                         due.append((kind, states))
@@ -102,7 +106,7 @@ class Notifier:
         `chains_of` and `elsewhere` are as those of `Courier`; `discarded` is told of a report that a sink does not let
         go out, with the entries of its ledger.
         """
-        self._hostname = hostname
+        self.hostname = hostname
         self._badmail_of = badmail_of
         self._routes = routes
         self._content_of = content_of
@@ -230,7 +234,7 @@ class Notifier:
     ) -> bytes:
         try:
             return build_report(
-                kind, reported, original, hostname=self._hostname, message_id=f"dsn.{id}", now=now
+                kind, reported, original, hostname=self.hostname, message_id=f"dsn.{id}", now=now
             )
         except (OSError, ValueError):
             # The stored original cannot be read any more. Its sender is told all the same, without it.
@@ -240,16 +244,15 @@ class Notifier:
                 arrived_at=original.arrived_at,
                 envid=original.envid,
             )
-            return build_report(
-                kind, reported, bare, hostname=self._hostname, message_id=f"dsn.{id}", now=now
-            )
+            return build_report(kind, reported, bare, hostname=self.hostname, message_id=f"dsn.{id}", now=now)
 
     def _reported(self, stored: Stored, state: RecipientState, now: float) -> ReportedRecipient:
         route = self._routes.by_name(state.route)
         schedule = route.schedule if route is not None else RetrySchedule()
+        recipient, outcome = _as_addressed(state)
         return ReportedRecipient(
-            recipient=state.recipient,
-            outcome=state.last,
+            recipient=recipient,
+            outcome=outcome,
             last_attempt_at=now if state.attempts else 0.0,
             retry_until=stored.accepted_at + schedule.expire_seconds,
             attempts=state.attempts,
@@ -312,6 +315,22 @@ class Notifier:
                 words += f"\nIts body could not be read: {error}"
         octets = [] if content is None else [content.head]
         file_badmail(folder, name, octets, words, envelope)
+
+
+def _as_addressed(state: RecipientState) -> tuple[Recipient, Outcome | None]:
+    """A recipient and its outcome as its sender may see them: where an alias led is not told (RFC 3461 §5.2.7.4)."""
+    outcome = state.last
+    if not state.addressed:
+        return state.recipient, outcome
+    if outcome is not None:
+        reply = outcome.reply
+        if reply is not None:
+            # Its text, and the host that spoke, may name who is behind the address.
+            reply = Reply(reply.code, reply.enhanced, (b"(not shown)",))
+        outcome = msgspec.structs.replace(
+            outcome, reply=reply, next_hop="", reason="the address to which it leads did not take it"
+        )
+    return msgspec.structs.replace(state.recipient, address=Address(state.addressed)), outcome
 
 
 def _redirected(

@@ -20,7 +20,7 @@ import msgspec
 
 from lonedot.delivery.connection import Connection, Opened
 from lonedot.delivery.jobs import Job, SessionFault, TransactionReport, error_words
-from lonedot.delivery.routing import IMPLICIT_TLS_PORT, NextHop, NoNextHop, Resolver, Route, TlsPolicy
+from lonedot.delivery.routing import IMPLICIT_TLS_PORT, Lmtp, NextHop, NoNextHop, Resolver, Route, TlsPolicy
 from lonedot.delivery.session_sinks import SessionSinks
 from lonedot.delivery.tls import is_loopback, outbound_context, starttls_of, tls_words
 from lonedot.delivery.transcript import NOTE, Line
@@ -33,6 +33,9 @@ __all__ = ["Pool", "PoolState"]
 
 _CANDIDATES = 10
 """Addresses that are tried for one connection, over all hosts of a destination."""
+
+_NO_CHUNKS = frozenset((b"CHUNKING",))
+"""In LMTP content goes by DATA alone (see `protocol.client`)."""
 
 _CROWDED_SECONDS = 30.0
 """How long no further connection is tried when one was refused while there is hope for others."""
@@ -50,12 +53,14 @@ class PoolState(msgspec.Struct, frozen=True):
 
 
 class _Candidate(msgspec.Struct, frozen=True):
-    """One address of one host."""
+    """One address of one host, or a socket of this machine."""
 
     hop: NextHop
     address: str
 
     def __str__(self) -> str:
+        if self.hop.is_socket:
+            return str(self.hop)
         name = self.hop.host if self.hop.host != self.address else ""
         return f"{name}[{self.address}]:{self.hop.port}"
 
@@ -80,6 +85,7 @@ class Pool:
         self._new_session = new_session
         self._executor = executor
         self._sinks = sinks
+        self._is_lmtp = isinstance(route.target, Lmtp)
         self._context = outbound_context(route)
         self._waiting: deque[Job] = deque()
         self._live: set[Connection] = set()
@@ -282,7 +288,7 @@ class Pool:
             fault = SessionFault(Stage.ROUTE, f"route {self._route.name} names no host to send to")
         except NoNextHop as error:
             hops = ()
-            fault = SessionFault(Stage.ROUTE, str(error))
+            fault = SessionFault(Stage.ROUTE, str(error), status=error.status, is_final=error.is_final)
         tried = 0
         for hop in hops:
             try:
@@ -326,7 +332,11 @@ class Pool:
             job.unreachable(fault, place, lines)
 
     async def _look_up(self, hop: NextHop) -> list[_Candidate]:
-        """The addresses of a host, in the system's order (RFC 6724)."""
+        """The addresses of a host: those that are known, or all in the system's order (RFC 6724)."""
+        if hop.addresses:
+            return [_Candidate(hop, address) for address in hop.addresses]
+        if hop.is_socket:
+            return [_Candidate(hop, hop.host)]
         try:
             found = await self._loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -343,7 +353,8 @@ class Pool:
         """
         policy = self._route.tls
         try:
-            return await self._attempt(candidate, starttls_of(policy), lines)
+            starttls = StartTls.NEVER if candidate.hop.is_socket else starttls_of(policy)
+            return await self._attempt(candidate, starttls, lines)
         except _HandshakeFault as error:
             if policy is not TlsPolicy.OPPORTUNISTIC or candidate.hop.port == IMPLICIT_TLS_PORT:
                 raise
@@ -354,14 +365,18 @@ class Pool:
     async def _attempt(self, candidate: _Candidate, starttls: StartTls, lines: list[Line]) -> Connection:
         route, loop = self._route, self._loop
         implicit = self._context if candidate.hop.port == IMPLICIT_TLS_PORT else None
+        ignored = frozenset(keyword.upper().encode() for keyword in route.ehlo_ignore)
         options = ClientOptions(
             ehlo_name=route.ehlo_name.encode("ascii"),
             starttls=starttls,
             tls_active=implicit is not None,
             login=route.login,
-            plaintext_login=route.allow_plaintext_login or is_loopback(candidate.address),
-            ignored=frozenset(keyword.upper().encode() for keyword in route.ehlo_ignore),
+            plaintext_login=(
+                route.allow_plaintext_login or candidate.hop.is_socket or is_loopback(candidate.address)
+            ),
+            ignored=ignored | _NO_CHUNKS if self._is_lmtp else ignored,
             asks_at_greeting=self._sinks is not None and bool(self._sinks.at(Event.SESSION_START)),
+            lmtp=self._is_lmtp,
         )
         hop = Hop(
             event=Event.SESSION_START,
@@ -411,13 +426,19 @@ class Pool:
         seconds = self._route.timeouts.connect
         try:
             async with asyncio.timeout(seconds):
-                transport, _ = await self._loop.create_connection(
-                    lambda: connection,
-                    candidate.address,
-                    candidate.hop.port,
-                    ssl=implicit,
-                    server_hostname=candidate.hop.host if implicit is not None else None,
-                )
+                transport: asyncio.Transport
+                if candidate.hop.is_socket:
+                    transport, _ = await self._loop.create_unix_connection(
+                        lambda: connection, candidate.address
+                    )
+                else:
+                    transport, _ = await self._loop.create_connection(
+                        lambda: connection,
+                        candidate.address,
+                        candidate.hop.port,
+                        ssl=implicit,
+                        server_hostname=candidate.hop.host if implicit is not None else None,
+                    )
         except TimeoutError as error:
             raise SessionFault(Stage.CONNECT, f"no connection within {seconds:g} seconds") from error
         except ssl.SSLError as error:

@@ -1,4 +1,4 @@
-"""Where mail for an address goes: the settings of a route, the choice among routes, the next hops of one.
+"""Where mail for an address goes: the settings of a route with its target, the choice among routes.
 
 Rules: the first route that matches is taken; domains and local parts are compared without regard to case (ASCII and
 beyond); a choice is a pure function. Finding the next hops of a route is the work of a `Resolver`, asked once per
@@ -14,18 +14,31 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.delivery.conditions import Circumstances, Conditions, matches
+from lonedot.message.filed import LineEnd
 from lonedot.protocol.client import Login
 from lonedot.queue.retry import RetrySchedule
 from lonedot.terms.address import Address
 
 __all__ = [
     "IMPLICIT_TLS_PORT",
+    "Circumstances",
+    "Conditions",
+    "Discard",
+    "Family",
+    "Hold",
+    "Lmtp",
+    "Maildir",
+    "Mx",
     "NextHop",
     "NoNextHop",
+    "Pipe",
     "Resolver",
     "Route",
     "RouteTable",
     "SmarthostResolver",
+    "Smarthosts",
+    "Target",
     "Timeouts",
     "TlsPolicy",
     "choose_route",
@@ -64,13 +77,90 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class NextHop(msgspec.Struct, frozen=True, order=True):
-    """A host to connect to: a name that is looked up, or an address."""
+    """A host to connect to: a name that is looked up, an address, or the path of a Unix socket with port 0."""
 
     host: str
     port: int = 25
+    addresses: tuple[str, ...] = ()
+    """Where they are known already, in the order in which they are tried; else the host is looked up."""
+
+    @property
+    def is_socket(self) -> bool:
+        return self.port == 0
 
     def __str__(self) -> str:
+        if self.is_socket:
+            return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Family(enum.Enum):
+    """Which addresses of a host are tried."""
+
+    AUTO = "auto"
+    """IPv6 and IPv4 in turn, IPv6 first."""
+    IPV4 = "4"
+    IPV6 = "6"
+
+
+class Mx(msgspec.Struct, frozen=True, tag="mx"):
+    """The mail exchangers of the recipient's domain (RFC 5321 §5.1)."""
+
+    family: Family = Family.AUTO
+    port: int = 25
+
+
+class Smarthosts(msgspec.Struct, frozen=True, tag="smarthost"):
+    """Fixed hosts, tried in turn when a connection is opened."""
+
+    hosts: tuple[NextHop, ...]
+
+
+class Lmtp(msgspec.Struct, frozen=True, tag="lmtp"):
+    """A delivery agent that answers for each recipient (RFC 2033)."""
+
+    hosts: tuple[NextHop, ...]
+    """Hosts and sockets, tried in turn."""
+
+
+class Maildir(msgspec.Struct, frozen=True, tag="maildir"):
+    """A folder per recipient, of one file per message."""
+
+    path: str
+    """Absolute; `{local}` and `{domain}` stand for those of the recipient."""
+    line_end: LineEnd = LineEnd.LF
+    create: bool = False
+    """A Maildir that is not there is made, below what stands before the first placeholder. Then whoever may send to
+    the route decides what folders there are."""
+
+
+class Pipe(msgspec.Struct, frozen=True, tag="pipe"):
+    """A program that takes one message for one recipient on standard input."""
+
+    command: tuple[str, ...]
+    """Program and arguments; `{sender}`, `{recipient}` and `{id}` as whole arguments."""
+    user: str = ""
+    """Whose rights the program has. Needed where the relay runs as root, which lends its own to nobody."""
+    seconds: float = 300.0
+    """How long it may run before it is killed."""
+    memory: int = 1024 * 1024 * 1024
+    """Octets of address space that it may have."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables besides PATH and LANG; nothing else is passed on."""
+    line_end: LineEnd = LineEnd.LF
+
+
+class Discard(msgspec.Struct, frozen=True, tag="discard"):
+    """Nowhere: it counts as delivered."""
+
+
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    """Nowhere until a person releases it."""
+
+    words: str
+
+
+Target = Mx | Smarthosts | Lmtp | Maildir | Pipe | Discard | Hold
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +169,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     to: tuple[str, ...] = ("*",)
     """`*`, `example.com`, `*.example.com` or `.example.com` (what is below it), `someone@example.com`."""
-    smarthosts: tuple[NextHop, ...]
-    """Tried in turn when a connection is opened."""
+    conditions: Conditions | None = None
+    """What else a message must be like."""
+    target: Target
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
     tls_ca: Path | None = None
     """PEM file of the issuers that VERIFIED believes; None: those of the system."""
@@ -102,48 +193,39 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     schedule: RetrySchedule = RetrySchedule()
 
 
-def matches(pattern: str, address: Address) -> bool:
-    """True when mail for `address` falls under `pattern`."""
-    if pattern == "*":
-        return True
-    wanted = pattern.lower().encode()
-    if b"@" in wanted:
-        return _folded(address.octets) == wanted
-    domain = _folded(address.domain)
-    if wanted.startswith((b"*.", b".")):
-        return domain.endswith(wanted.removeprefix(b"*"))
-    # An address without a domain (`postmaster`) is under `*` alone.
-    return bool(domain) and domain == wanted
+def choose_route(
+    address: Address, routes: Sequence[Route], message: Circumstances | None = None
+) -> Route | None:
+    """The first route one of whose patterns takes `address` and whose conditions hold; None when none does.
 
-
-def _folded(octets: bytes) -> bytes:
-    return (
-        octets.lower()
-        if octets.isascii()
-        else octets.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
-    )
-
-
-def choose_route(address: Address, routes: Sequence[Route]) -> Route | None:
-    """The first route one of whose patterns takes `address`; None when none does."""
+    Without `message` conditions are taken to hold: some message could go that way.
+    """
     for route in routes:
         for pattern in route.to:
             if matches(pattern, address):
-                return route
+                if route.conditions is None or message is None or not route.conditions.failed(message):
+                    return route
+                break
     return None
 
 
 class RouteTable:
-    """The routes of one configuration: choice by address, with the answer for recent domains kept."""
+    """The routes of one configuration: choice by address and message, with the answer for recent domains kept."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         """Raises ValueError when two routes have one name."""
+        self.take(routes)
+
+    def take(self, routes: Sequence[Route]) -> None:
+        """Other routes, in one step; raises as the constructor, and then nothing has changed."""
+        if len({route.name for route in routes}) != len(routes):
+            raise ValueError("two routes have the same name")
         self._routes = tuple(routes)
         self._by_name = {route.name: route for route in routes}
-        if len(self._by_name) != len(self._routes):
-            raise ValueError("two routes have the same name")
         # A domain decides alone, unless some pattern names a whole address.
         self._by_domain_only = not any("@" in pattern for route in routes for pattern in route.to)
+        self.is_conditional = any(route.conditions is not None for route in routes)
+        """Some route asks for more than the address."""
         self._known: dict[bytes, Route | None] = {}
 
     def __iter__(self) -> Iterator[Route]:
@@ -152,10 +234,10 @@ class RouteTable:
     def by_name(self, name: str) -> Route | None:
         return self._by_name.get(name)
 
-    def choose(self, address: Address) -> Route | None:
+    def choose(self, address: Address, message: Circumstances | None = None) -> Route | None:
         """As `choose_route`."""
-        if not self._by_domain_only:
-            return choose_route(address, self._routes)
+        if not self._by_domain_only or (message is not None and self.is_conditional):
+            return choose_route(address, self._routes, message)
         domain = address.octets.rpartition(b"@")[2] if b"@" in address.octets else b""
         known = self._known
         if domain in known:
@@ -165,11 +247,6 @@ class RouteTable:
             known.clear()
         known[domain] = route
         return route
-
-    def name_for(self, address: Address) -> str | None:
-        """The name of the route, for the scheduler."""
-        route = self.choose(address)
-        return None if route is None else route.name
 
 
 class Resolver(Protocol):
@@ -189,14 +266,24 @@ class Resolver(Protocol):
 
 
 class NoNextHop(Exception):
-    """Where the mail should go could not be found out."""
+    """Where the mail should go could not be found out, or it can go nowhere."""
+
+    def __init__(self, words: str, status: str = "4.4.4", is_final: bool = False) -> None:
+        """`status` is an enhanced status code; `is_final`: asking again would not help."""
+        super().__init__(words)
+        self.status = status
+        self.is_final = is_final
 
 
 class SmarthostResolver:
-    """The hosts are those of the route."""
+    """The hosts are those of the route; it finds none for a target of another kind."""
 
     def destination(self, route: Route, domain: bytes) -> str:
         return ""
 
     async def next_hops(self, route: Route, destination: str) -> Sequence[NextHop]:
-        return route.smarthosts
+        match route.target:
+            case Smarthosts(hosts) | Lmtp(hosts):
+                return hosts
+            case _:
+                raise NoNextHop(f"route {route.name} names no host")

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.delivery.resolve import NotResolved, Resolver
 from lonedot.message.content import Content, FileBody
 from lonedot.message.encode import StoredAltered
 from lonedot.message.fold import FoldFault
@@ -24,7 +25,15 @@ from lonedot.queue.transport import Step
 from lonedot.sinks.bindings import Binding, Chains
 from lonedot.sinks.calls import Apart, Asking, Decision, Ended
 from lonedot.sinks.dispatch import dispatch_with
-from lonedot.sinks.transit import Leg, Refused, Transit, bindings_left, progress_behind
+from lonedot.sinks.transit import (
+    RESOLVED,
+    Leg,
+    Refused,
+    Transit,
+    bindings_left,
+    parted_at_resolve,
+    progress_behind,
+)
 from lonedot.spool.interface import (
     Claim,
     ContentDamaged,
@@ -69,10 +78,12 @@ class Transport:
         observer: TransportObserver,
         clock: Clock,
         jitter: Callable[[], float] = random.random,
+        resolver: Resolver | None = None,
     ) -> None:
         """`chains_of_server` gives the bindings in force (None: there is no such server any more), `content_of` is
-        `Spool.content`.
+        `Spool.content`. Without a `resolver` every recipient stays what it is.
         """
+        self.resolver = resolver
         self._chains_of_server = chains_of_server
         self._content_of = content_of
         self._elsewhere = elsewhere
@@ -106,12 +117,67 @@ class Transport:
         try:
             left = bindings_left(chains, stored.facts, progress)
             arrival = claim.arrival or self._content_of(stored.id)
-            in_thread = isinstance(arrival.body, FileBody) or len(stored.recipients) > MANY_RECIPIENTS
-            transit = await self._resumed(stored, arrival, left, chains, in_thread)
+            behind: tuple[Binding, ...] = ()
+            if progress.resolves:
+                left, behind = parted_at_resolve(left)
+            transit = await self._resumed(stored, arrival, left, chains, _in_thread(stored, arrival))
         except (ContentDamaged, StoredAltered, FoldFault, ValueError, FileNotFoundError) as error:
             words = f"the stored octets are not those that were accepted: {error}"
             yield self._told(_held(stored, progress, words))
             return
+        async for step in self._walk(stored, transit, _in_thread(stored, arrival), progress):
+            stored = step.message
+            yield step
+            if step.gives_back:
+                return
+        if not progress.resolves:
+            return
+        step = await self._resolve(stored, arrival, stored.transport or progress, behind)
+        yield step
+        if step.gives_back or not behind:
+            return
+        stored = step.message
+        transit = await self._resumed(stored, arrival, behind, chains, _in_thread(stored, arrival))
+        async for step in self._walk(stored, transit, _in_thread(stored, arrival), RESOLVED):
+            yield step
+
+    async def _resolve(
+        self, stored: Stored, arrival: Content, progress: Progress, behind: tuple[Binding, ...]
+    ) -> Step:
+        """Aliases and lists become what they lead to. What cannot be worked out now is tried again later."""
+        after = msgspec.structs.replace(RESOLVED, waits_for=behind[0].name) if behind else None
+        if self.resolver is None:
+            return Step(msgspec.structs.replace(stored, transport=after))
+        try:
+            resolved = await self.resolver.resolve(stored, arrival, after)
+        except NotResolved as error:
+            if error.is_held:
+                return self._told(_held(stored, progress, str(error)))
+            return self._told(self._again(stored, progress, "resolve", str(error), ()))
+        self._observer.sunk(stored.id, resolved.entries)
+        recipients = {state.index: state for state in (*stored.recipients, *resolved.recipients)}
+        everybody = tuple([recipients[number] for number in sorted(recipients)])
+        is_over = not any(state.status is RecipientStatus.WAITING for state in everybody)
+        message = _after(stored, resolved.entries, everybody, None if is_over else after)
+        reports = []
+        if resolved.failed:
+            reports.append(Report(ReportKind.FAILURE, resolved.failed))
+        if resolved.succeeded:
+            reports.append(Report(ReportKind.SUCCESS, resolved.succeeded))
+        return Step(
+            message,
+            resolved.entries,
+            resolved.recipients,
+            tuple(reports),
+            spawned=resolved.spawned,
+            gives_back=is_over,
+        )
+
+    async def _walk(
+        self, stored: Stored, transit: Transit, in_thread: bool, progress: Progress
+    ) -> AsyncGenerator[Step, None]:
+        """The turns of the bindings of a transit. When it still `resolves`, the transport goes on behind them."""
+        resolves = progress.resolves
         binding = transit.next()
         while binding is not None:
             leg = await self._drive(transit.leg(), in_thread)
@@ -121,8 +187,14 @@ class Transport:
                 return
             following = transit.next()
             states, reports = _refused(leg.refused, transit)
-            progress = progress_behind(binding, "" if following is None else following.name)
-            is_last = following is None and (leg.decision is Decision.HOLD or not transit.has_shadows)
+            waits_for = "resolve" if resolves else ""
+            progress = progress_behind(binding, waits_for if following is None else following.name)
+            progress = msgspec.structs.replace(progress, resolves=resolves)
+            is_last = (
+                not resolves
+                and following is None
+                and (leg.decision is Decision.HOLD or not transit.has_shadows)
+            )
             stored = _after(stored, leg.entries, transit.recipients, None if is_last else progress)
             step = Step(stored, leg.entries, _both(leg.recipients, states), reports)
             if leg.decision is Decision.HOLD:
@@ -137,11 +209,13 @@ class Transport:
             if is_last:
                 return
             binding = following
+        if resolves and not transit.has_shadows:
+            return
         entries: tuple[Entry, ...] = ()
         if transit.has_shadows:
             entries = await self._drive(transit.ask_shadows(), in_thread)
             self._observer.sunk(stored.id, entries)
-        yield Step(_after(stored, entries, transit.recipients, None), entries)
+        yield Step(_after(stored, entries, transit.recipients, progress if resolves else None), entries)
 
     def _chains_for(self, stored: Stored, progress: Progress) -> Chains | None:
         server = stored.facts.server
@@ -168,16 +242,21 @@ class Transport:
 
     def _put_off(self, stored: Stored, progress: Progress, binding: Binding, leg: Leg) -> Step:
         """The binding is asked again later; with the time of the message over, it is held."""
-        now = self._clock.now()
-        deferrals = progress.deferrals + 1
         last = stored.ledger[-1] if stored.ledger else None
         entries = leg.entries
         if last is not None and last.action is Action.DEFERRED and _alike(last, entries[0]):
             entries = ()  # as the last time: it is in the ledger once
         words = leg.words if leg.words.startswith(binding.name) else f"{binding.name}: {leg.words}"
+        return self._again(stored, progress, binding.name, words, entries)
+
+    def _again(
+        self, stored: Stored, progress: Progress, waits_for: str, words: str, entries: tuple[Entry, ...]
+    ) -> Step:
+        now = self._clock.now()
+        deferrals = progress.deferrals + 1
         progress = msgspec.structs.replace(
             progress,
-            waits_for=binding.name,
+            waits_for=waits_for,
             deferrals=deferrals,
             words=words[:WORDS_LIMIT],
             was_given_back=True,
@@ -198,6 +277,10 @@ class Transport:
         everybody.update((state.index, state) for state in later)
         after = _after(stored, entries, tuple(everybody.values()), progress)
         return Step(after, entries, later, gives_back=True)
+
+
+def _in_thread(stored: Stored, arrival: Content) -> bool:
+    return isinstance(arrival.body, FileBody) or len(stored.recipients) > MANY_RECIPIENTS
 
 
 def _alike(one: Entry, other: Entry) -> bool:

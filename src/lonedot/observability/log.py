@@ -23,9 +23,10 @@ import structlog
 
 from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.observability.lines import LineWriter
+from lonedot.observability.recent import RecentLines
 from lonedot.observability.stamp import Stamp
 
-__all__ = ["configure", "event", "flush", "logs"]
+__all__ = ["configure", "event", "flush", "is_harmless", "logs", "recent"]
 
 Fields = MutableMapping[str, object]
 
@@ -36,6 +37,7 @@ _LEVEL_NAMES = {level.number: level.value for level in LogLevel}
 class _State:
     """The one configuration of the log in this process."""
 
+    recent: ClassVar[RecentLines] = RecentLines()
     writer: LineWriter | None = None
     logger: structlog.typing.FilteringBoundLogger | None = None
     threshold: int = LogLevel.WARNING.number
@@ -104,6 +106,11 @@ def logs(level: LogLevel) -> bool:
     return level.number >= _State.threshold
 
 
+def recent() -> RecentLines:
+    """The last lines of this process."""
+    return _State.recent
+
+
 def flush() -> None:
     """Hand over what was gathered, as far as the stream takes it at once."""
     if _State.writer is not None:
@@ -122,14 +129,21 @@ class _Lines:
     __slots__ = ("critical", "debug", "error", "exception", "info", "log", "msg", "warn", "warning")
 
     def __init__(self, writer: LineWriter) -> None:
-        self.debug = self.info = self.warning = self.error = writer.write
-        self.msg = self.log = self.warn = self.critical = self.exception = writer.write
+        keep, give = _State.recent.append, writer.write
+
+        def write(line: bytes) -> None:
+            keep(line)
+            give(line)
+
+        self.debug = self.info = self.warning = self.error = write
+        self.msg = self.log = self.warn = self.critical = self.exception = write
 
 
 # --- the chain -----------------------------------------------------------------------------------
 
 
-def _is_harmless(name: str) -> bool:
+def is_harmless(name: str) -> bool:
+    """The name does not speak of a secret."""
     folded = name.lower()
     harmless = not any(part in folded for part in _SECRET_PARTS)
     if len(_State.harmless) < 10_000:
@@ -140,7 +154,7 @@ def _is_harmless(name: str) -> bool:
 def _drop_secrets(_logger: object, _method: str, fields: Fields) -> Fields:
     known = _State.harmless
     for name in [name for name in fields if not known.get(name, False)]:
-        if not _is_harmless(name):
+        if not is_harmless(name):
             del fields[name]
     return fields
 

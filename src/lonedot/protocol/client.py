@@ -11,6 +11,11 @@ The shell feeds what the socket gave, takes events until there is none, and writ
 Theory of operation. `phase` names the reply that is waited for. With PIPELINING (RFC 2920) all commands of a
 transaction go out at once and the replies are counted off in order; without it each reply causes the next command.
 Both ways run through the same handlers, so that they judge alike.
+
+LMTP (RFC 2033) is the same but for three things: LHLO, to which there is no alternative; the end of data is answered
+once for each recipient that was taken, in their order; and content goes by DATA alone, so that there is one such
+order to count. Behind the first of those replies the others are still open: what is lost then is in doubt for the
+recipients that have none.
 """
 
 from __future__ import annotations
@@ -103,6 +108,7 @@ class ClientMachine:
         "_auth_left",
         "_auth_lines",
         "_content_sent",
+        "_finals",
         "_mail_reply",
         "_needs_reset",
         "_options",
@@ -134,6 +140,7 @@ class ClientMachine:
         self._plan: Plan | None = None
         self._replies: list[Reply | None] = []
         self._mail_reply: Reply | None = None
+        self._finals: list[Reply] = []
         self._accepted = 0
         self._at_once = False
         self._asks = False
@@ -164,6 +171,19 @@ class ClientMachine:
         if plan is None:
             return ()
         return tuple(self._replies) + (None,) * (len(plan.rcpt) - len(self._replies))
+
+    @property
+    def final_replies(self) -> tuple[Reply | None, ...]:
+        """LMTP: what is known so far of each recipient of the running transaction behind the end of data."""
+        if not self._finals:
+            return ()
+        heard = iter(self._finals)
+        return tuple(
+            [
+                next(heard, None) if reply is not None and reply.is_positive else None
+                for reply in self.recipient_replies
+            ]
+        )
 
     @property
     def mail_refused(self) -> Reply | None:
@@ -228,6 +248,8 @@ class ClientMachine:
         if not self._reader.is_empty:
             self._close()
             raise RemoteProtocolError("an unasked reply between two messages")
+        if self._options.lmtp and plan.mode is not ContentMode.DATA:
+            raise LocalProtocolError("in LMTP content goes by DATA")
         lines = guard_line(plan.mail)
         pipelining = self.offer.pipelining
         self._at_once = False
@@ -249,6 +271,7 @@ class ClientMachine:
             self.phase = Phase.MAIL
         self._plan = plan
         self._replies = []
+        self._finals = []
         self._mail_reply = None
         self._accepted = 0
         self._content_sent = False
@@ -377,12 +400,13 @@ class ClientMachine:
         return None
 
     def _say_ehlo(self) -> None:
-        self._write(guard_line(b"EHLO " + self._options.ehlo_name))
+        verb = b"LHLO " if self._options.lmtp else b"EHLO "
+        self._write(guard_line(verb + self._options.ehlo_name))
         self.phase = Phase.EHLO
 
     def _on_ehlo(self, reply: Reply) -> ClientEvent | None:
         options = self._options
-        if reply.is_permanent:
+        if reply.is_permanent and not options.lmtp:
             if options.login is None and (self._tls_active or options.starttls is not StartTls.REQUIRED):
                 # RFC 5321 §3.2: a server without extensions.
                 self._write(guard_line(b"HELO " + options.ehlo_name))
@@ -555,6 +579,9 @@ class ClientMachine:
             if not self._reader.is_empty:
                 raise RemoteProtocolError("a reply behind the 354, before the end of data")
             if not self._is_wanted:
+                if self._options.lmtp:
+                    # RFC 2033 §4.2: it must refuse. How many replies would follow is anybody's guess.
+                    raise RemoteProtocolError(f"to DATA without a recipient came {reply.text}")
                 # RFC 2920 §3.1: DATA was pipelined, no recipient stands: a message without content ends it.
                 self._write(b".\r\n")
                 self.phase = Phase.END
@@ -578,6 +605,8 @@ class ClientMachine:
         digit = reply.code // 100
         if digit == 3:
             raise RemoteProtocolError(f"to the end of data came {reply.text}")
+        if self._options.lmtp:
+            return self._on_final(reply)
         wanted = self._is_wanted
         unknown = self._running.mode is ContentMode.BDAT and reply.code in (500, 501, 502)
         # RFC 3030 §2: after a failed BDAT the transaction is still open.
@@ -587,6 +616,11 @@ class ClientMachine:
             # BDAT was not understood: its octets are being taken for commands. Nothing more may be said here.
             self._close()
         return event
+
+    def _on_final(self, reply: Reply) -> ClientEvent | None:
+        """One recipient's reply behind the end of data (RFC 2033 §4.2)."""
+        self._finals.append(reply)
+        return None if len(self._finals) < self._accepted else self._ended(Stage.CONTENT, reply)
 
     @property
     def _is_wanted(self) -> bool:
@@ -606,10 +640,11 @@ class ClientMachine:
         return self._ended(Stage.RCPT, None)
 
     def _ended(self, stage: Stage, reply: Reply | None) -> TransactionEnded:
-        recipients = self.recipient_replies
+        event = TransactionEnded(stage, reply, self.recipient_replies, self.final_replies)
         self._plan = None
+        self._finals = []
         self.phase = Phase.READY
-        return TransactionEnded(stage, reply, recipients)
+        return event
 
     def _hung_up(self, reply: Reply) -> ClientEvent:
         """421: the server closes; what it had refused before stands, the rest is open (RFC 5321 §3.8)."""

@@ -93,6 +93,8 @@ class ClientOptions(msgspec.Struct, frozen=True):
     """EHLO keywords (upper case) that count as not offered."""
     asks_at_greeting: bool = False
     """EHLO waits for `go_on`, see `Greeted`."""
+    lmtp: bool = False
+    """LMTP (RFC 2033): LHLO, and the end of data is answered once for each recipient that was taken."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -127,6 +129,9 @@ class TransactionEnded(msgspec.Struct, frozen=True):
     """The reply that decided it; None when every recipient was refused by its own."""
     recipients: tuple[Reply | None, ...]
     """The reply to each RCPT, in the order of the plan; None where none came."""
+    finals: tuple[Reply | None, ...] = ()
+    """LMTP: what the end of data was answered for each, in the order of the plan; None where nothing was said.
+    Where a recipient has such a reply, it decides. Empty in SMTP."""
 
 
 class SessionFailed(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from lonedot.terms.reply import Reply
 __all__ = [
     "ANSWERED",
     "COMMANDS",
+    "LMTP_COMMANDS",
     "NOT_IMPLEMENTED",
     "command_answered",
     "not_implemented",
@@ -100,6 +101,15 @@ def _greeted(session: ServerSession, verb: bytes, argument: bytes, answer: bytes
     return greeted
 
 
+def _lhlo(session: ServerSession, argument: bytes) -> Event | None:
+    """As EHLO (RFC 2033 §4.1); whoever is asked about a greeting is asked about this one as about EHLO."""
+    return _ehlo(session, argument)
+
+
+def _lmtp_spoken(session: ServerSession, argument: bytes) -> Event | None:
+    return session.refuse(answers.LMTP_SPOKEN)
+
+
 def _rset(session: ServerSession, argument: bytes) -> Event | None:
     if argument:
         return session.refuse(answers.NO_ARGUMENT)
@@ -160,7 +170,7 @@ def not_implemented(session: ServerSession, argument: bytes) -> Event | None:
 
 def _mail(session: ServerSession, argument: bytes) -> Event | None:
     if not session.is_greeted:
-        return session.refuse(answers.EHLO_FIRST)
+        return session.refuse(answers.LHLO_FIRST if session.options.lmtp else answers.EHLO_FIRST)
     if session.transaction is not None:
         return session.refuse(answers.NESTED_MAIL)
     options = session.options
@@ -251,7 +261,7 @@ def _data(session: ServerSession, argument: bytes) -> Event | None:
             transaction.has_failed = True
             event = ChunkRefused(refusal)
     elif transaction.recipients == 0:
-        refusal = answers.NO_RECIPIENTS
+        refusal = answers.NO_RECIPIENTS_LMTP if session.options.lmtp else answers.NO_RECIPIENTS
     else:
         session.decide(_data_decided)
         return ContentBegun(ContentMode.DATA)
@@ -355,6 +365,9 @@ COMMANDS: dict[bytes, CommandHandler] = {
     b"EXPN": _expn,
     b"HELP": _help,
 }
+
+LMTP_COMMANDS: dict[bytes, CommandHandler] = {b"LHLO": _lhlo, b"EHLO": _lmtp_spoken, b"HELO": _lmtp_spoken}
+"""What a listener for LMTP has in place of those."""
 
 NOT_IMPLEMENTED = (b"TURN", b"ATRN", b"ETRN", b"SEND", b"SOML", b"SAML", b"BURL", b"LHLO")
 """Known verbs that are answered 502, so that an administrator can tell them from noise."""

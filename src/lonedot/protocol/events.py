@@ -16,6 +16,7 @@ from lonedot.terms.reply import Reply
 __all__ = [
     "AuthRequested",
     "ChunkRefused",
+    "ClientStated",
     "Closed",
     "CommandHeard",
     "ContentBegun",
@@ -126,6 +127,19 @@ class AuthRequested(msgspec.Struct, frozen=True):
     password: bytes
 
 
+class ClientStated(msgspec.Struct, frozen=True):
+    """XCLIENT: a proxy says whom it speaks for. Decide: 220 begins the session anew, a new EHLO is needed."""
+
+    address: str | None
+    """None: as it was; empty: the proxy does not know."""
+    helo: str
+    """What that client calls itself; empty when not given."""
+    verb: bytes
+    """Of PROTO, in upper case: SMTP or ESMTP; empty when not given."""
+    login: str
+    """Who has logged in at the proxy; empty when nobody has."""
+
+
 class VerifyGiven(msgspec.Struct, frozen=True):
     """VRFY or EXPN. Decide."""
 
@@ -162,6 +176,7 @@ Event = (
     | ResetGiven
     | TlsRequested
     | AuthRequested
+    | ClientStated
     | VerifyGiven
     | QuitGiven
     | Refused

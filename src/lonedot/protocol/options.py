@@ -17,6 +17,7 @@ DEFAULT_KEYWORDS = frozenset(
         b"DSN",
         b"STARTTLS",
         b"AUTH",
+        b"XCLIENT",
     }
 )
 
@@ -58,3 +59,7 @@ class ServerOptions(msgspec.Struct, frozen=True):
     auth_required: bool = False
     """MAIL is answered 530 before a login (RFC 4954 §6)."""
     limits: ServerLimits = ServerLimits()
+    lmtp: bool = False
+    """LMTP (RFC 2033) in place of SMTP: LHLO, and a reply for each recipient behind the end of data."""
+    xclient: bool = False
+    """The client is a proxy that may say whom it speaks for."""

@@ -20,6 +20,7 @@ from functools import lru_cache
 from lonedot.protocol.commands import (
     ANSWERED,
     COMMANDS,
+    LMTP_COMMANDS,
     NOT_IMPLEMENTED,
     command_answered,
     not_implemented,
@@ -68,7 +69,9 @@ def vocabulary_for(options: ServerOptions) -> Vocabulary:
     if unknown := options.keywords - {extension.keyword for extension in EXTENSIONS}:
         raise ValueError(f"no such EHLO keyword: {b', '.join(sorted(unknown)).decode('ascii', 'replace')}")
     limits = options.limits
-    offered = [e for e in EXTENSIONS if e.keyword in options.keywords and e.is_available(options)]
+    # In LMTP a chunk would be answered once or for each recipient, depending on whether it is the last.
+    keywords = options.keywords - {b"CHUNKING"} if options.lmtp else options.keywords
+    offered = [e for e in EXTENSIONS if e.keyword in keywords and e.is_available(options)]
     short = limits.command_line
     commands = {
         verb: Command(handler, short, ANSWERED.get(verb, command_answered))
@@ -90,6 +93,9 @@ def vocabulary_for(options: ServerOptions) -> Vocabulary:
         rcpt_parameters.update(extension.rcpt_parameters)
     for verb in NOT_IMPLEMENTED:
         commands[verb] = Command(not_implemented, short, unknown_answered)
+    if options.lmtp:
+        for verb, handler in LMTP_COMMANDS.items():
+            commands[verb] = Command(handler, short, command_answered)
     mail_limit = short + sum(extension.mail_octets for extension in offered)
     rcpt_limit = short + sum(extension.rcpt_octets for extension in offered)
     commands[b"MAIL"] = Command(COMMANDS[b"MAIL"], mail_limit, command_answered)

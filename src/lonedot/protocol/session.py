@@ -169,12 +169,14 @@ class ServerSession:
 
     # --- for the shell ------------------------------------------------------------------------------------------------
 
-    def greeting(self, words: bytes = b"ESMTP") -> bytes:
+    def greeting(self, words: bytes | None = None) -> bytes:
         """The 220 that opens the session, with these words behind our name; the shell writes it.
 
         Raises:
             LocalProtocolError: the words cannot stand in a reply.
         """
+        if words is None:
+            words = b"LMTP" if self.options.lmtp else b"ESMTP"
         return answers.encode(Reply(220, "", (self.options.hostname + b" " + words,)), False)
 
     def feed(self, octets: bytes) -> None:
@@ -679,13 +681,17 @@ def content_decided(session: ServerSession, reply: Reply) -> None:
     """The one reply of the message; the transaction ends with it."""
     if 300 <= reply.code < 400:
         raise LocalProtocolError(f"the end of data is answered with 250 or refused, not with {reply.text}")
+    transaction = session.transaction
     session.write(reply)
+    if session.options.lmtp and transaction is not None:
+        for _ in range(transaction.recipients - 1):
+            session.write(reply)  # RFC 2033 §4.2: one for each RCPT that was taken, in their order
     session.transaction = None
     if reply.code < 300:
         session.message_accepted()
 
 
-_OWN_EVENTS = frozenset({b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"AUTH"})
+_OWN_EVENTS = frozenset({b"LHLO", b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"AUTH"})
 """Commands that are decided where their grammar has been read."""
 
 _WEB_VERBS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"})

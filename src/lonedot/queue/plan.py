@@ -7,13 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from lonedot.queue.failure import Failure, failure_of
 from lonedot.queue.retry import RetrySchedule
 from lonedot.spool.interface import MessageState, RecipientState, RecipientStatus, Stored
 from lonedot.terms.address import Address
 from lonedot.terms.envelope import Notify
 from lonedot.terms.outcome import Outcome, Result, Stage
 
-__all__ = ["Conclusion", "Report", "ReportKind", "conclude", "group_by_route", "no_route", "refuse"]
+__all__ = [
+    "Conclusion",
+    "Report",
+    "ReportKind",
+    "conclude",
+    "count_waiting",
+    "divide",
+    "group_by_route",
+    "joined",
+    "no_route",
+    "refuse",
+]
 
 
 class ReportKind(enum.Enum):
@@ -41,18 +53,25 @@ class Conclusion(msgspec.Struct, frozen=True):
 
 
 def group_by_route(
-    stored: Stored, now: float, choose: Callable[[Address], str | None]
+    stored: Stored, now: float, choose: Callable[[Address, Stored], str | None], is_claimed: bool = False
 ) -> Mapping[str | None, tuple[RecipientState, ...]]:
     """The recipients that are due, by the name of their route; None for those without one.
 
-    A route that a sink has chosen comes before the one that the address falls under.
+    A route that a sink has chosen comes before the one that the address falls under. `is_claimed`: it was claimed for
+    its next hop, so that recipients are due for which no hop could be reached.
     """
     groups: dict[str | None, list[RecipientState]] = {}
     for recipient in stored.recipients:
-        if recipient.status is RecipientStatus.WAITING and recipient.next_at <= now:
-            route = recipient.redirect or choose(recipient.recipient.address)
+        if recipient.status is RecipientStatus.WAITING and (
+            recipient.next_at <= now or (is_claimed and _is_unreachable(recipient.last))
+        ):
+            route = recipient.redirect or choose(recipient.recipient.address, stored)
             groups.setdefault(route, []).append(recipient)
     return {route: tuple(recipients) for route, recipients in groups.items()}
+
+
+def _is_unreachable(last: Outcome | None) -> bool:
+    return last is not None and failure_of(last) is Failure.UNREACHABLE
 
 
 def no_route(address: Address, redirect: str = "") -> Outcome:
@@ -111,7 +130,7 @@ def conclude(
             case Result.FAILED:
                 status = RecipientStatus.FAILED
             case Result.DEFERRED:
-                again = schedule.next_at(attempts, accepted_at, now, random())
+                again = schedule.next_at(attempts, accepted_at, now, random(), failure_of(outcome))
                 if again is None:
                     status = RecipientStatus.EXPIRED
                 else:
@@ -132,6 +151,7 @@ def conclude(
             route or before.route,
             before.redirect,
             before.joined,
+            before.addressed,
         )
         changed.append(after)
         if status is RecipientStatus.DELIVERED and notify & Notify.SUCCESS:
@@ -152,3 +172,42 @@ def conclude(
     )
     state = MessageState.QUEUED if waiting else MessageState.FINISHED
     return Conclusion(tuple(changed), state, next_at, reports)
+
+
+def divide(conclusion: Conclusion) -> tuple[Conclusion, Conclusion | None]:
+    """What is settled now, and what may wait so that one report tells of it: failures and delays."""
+    later = tuple([report for report in conclusion.reports if report.kind is not ReportKind.SUCCESS])
+    if not later:
+        return conclusion, None
+    told = {recipient.index for report in later for recipient in report.recipients}
+    now_part = msgspec.structs.replace(
+        conclusion,
+        recipients=tuple([r for r in conclusion.recipients if r.index not in told]),
+        reports=tuple([report for report in conclusion.reports if report.kind is ReportKind.SUCCESS]),
+        state=MessageState.QUEUED,
+    )
+    owed = msgspec.structs.replace(
+        conclusion, recipients=tuple([r for r in conclusion.recipients if r.index in told]), reports=later
+    )
+    return now_part, owed
+
+
+def joined(one: Conclusion, other: Conclusion) -> Conclusion:
+    """Two parts of one message as one; the state is that of the first."""
+    reports = []
+    for kind in ReportKind:
+        recipients = [
+            recipient
+            for report in (*other.reports, *one.reports)
+            if report.kind is kind
+            for recipient in report.recipients
+        ]
+        if recipients:
+            reports.append(Report(kind, tuple(sorted(recipients, key=lambda r: r.index))))
+    next_at = min(filter(None, (one.next_at, other.next_at)), default=0.0)
+    return Conclusion(other.recipients + one.recipients, one.state, next_at, tuple(reports))
+
+
+def count_waiting(conclusion: Conclusion) -> int:
+    """Recipients that still wait."""
+    return sum(recipient.status is RecipientStatus.WAITING for recipient in conclusion.recipients)

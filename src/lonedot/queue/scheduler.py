@@ -22,7 +22,21 @@ from typing import Protocol
 import msgspec
 
 from lonedot.message.content import MemoryBody
-from lonedot.queue.plan import Conclusion, Report, ReportKind, conclude, group_by_route, no_route
+from lonedot.queue.failure import Failure, failure_of
+from lonedot.queue.lanes import HopStatus, Lane, LaneState
+from lonedot.queue.lanes import key_of as lane_key
+from lonedot.queue.pace import PaceState
+from lonedot.queue.plan import (
+    Conclusion,
+    Report,
+    ReportKind,
+    conclude,
+    count_waiting,
+    divide,
+    group_by_route,
+    joined,
+    no_route,
+)
 from lonedot.queue.retry import RetrySchedule
 from lonedot.queue.transport import Preparer, Step
 from lonedot.spool.interface import (
@@ -35,13 +49,14 @@ from lonedot.spool.interface import (
     Settlement,
     Spool,
     SpoolFault,
+    Stored,
 )
 from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
 
-__all__ = ["Courier", "Delivery", "Lane", "Observer", "Reporter", "Scheduler"]
+__all__ = ["Courier", "Delivery", "HopStatus", "Lane", "Observer", "Reporter", "Scheduler"]
 
 LEASE_SECONDS = 600.0
 SETTLE_AGAIN_SECONDS = 5.0
@@ -51,19 +66,20 @@ TRANSPORT_LIMIT = 64
 TRANSPORT_AGAIN_SECONDS = 60.0
 """After a fault of ours in transport."""
 READY_LIMIT = 1000
+"""Messages that wait in memory. A lane takes no more of it than it leaves to the others."""
+ACTIVE_LIMIT = 1000
+"""Messages at work, over all lanes, where there are many; a lane takes no more of it than it leaves."""
+LANES_KEPT = 5000
+"""Lanes that are remembered while nothing is done for them, and lanes for which messages are set aside."""
+FULL_SECONDS = 30.0
+"""A recipient of several, whose lane has no room, is looked at again after this."""
+OWED_SECONDS = 60.0
+"""How long the report of a failure waits for the other recipients of the message."""
 HELD_OCTETS = 32 * 1024 * 1024
 """Of content kept in memory between acceptance and attempt; beyond it the octets are read again from the spool."""
 CLAIM_AGAIN_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 60.0
 """An empty queue is looked at again: what made it look empty may have been the disk."""
-
-
-class Lane(msgspec.Struct, frozen=True):
-    """A route as the scheduler sees it: how many messages may be at work, and when to try again."""
-
-    name: str
-    active_limit: int
-    schedule: RetrySchedule
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -123,10 +139,12 @@ class _Work:
         "behind",
         "claim",
         "forgotten",
-        "is_due",
         "octets",
         "open",
+        "owed",
+        "owed_timer",
         "reporting",
+        "rest",
         "settled",
         "settling",
         "waiting",
@@ -146,8 +164,11 @@ class _Work:
         self.forgotten = False
         self.settled: asyncio.Future[bool] | None = None
         """Of a step in transport: done when it is durable; False when the claim was no longer ours."""
-        self.is_due = False
-        """A courier has come back before it had tried all: the others are due at once."""
+        self.rest: list[tuple[LaneState[_Job], _Job]] = []
+        """A courier has come back before it had tried all: the others go when what was done is durable."""
+        self.owed: Conclusion | None = None
+        """What is to be reported when the other jobs have ended; not settled before."""
+        self.owed_timer: asyncio.TimerHandle | None = None
 
 
 class _Transport(enum.Enum):
@@ -161,21 +182,16 @@ class _Transport(enum.Enum):
 
 
 class _Job:
-    __slots__ = ("is_done", "recipients", "work")
+    __slots__ = ("is_done", "recipients", "size", "work")
 
     def __init__(self, work: _Work, recipients: tuple[RecipientState, ...]) -> None:
         self.work = work
         self.recipients = recipients
+        self.size = work.claim.message.size
         self.is_done = False
 
 
-class _LaneState:
-    __slots__ = ("active", "lane", "ready")
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.ready: deque[_Job] = deque()
-        self.active = 0
+_Lanes = dict[str, LaneState[_Job]]
 
 
 class Scheduler:
@@ -188,18 +204,31 @@ class Scheduler:
         reporter: Reporter,
         observer: Observer,
         lanes: Sequence[Lane],
-        choose: Callable[[Address], str | None],
+        choose: Callable[[Address, Stored], str | None],
         clock: Clock,
         owner: str,
         jitter: Callable[[], float] = random.random,
         preparer: Preparer | None = None,
+        destination: Callable[[str, bytes], str] = lambda route, domain: "",
     ) -> None:
-        """`preparer` is asked about messages in transport; without one they are held."""
+        """`preparer` is asked about messages in transport; without one they are held. `destination` gives, by the name
+        of a route and a domain, what lanes of that route are told apart by.
+        """
         self._spool = spool
         self._courier = courier
         self._reporter = reporter
         self._observer = observer
-        self._lanes: Mapping[str, _LaneState] = {lane.name: _LaneState(lane) for lane in lanes}
+        self._routes = {lane.name: lane for lane in lanes}
+        self._is_spread = len(lanes) > 1 or any(lane.has_many for lane in lanes)
+        """There may be several lanes; one alone need not leave room for others."""
+        self._lanes: _Lanes = {}
+        self._parked: _Lanes = {}
+        """Lanes for which messages wait in the spool; the one that was asked for last stands last."""
+        self._lanes_turn = False
+        self._blocked: _Lanes = {}
+        """Lanes that wait for others to end something."""
+        self._active = 0
+        self._destination = destination
         self._choose = choose
         self._clock = clock
         self.owner = owner
@@ -247,6 +276,16 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to claim what is due, and to renew the lease of what is held."""
+        try:
+            for key in self._spool.lanes():
+                route, _, destination = key.partition("\t")
+                # Of a route that is gone, too: its messages are to be told so.
+                lane = self._routes.get(route) or Lane(route, 1, RetrySchedule())
+                self._parked[key] = self._lanes.get(key, LaneState(lane, destination))
+                if route in self._routes:
+                    self._lanes[key] = self._parked[key]
+        except SpoolFault as error:
+            self._observer.spool_failed("lanes", error)
         self._renew()
         self._pump()
 
@@ -257,7 +296,14 @@ class Scheduler:
         self._enqueue(claim, self._clock.now())
 
     def kick(self) -> None:
-        """Look at the spool now: something was released, retried or spawned."""
+        """Look at the spool now: a person released or retried something. No hop is left alone for now."""
+        now = self._clock.now()
+        for state in (*self._lanes.values(), *self._parked.values()):
+            state.pace.try_now(now)
+        self._look()
+
+    def _look(self) -> None:
+        """Something in the spool may be due."""
         self._spilled = True
         self._kicked = self._claiming
         self._pump()
@@ -269,6 +315,44 @@ class Scheduler:
             if work is not None:
                 work.forgotten = True
 
+    def take_lanes(self, lanes: Sequence[Lane]) -> None:
+        """The lanes of another configuration, in one step: what is ready is routed anew, what is with the courier ends
+        in the lane that it began in."""
+        self._routes = {lane.name: lane for lane in lanes}
+        self._is_spread = len(lanes) > 1 or any(lane.has_many for lane in lanes)
+        ready: list[_Job] = []
+        for key, state in tuple(self._lanes.items()):
+            ready += state.clear()
+            lane = self._routes.get(state.lane.name)
+            state.pace.try_now(self._clock.now())  # what was in trouble may lead elsewhere now
+            if lane is None:
+                del self._lanes[key]
+            else:
+                state.take(lane)
+        self._ready -= len(ready)
+        for job in ready:
+            job.work.open -= 1
+            self._to_lanes(job.work, job.recipients, self._clock.now(), is_claimed=True)
+        self._look()
+
+    def hops(self) -> tuple[HopStatus, ...]:
+        """Next hops of which something is known, those in trouble first."""
+        found = [
+            state.status(self._count_parked(key)) for key, state in {**self._parked, **self._lanes}.items()
+        ]
+        return tuple(
+            sorted(found, key=lambda hop: (not hop.failures, -hop.parked, hop.route, hop.destination))
+        )
+
+    def _count_parked(self, key: str) -> int:
+        if key not in self._parked:
+            return 0
+        try:
+            return self._spool.count_lane(key)
+        except SpoolFault as error:
+            self._observer.spool_failed("lanes", error)
+            return 0
+
     async def stop(self, drain_seconds: float) -> None:
         """Start nothing new, wait for what is on the wire at most `drain_seconds`.
 
@@ -279,15 +363,16 @@ class Scheduler:
             if timer is not None:
                 timer.cancel()
         for state in self._lanes.values():
-            for job in state.ready:
+            for job in state.clear():
                 job.work.open -= 1
                 self._let_go(job.work)
-            state.ready.clear()
         while self._transport:
             work = self._transport.popleft()
             work.open -= 1
             self._let_go(work)
         self._ready = 0
+        for work in tuple(self._works.values()):
+            self._report_owed(work)
         if self._works:
             self._idle.clear()
             try:
@@ -306,37 +391,75 @@ class Scheduler:
 
     def _pump(self) -> None:
         """Claim what is due when there is room, and set the timer for what is due later."""
-        if self._stopping or self._claiming or self._ready >= READY_LIMIT // 2:
+        if self._stopping or self._claiming:
             return
         now = self._clock.now()
+        lane = self._hungry(now) if self._parked else None
+        is_due = self._is_due(now)
+        if lane is not None and (self._lanes_turn or not is_due):
+            self._lanes_turn = False
+            del self._parked[lane.key]
+            self._parked[lane.key] = lane
+        elif is_due:
+            self._lanes_turn = True
+            lane = None
+        else:
+            return
+        self._claiming = True
+        self._spawn(self._claim(now, lane))
+
+    def _is_due(self, now: float) -> bool:
+        """Something in the spool is due by its time, and there is room for it."""
+        if self._ready >= (READY_LIMIT if self._is_spread else READY_LIMIT // 2):
+            return False
         due = self._spool.next_due()
         if due is None:
             self._spilled = False
             self._wake_at(now + LOOK_AGAIN_SECONDS)
-            return
+            return False
         if due > now:
             self._spilled = False
             self._wake_at(due)
-            return
-        self._claiming = True
-        self._spawn(self._claim(now))
+            return False
+        return True
 
-    async def _claim(self, now: float) -> None:
+    def _hungry(self, now: float) -> LaneState[_Job] | None:
+        """The next lane that can take what waits for it in the spool."""
+        for state in self._parked.values():
+            if self._wants(state, now):
+                return state
+            if state.pace.state is PaceState.BACKING_OFF and state.pace.until > now:
+                self._wake_at(state.pace.until)
+        return None
+
+    def _wants(self, state: LaneState[_Job], now: float) -> bool:
+        if state.pace.state is PaceState.OPEN:
+            return len(state) < min(2 * state.pace.window, READY_LIMIT - self._ready)
+        return not state.pace.rests(now) and not len(state)
+
+    async def _claim(self, now: float, lane: LaneState[_Job] | None) -> None:
+        limit, key, parks = CLAIM_BATCH, "", 0
+        if lane is not None:
+            key, parks = lane.key, lane.parks
+            is_open = lane.pace.state is PaceState.OPEN
+            limit = max(1, min(CLAIM_BATCH, READY_LIMIT - self._ready - len(lane))) if is_open else 1
         try:
             if self._works:
                 # The machine may have slept: what is at work here must not be claimed a second time.
                 await self._spool.renew(self.owner, now + LEASE_SECONDS)
-            claims = await self._spool.claim(self.owner, now, LEASE_SECONDS, CLAIM_BATCH)
+            claims = await self._spool.claim(self.owner, now, LEASE_SECONDS, limit, key)
         except Exception as error:  # of any kind: a queue that nobody looks at any more would be worse
             self._claiming = self._kicked = False
             self._observer.spool_failed("claim", error)
             self._wake_at(now + CLAIM_AGAIN_SECONDS)
             return
         self._claiming = False
+        if lane is not None and len(claims) < limit and lane.parks == parks and not lane.parkings:
+            self._parked.pop(key, None)
         for claim in claims:
-            self._enqueue(claim, now)
+            self._enqueue(claim, now, is_of_lane=lane is not None)
         kicked, self._kicked = self._kicked, False
-        if claims or kicked:
+        if claims or kicked or lane is not None:
             self._pump()
         else:
             self._wake_at(now + CLAIM_AGAIN_SECONDS)
@@ -435,7 +558,7 @@ class Scheduler:
             reason=step.reason,
             release=step.gives_back,
             entries=step.entries,
-            spawned=spawned,
+            spawned=spawned + step.spawned,
             at=self._clock.now(),
             transport=step.message.transport,
         )
@@ -463,7 +586,7 @@ class Scheduler:
 
     # -- to the courier ----------------------------------------------------------------------------
 
-    def _enqueue(self, claim: Claim, now: float) -> None:
+    def _enqueue(self, claim: Claim, now: float, is_of_lane: bool = False) -> None:
         if self._stopping:
             return  # it stays in the spool; the claim ends with the spool's own end
         work = _Work(claim)
@@ -475,26 +598,118 @@ class Scheduler:
             self._transport.append(work)
             self._drive_transport()
             return
-        self._distribute(work, now)
+        self._to_lanes(work, claim.message.recipients, now, is_of_lane)
 
     def _distribute(self, work: _Work, now: float) -> None:
         """By route, to the lanes."""
-        claim = work.claim
-        groups = group_by_route(claim.message, now, self._choose)
-        work.open = len(groups)
-        if not groups:
+        self._to_lanes(work, work.claim.message.recipients, now)
+
+    def _to_lanes(
+        self, work: _Work, recipients: Sequence[RecipientState], now: float, is_claimed: bool = False
+    ) -> None:
+        """Those of the recipients that are due. `is_claimed`: those whose hop could not be reached are."""
+        message = msgspec.structs.replace(work.claim.message, recipients=tuple(recipients))
+        jobs: list[tuple[LaneState[_Job] | None, str, _Job]] = []
+        for route, group in group_by_route(message, now, self._choose, is_claimed).items():
+            lane = self._routes.get(route) if route is not None else None
+            if lane is None:
+                jobs.append((None, route or "", _Job(work, group)))
+            elif not lane.has_many:
+                jobs.append((self._lane(lane, ""), lane.name, _Job(work, group)))
+            else:
+                parts: dict[str, list[RecipientState]] = {}
+                for recipient in group:
+                    destination = self._destination(lane.name, recipient.recipient.address.domain)
+                    parts.setdefault(destination, []).append(recipient)
+                for destination, part in parts.items():
+                    jobs.append((self._lane(lane, destination), lane.name, _Job(work, tuple(part))))
+        work.open += len(jobs)
+        if not work.open:
             self._nothing_due(work)
             return
-        for route, recipients in groups.items():
-            job = _Job(work, recipients)
-            state = self._lanes.get(route) if route is not None else None
+        for state, route, job in jobs:
             if state is None:
-                outcomes = tuple((r.index, no_route(r.recipient.address, r.redirect)) for r in recipients)
-                self._done(job, None, Delivery((Attempt(now, now, "", route or "", "", outcomes),)))
-                continue
-            state.ready.append(job)
-            self._ready += 1
-            self._drive(state)
+                outcomes = tuple((r.index, no_route(r.recipient.address, r.redirect)) for r in job.recipients)
+                self._done(job, None, Delivery((Attempt(now, now, "", route, "", outcomes),)))
+            else:
+                self._join(state, job, now)
+
+    def _lane(self, lane: Lane, destination: str) -> LaneState[_Job]:
+        key = lane_key(lane.name, destination)
+        state = self._lanes.get(key)
+        if state is None:
+            state = self._parked.get(key, LaneState(lane, destination))
+            if len(self._lanes) >= LANES_KEPT:
+                # Of a hop in trouble only what is known of it is lost, and that is soon known again.
+                self._lanes = {k: s for k, s in self._lanes.items() if not s.is_idle or k in self._parked}
+            self._lanes[key] = state
+        return state
+
+    def _join(self, state: LaneState[_Job], job: _Job, now: float) -> None:
+        """To wait in memory, or back to the spool."""
+        if state.pace.rests(now) or (self._is_spread and len(state) >= READY_LIMIT - self._ready):
+            self._park(state, job, now)
+            return
+        state.put(job)
+        self._ready += 1
+        self._drive(state)
+
+    def _park(self, state: LaneState[_Job], job: _Job, now: float) -> None:
+        """Its next hop is left alone, or has enough: the claim is given back until there is room.
+
+        A message whose sender is to be told of the delay, or whose time is over, has failed with what the hop met.
+        """
+        work, last, schedule = job.work, state.pace.last, state.lane.schedule
+        accepted_at = work.claim.message.accepted_at
+        if work.forgotten:
+            self._drop(work)
+            return
+        if last is not None and schedule.is_time_to_tell(job.recipients, accepted_at, now):
+            outcomes = tuple([(r.index, last) for r in job.recipients])
+            delivery = Delivery((Attempt(now, now, "", state.lane.name, "", outcomes),))
+            self._done(job, state, delivery, was_sent=False)
+            return
+        work.open -= 1
+        is_last = not (work.open or work.reporting or work.owed)
+        lane, due = "", 0.0
+        recipients = [
+            r if last is None or r.last is not None else msgspec.structs.replace(r, last=last)
+            for r in job.recipients
+        ]
+        if is_last and work.waiting == len(recipients) and self._may_set_aside(state):
+            lane, due = state.key, schedule.look_at(job.recipients, accepted_at, now)
+            recipients = [r for r, before in zip(recipients, job.recipients, strict=True) if r is not before]
+        else:
+            again = max(state.pace.until, now + FULL_SECONDS) if last is None else state.pace.until
+            again = again if again > now else now + FULL_SECONDS
+            recipients = [msgspec.structs.replace(r, next_at=again) for r in recipients]
+        self._settle(
+            work,
+            Settlement(
+                work.claim.message.id,
+                work.claim.epoch,
+                tuple(recipients),
+                release=is_last,
+                at=now,
+                lane=lane,
+                due=due,
+            ),
+        )
+        if not work.open:
+            self._report_owed(work)
+
+    def _may_set_aside(self, state: LaneState[_Job]) -> bool:
+        return state.key in self._parked or len(self._parked) < LANES_KEPT
+
+    def _drop(self, work: _Work) -> None:
+        """A job of a message that a person held or deleted."""
+        work.open -= 1
+        if not work.open and not work.reporting:
+            # Else a claim that a settlement kept for this job would be renewed for ever.
+            if work.owed is not None:
+                self._report_owed(work)
+            else:
+                self._nothing_due(work)
 
     def _nothing_due(self, work: _Work) -> None:
         """A claim of which nothing is to be done (its times changed meanwhile, or a person did): give it back."""
@@ -503,20 +718,28 @@ class Scheduler:
         settlement = Settlement(message.id, work.claim.epoch, state=state, at=self._clock.now())
         self._settle(work, settlement)
 
-    def _drive(self, state: _LaneState) -> None:
+    def _drive(self, state: LaneState[_Job]) -> None:
         """Hand ready jobs to the courier while the lane has room."""
-        ready = state.ready
-        while ready and state.active < state.lane.active_limit and not self._stopping:
-            job = ready.popleft()
+        pace = state.pace
+        while len(state) and not self._stopping:
+            if self._is_spread and state.active >= ACTIVE_LIMIT - self._active:
+                self._blocked[state.key] = state
+                return
+            now = self._clock.now()
+            if not pace.may_start(state.active, now):
+                self._wait_for_slot(state, now)
+                return
+            job = state.next()
+            if job is None:
+                return
             self._ready -= 1
             work = job.work
             if work.forgotten:
-                work.open -= 1
-                if not work.open and not work.reporting:
-                    # Else a claim that a settlement kept for this job would be renewed for ever.
-                    self._nothing_due(work)
+                self._drop(work)
                 continue
-            state.active += 1
+            pace.started(now)
+            state.began(job)
+            self._active += 1
             self._spool.in_flight(work.claim.message.id)
             try:
                 self._courier.deliver(
@@ -528,7 +751,21 @@ class Scheduler:
             except Exception as error:
                 self._done(job, state, _our_fault(job, state.lane.name, self._clock.now(), error))
 
-    def _done(self, job: _Job, state: _LaneState | None, delivery: Delivery) -> None:
+    def _wait_for_slot(self, state: LaneState[_Job], now: float) -> None:
+        """A rate allows no more for now: go on when it does."""
+        seconds = state.pace.slot_at(now) - now
+        if seconds <= 0 or state.slot_timer_is_set:
+            return
+        state.slot_timer_is_set = True
+        asyncio.get_running_loop().call_later(seconds, self._slot, state)
+
+    def _slot(self, state: LaneState[_Job]) -> None:
+        state.slot_timer_is_set = False
+        self._drive(state)
+
+    def _done(
+        self, job: _Job, state: LaneState[_Job] | None, delivery: Delivery, was_sent: bool = True
+    ) -> None:
         if job.is_done:
             return
         job.is_done = True
@@ -546,22 +783,128 @@ class Scheduler:
         )
         work.waiting -= sum(r.status is not RecipientStatus.WAITING for r in conclusion.recipients)
         work.open -= 1
-        if state is not None:
-            state.active -= 1
-        if 0 < len(outcomes) < len(job.recipients):
-            work.is_due = True
+        is_unreachable = not was_sent
+        if state is not None and was_sent:
+            state.ended(job)
+            self._active -= 1
+            is_unreachable = self._judge(state, delivery, now)
+            self._go_on(state, job, outcomes, delivery)
         self._observer.attempted(claim, delivery)
+        self._conclude(work, delivery, conclusion, state if is_unreachable else None)
+        if state is None:
+            self._pump_low()
+            return
+        if is_unreachable and was_sent:
+            # What waits in memory waits in the spool from now on.
+            jobs = state.clear()
+            self._ready -= len(jobs)
+            for waiting in jobs:
+                self._park(state, waiting, now)
+            self._wake_at(state.pace.until)
+        self._drive(state)
+        while self._blocked and self._active < ACTIVE_LIMIT:
+            key = next(iter(self._blocked))
+            self._drive(self._blocked.pop(key))
+            if key in self._blocked:
+                break
+        if state.key in self._parked and self._wants(state, now):
+            self._pump()
+        self._pump_low()
+
+    def _pump_low(self) -> None:
+        if self._spilled and self._ready < READY_LIMIT // 4:
+            self._pump()
+
+    def _judge(self, state: LaneState[_Job], delivery: Delivery, now: float) -> bool:
+        """What this says of the next hop. True: it could not be reached, and is left alone."""
+        unreachable: Outcome | None = None
+        is_answered = is_lost = False
+        for _, outcome in delivery.outcomes:
+            if outcome.result is not Result.DEFERRED:
+                is_answered = True
+                continue
+            match failure_of(outcome):
+                case Failure.UNREACHABLE:
+                    unreachable = outcome
+                case Failure.LOST:
+                    is_lost = True
+                case Failure.LOCAL:
+                    pass
+                case _:
+                    is_answered = True
+        pace = state.pace
+        if is_lost:
+            pace.lost()
+        elif is_answered:
+            pace.answered()
+        elif unreachable is not None:
+            pace.unreachable(now, state.lane.schedule, self._jitter(), unreachable)
+            return True
+        else:
+            pace.undecided(now)
+        return False
+
+    def _go_on(
+        self, state: LaneState[_Job], job: _Job, outcomes: Mapping[int, Outcome], delivery: Delivery
+    ) -> None:
+        """A courier tries so many at a time: the others go when this is durable."""
+        work = job.work
+        if not 0 < len(outcomes) < len(job.recipients) or delivery.hold or work.forgotten or self._stopping:
+            return
+        work.open += 1
+        rest = tuple([r for r in job.recipients if r.index not in outcomes])
+        work.rest.append((state, _Job(work, rest)))
+
+    def _conclude(
+        self, work: _Work, delivery: Delivery, conclusion: Conclusion, state: LaneState[_Job] | None
+    ) -> None:
+        """Settle, with the reports that are due. `state`: the lane of a hop that could not be reached.
+
+        A failure is reported when the other jobs of the message have ended, so that its sender gets one report of all;
+        until then it is not settled, and a crash makes that it is met again.
+        """
+        if (work.open or work.reporting) and not self._stopping:
+            conclusion, owed = divide(conclusion)
+            if owed is not None:
+                work.owed = owed if work.owed is None else joined(work.owed, owed)
+                if work.owed_timer is None:
+                    loop = asyncio.get_running_loop()
+                    work.owed_timer = loop.call_later(OWED_SECONDS, self._report_owed, work)
+        elif work.owed is not None:
+            conclusion = joined(conclusion, work.owed)
+            self._paid(work)
         if conclusion.reports:
             # Counted now: another job of this message that ends in the same turn must not give the claim back.
             work.reporting += 1
             self._spawn(self._report(work, delivery, conclusion))
-        else:
-            self._settle(work, self._settlement(work, delivery, conclusion, ()))
-            self._observer.concluded(claim, conclusion, delivery.hold)
-        if state is not None:
-            self._drive(state)
-        if self._spilled and self._ready < READY_LIMIT // 4:
-            self._pump()
+            return
+        settlement = self._settlement(work, delivery, conclusion, ())
+        if (
+            state is not None
+            and settlement.release
+            and settlement.state is MessageState.QUEUED
+            and work.waiting == count_waiting(conclusion)
+            and self._may_set_aside(state)
+        ):
+            settlement = msgspec.structs.replace(settlement, lane=state.key, due=conclusion.next_at)
+        self._settle(work, settlement)
+        self._observer.concluded(work.claim, conclusion, delivery.hold)
+
+    def _report_owed(self, work: _Work) -> None:
+        owed = work.owed
+        if owed is None:
+            return
+        self._paid(work)
+        work.reporting += 1
+        state = MessageState.QUEUED if work.waiting else MessageState.FINISHED
+        self._spawn(self._report(work, Delivery(()), msgspec.structs.replace(owed, state=state)))
+
+    @staticmethod
+    def _paid(work: _Work) -> None:
+        work.owed = None
+        if work.owed_timer is not None:
+            work.owed_timer.cancel()
+            work.owed_timer = None
 
     async def _report(self, work: _Work, delivery: Delivery, conclusion: Conclusion) -> None:
         """Make the DSNs first: they are committed with the outcome that causes them."""
@@ -571,9 +914,9 @@ class Scheduler:
         except (Exception, asyncio.CancelledError) as error:
             # Whatever it is, and also when the relay stops: the outcome is settled, and the sender told later.
             self._observer.spool_failed("report", SpoolFault(str(error) or type(error).__name__))
-            waiting_before = _count_waiting(conclusion)
+            waiting_before = count_waiting(conclusion)
             conclusion = _without_reports(conclusion, self._clock.now())
-            work.waiting += _count_waiting(conclusion) - waiting_before
+            work.waiting += count_waiting(conclusion) - waiting_before
         work.reporting -= 1
         self._settle(work, self._settlement(work, delivery, conclusion, spawned))
         self._observer.concluded(work.claim, conclusion, delivery.hold)
@@ -596,7 +939,7 @@ class Scheduler:
             attempts=attempts,
             state=state,
             reason=hold,
-            release=work.open == 0 and work.reporting == 0,
+            release=work.open == 0 and work.reporting == 0 and work.owed is None,
             spawned=spawned,
             at=attempts[-1].ended_at if attempts else self._clock.now(),
         )
@@ -605,6 +948,8 @@ class Scheduler:
 
     def _settle(self, work: _Work, settlement: Settlement) -> None:
         work.settling += 1
+        if settlement.lane and (state := self._lanes.get(settlement.lane)) is not None:
+            state.parkings += 1
         if work.settling > 1:
             work.behind.append(settlement)
         else:
@@ -639,10 +984,32 @@ class Scheduler:
         for recipient in settlement.recipients:
             if recipient.next_at:
                 self._wake_at(recipient.next_at)
-        is_due = work.is_due and settlement.release
+        if work.rest and not work.settling:
+            rest, work.rest = work.rest, []
+            for lane, job in rest:
+                if self._stopping:
+                    work.open -= 1
+                else:
+                    self._join(lane, job, self._clock.now())
+        if settlement.lane:
+            self._set_aside(settlement.lane)
         self._let_go(work)
-        if settlement.spawned or is_due:
-            self.kick()
+        if settlement.spawned:
+            self._look()
+
+    def _set_aside(self, key: str) -> None:
+        """A message waits in the spool for this lane."""
+        state = self._lanes.get(key, self._parked.get(key))
+        if state is None:
+            return  # of a route that is gone: it is found when it is due
+        state.parkings -= 1
+        state.parks += 1
+        self._parked[key] = state
+        now = self._clock.now()
+        if self._wants(state, now):
+            self._pump()
+        elif state.pace.until > now:
+            self._wake_at(state.pace.until)
 
     def _not_settled(self, work: _Work, settlement: Settlement, error: BaseException) -> None:
         self._observer.spool_failed(
@@ -667,6 +1034,7 @@ class Scheduler:
         """Drop a work that has nothing out any more."""
         if work.open or work.reporting or work.settling:
             return
+        self._paid(work)
         id = work.claim.message.id
         self._held_octets -= work.octets
         work.octets = 0
@@ -718,10 +1086,6 @@ def _without_reports(conclusion: Conclusion, now: float) -> Conclusion:
 
 def _deferred(outcome: Outcome | None) -> Outcome | None:
     return None if outcome is None else msgspec.structs.replace(outcome, result=Result.DEFERRED)
-
-
-def _count_waiting(conclusion: Conclusion) -> int:
-    return sum(recipient.status is RecipientStatus.WAITING for recipient in conclusion.recipients)
 
 
 def _our_fault(job: _Job, route: str, now: float, error: Exception) -> Delivery:

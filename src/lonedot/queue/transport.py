@@ -13,7 +13,7 @@ import msgspec
 
 from lonedot.message.ledger import Entry
 from lonedot.queue.plan import Report
-from lonedot.spool.interface import Claim, MessageState, RecipientState, Stored
+from lonedot.spool.interface import Acceptance, Claim, MessageState, RecipientState, Stored
 
 __all__ = ["Preparer", "Step"]
 
@@ -29,6 +29,8 @@ class Step(msgspec.Struct, frozen=True):
     reports: tuple[Report, ...] = ()
     state: MessageState = MessageState.QUEUED
     reason: str = ""
+    spawned: tuple[Acceptance, ...] = ()
+    """Copies of a list, committed with the step."""
     gives_back: bool = False
     """The claim: it is put off, held, or nobody is left. Else the next step follows, or the delivery."""
 

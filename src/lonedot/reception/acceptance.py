@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.directory.directory import Directory
 from lonedot.message.content import FileBody
 from lonedot.message.door import DoorPolicy, Refusal, at_the_door
 from lonedot.message.edits import AnyEdit, lower
@@ -23,7 +24,7 @@ from lonedot.sinks.bindings import Binding, Chains, chains_of
 from lonedot.sinks.calls import Apart, Decision, Dispatched, Steps
 from lonedot.sinks.dispatch import advance, dispatch, dispatch_with, steps
 from lonedot.sinks.protocol import Elsewhere
-from lonedot.sinks.transit import progress_behind
+from lonedot.sinks.transit import parted_at_resolve, progress_behind
 from lonedot.spool.interface import (
     Acceptance,
     Claim,
@@ -106,13 +107,16 @@ class Acceptor:
         server: int = 1,
         in_custody: InCustody | None = None,
         routes: frozenset[str] | None = None,
+        directory: Directory | None = None,
     ) -> None:
         """`elsewhere` calls the sinks that do not run here; without it they fail. `in_custody` is told of bindings that
         a message still has to meet when it was accepted; without it all of them are called before that. `routes` are
         the names to which a sink may redirect (None: any).
 
-        `server` is the number of the virtual server for which it takes messages.
+        `server` is the number of the virtual server for which it takes messages. What `directory` may lead to other
+        addresses is resolved in custody.
         """
+        self.directory = directory
         self.server = server
         self.spool = spool
         self.clock = clock
@@ -131,6 +135,12 @@ class Acceptor:
     def rebind(self, bindings: Sequence[Binding], revision: str) -> None:
         """Take another set of bindings, in one step; a message that has begun keeps those it began with."""
         self.chains = chains_of(bindings, revision, self.chains.routes)
+
+    def configure(self, hostname: str, hop_limit: int, routes: frozenset[str]) -> None:
+        """Values of another configuration; they hold from the next message on."""
+        self.hostname = hostname
+        self._hop_limit = hop_limit
+        self.chains = msgspec.structs.replace(self.chains, routes=routes)
 
     def new_id(self) -> MessageId:
         return MessageId(self._ids.next(self.clock.now()))
@@ -196,9 +206,14 @@ class Acceptor:
                     revision=facts.revision,
                 ),
             )
-        bindings = _chain_of(chains, facts)
+        bindings = self._asked_of(chains, envelope, facts)
         if not bindings:
-            self._commit(id, now, envelope, facts, arrived, entries, content.size, done, key)
+            transport = self._to_resolve(None, bindings, envelope, facts)
+            self._commit(
+                id, now, envelope, facts, arrived, entries, content.size, done, key, transport=transport
+            )
+            if transport is not None and self._in_custody is not None:
+                self._in_custody(facts.server, chains)
             return
         in_thread = _is_long(chains, envelope) or (
             isinstance(arrived.content.body, FileBody) and any(binding.reads_body for binding in bindings)
@@ -326,6 +341,9 @@ class Acceptor:
             bindings = _chain_of(chains, facts)
             behind = bindings[dispatched.rest - 1] if dispatched.rest else None
             transport = progress_behind(behind, bindings[dispatched.rest].name)
+        if self.directory is not None:
+            asked = self._asked_of(chains, envelope, facts)
+            transport = self._to_resolve(transport, asked, dispatched.envelope, facts)
         match dispatched.decision:
             case Decision.REJECT:
                 told = on_the_wire(words) or b"Refused"
@@ -385,6 +403,31 @@ class Acceptor:
                     MessageState.FINISHED,
                     f"discarded by {dispatched.binding}: {words}",
                 )
+
+    def _asked_of(self, chains: Chains, envelope: Envelope, facts: Facts) -> tuple[Binding, ...]:
+        """The bindings that a message meets before it is in custody: what follows the resolve step waits for it."""
+        bindings = _chain_of(chains, facts)
+        if self.directory is not None and self._is_to_resolve(envelope, facts):
+            return parted_at_resolve(bindings)[0]
+        return bindings
+
+    def _to_resolve(
+        self, transport: Progress | None, asked: Sequence[Binding], envelope: Envelope, facts: Facts
+    ) -> Progress | None:
+        """The progress of a message, with the resolve step before it when some recipient needs one."""
+        if self.directory is None or not self._is_to_resolve(envelope, facts):
+            return transport
+        if transport is None:
+            transport = progress_behind(asked[-1] if asked else None, "resolve")
+        return msgspec.structs.replace(transport, resolves=True)
+
+    def _is_to_resolve(self, envelope: Envelope, facts: Facts) -> bool:
+        directory = self.directory
+        if directory is None or self._in_custody is None:
+            return False
+        # Who was not asked for at RCPT is looked up there.
+        needs = directory.is_to_resolve if facts.source == "smtp" else directory.covers
+        return any(needs(recipient.address) for recipient in envelope.recipients)
 
     def _refuse(
         self, id: MessageId, facts: Facts, envelope: Envelope, answer: Reply, words: str, done: Done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol, TypeVar
 
 from lonedot.reception.acceptance import Acceptor
@@ -33,6 +34,10 @@ class Host(Protocol[S_contra]):
     def transcript(self, session: SessionId, client: str) -> Transcript: ...
 
     def is_trusted(self, client: str) -> bool: ...
+
+    def login_of(self, transport: asyncio.BaseTransport) -> str:
+        """Who the system says is at the other end; empty when it does not."""
+        ...
 
     def has_route(self, address: Address) -> bool: ...
 

@@ -1,25 +1,32 @@
-"""A listener: an address, its sessions, its limits by client. The memory budget is shared by all listeners."""
+"""A listener: an address, its sessions, its limits by client. The memory budget is shared by all listeners.
+
+A listener never changes. When the configuration does, another takes its place on the same sockets: sessions stay with
+the one that they began with, and `Seats` count them all.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.connection import Transcript
 from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings, is_in
+from lonedot.reception.sockets import Place, bound, resolved
 from lonedot.sinks.protocol import Note
 from lonedot.terms.address import Address
 from lonedot.terms.ids import IdSource, SessionId
 from lonedot.terms.reply import Reply, reply
 
-__all__ = ["Listener", "MemoryBudget"]
+__all__ = ["Listener", "MemoryBudget", "Seats"]
 
 TOO_MANY = reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_FROM_CLIENT = reply(421, "4.7.0", "Too many connections from your address; try again later")
+NOT_TRUSTED = reply(554, "5.7.1", "This is spoken with trusted clients alone")
 KNOWN_CLIENTS = 4096
 
 
@@ -47,6 +54,26 @@ class MemoryBudget:
         self.used -= octets
 
 
+class Seats:
+    """Open sessions at one address, in all and by client."""
+
+    __slots__ = ("by_client", "taken")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.by_client: Counter[str] = Counter()
+
+    def take(self, client: str) -> None:
+        self.taken += 1
+        self.by_client[client] += 1
+
+    def give(self, client: str) -> None:
+        self.taken -= 1
+        self.by_client[client] -= 1
+        if not self.by_client[client]:
+            del self.by_client[client]
+
+
 class Listener:
     """Accepts connections for one `[[listener]]`. Satisfies `host.Host`."""
 
@@ -60,7 +87,9 @@ class Listener:
         has_route: Callable[[Address], bool],
         noted: Noted,
         revision: str,
+        seats: Seats | None = None,
     ) -> None:
+        """`seats`: those of the listener whose place this one takes."""
         self.settings = settings
         self.acceptor = acceptor
         self.revision = revision
@@ -71,39 +100,42 @@ class Listener:
         self.give_memory = budget.give
         self.sessions: set[Session] = set()
         self._ids = ids
-        self._by_client: Counter[str] = Counter()
+        self.seats = seats if seats is not None else Seats()
         self._trusted: dict[str, bool] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
-    async def start(self) -> None:
-        """Bind and listen.
+    @property
+    def place(self) -> Place:
+        return Place(self.settings.name, self.settings.host, self.settings.port)
+
+    async def start(self, listening: Sequence[socket.socket] = ()) -> None:
+        """Accept on these sockets, which are this listener's own from now on; without any, on new ones.
 
         Raises:
             OSError: the address is taken or not ours.
         """
         settings = self.settings
         implicit = settings.tls if settings.options.tls_active else None
-        self._server = await asyncio.get_running_loop().create_server(
-            self._new_session,
-            settings.host,
-            settings.port,
-            backlog=1024,
-            reuse_address=True,
-            ssl=implicit,
-            ssl_handshake_timeout=30 if implicit is not None else None,
-        )
+        for one in listening or [bound(at) for _, at in resolved(self.place)]:
+            server = await asyncio.get_running_loop().create_server(
+                self._new_session,
+                sock=one,
+                backlog=1024,
+                ssl=implicit,
+                ssl_handshake_timeout=30 if implicit is not None else None,
+            )
+            self._servers.append(server)
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port as bound (port 0 in the settings becomes a real one)."""
-        assert self._server is not None and self._server.sockets
-        host, port = self._server.sockets[0].getsockname()[:2]
+        host, port = self._servers[0].sockets[0].getsockname()[:2]
         return str(host), int(port)
 
     def close(self) -> None:
         """Take no more connections."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     def _new_session(self) -> Session:
         return Session(self, SessionId(self._ids.next(self.acceptor.clock.now())))
@@ -112,12 +144,17 @@ class Listener:
 
     def opened(self, session: Session) -> Reply | None:
         self.sessions.add(session)
-        self._by_client[session.client] += 1
-        if len(self.sessions) > self.settings.max_connections:
+        self.seats.take(session.client)
+        if self.seats.taken > self.settings.max_connections:
             self.noted(session, "session.refused", f"more than {self.settings.max_connections} connections")
             return TOO_MANY
+        if self.settings.options.lmtp and not session.trusted:
+            self.noted(
+                session, "session.refused", f"{session.client} is not trusted, and LMTP is spoken here"
+            )
+            return NOT_TRUSTED
         limit = self.settings.max_connections_per_client
-        if not session.trusted and self._by_client[session.client] > limit:
+        if not session.trusted and self.seats.by_client[session.client] > limit:
             self.noted(session, "session.refused", f"more than {limit} connections from {session.client}")
             return TOO_MANY_FROM_CLIENT
         return None
@@ -125,9 +162,10 @@ class Listener:
     def closed(self, session: Session) -> None:
         if session in self.sessions:
             self.sessions.discard(session)
-            self._by_client[session.client] -= 1
-            if not self._by_client[session.client]:
-                del self._by_client[session.client]
+            self.seats.give(session.client)
+
+    def login_of(self, transport: asyncio.BaseTransport) -> str:
+        return ""
 
     def is_trusted(self, client: str) -> bool:
         known = self._trusted.get(client)

@@ -20,6 +20,7 @@ import msgspec
 from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
+    ClientStated,
     Closed,
     CommandHeard,
     ContentBegun,
@@ -371,6 +372,8 @@ class _Session(asyncio.Protocol):
                 machine.respond(reply(252, "2.1.5", "Cannot verify, will take the message"))
             case CommandHeard():
                 machine.obey()
+            case ClientStated():
+                machine.respond(reply(550, "5.7.0", "Not here"))
             case TlsRequested():
                 self._start_tls()
             case ResetGiven() | ChunkRefused():

@@ -17,6 +17,7 @@ import msgspec
 from lonedot.protocol.events import (
     AuthRequested,
     ChunkRefused,
+    ClientStated,
     Closed,
     CommandHeard,
     ContentBegun,
@@ -38,12 +39,14 @@ from lonedot.reception.acceptance import Verdict
 from lonedot.reception.connection import Connection
 from lonedot.reception.handshake import Handshake, tls_words
 from lonedot.reception.host import Host
+from lonedot.reception.proxy import Preface
 from lonedot.reception.session_asking import Asker
 from lonedot.reception.session_clock import SessionClock
+from lonedot.reception.session_directory import NOT_VERIFIED, ask_directory, verify
 from lonedot.reception.session_facts import facts_of, utf8_protocol
 from lonedot.reception.session_login import ask_login
 from lonedot.reception.session_sinks import UNSAID, Word, answer_of, success
-from lonedot.reception.settings import matches_domain, with_logins
+from lonedot.reception.settings import is_in, matches_domain, with_logins, with_xclient
 from lonedot.reception.transaction import Transaction
 from lonedot.sinks.events import Event as SinkEvent
 from lonedot.sinks.protocol import Command, Note
@@ -63,7 +66,8 @@ OK = success(SinkEvent.MAIL)
 RECIPIENT_OK = success(SinkEvent.RCPT)
 START = reply(354, "", "End data with <CR><LF>.<CR><LF>")
 CHUNK_OK = reply(250, "2.0.0", "Ok")
-NOT_VERIFIED = reply(252, "2.5.0", "Send some mail and see")
+_VERBS = {b"SMTP": b"HELO", b"ESMTP": b"EHLO"}
+"""The greeting of a protocol."""
 DISK_FULL_AT_MAIL = reply(452, "4.3.1", "Not enough room on the disk; try again later")
 STOPPING = reply(421, "4.3.2", "The relay is stopping; try again later")
 OUR_FAULT = reply(421, "4.3.0", "A fault of ours; closing")
@@ -98,6 +102,10 @@ class Session(asyncio.Protocol):
         self._clock = SessionClock(self, settings, asyncio.get_running_loop())
         self._asker = Asker(self, host.acceptor, settings.name)
         self._handshake: Handshake | None = None
+        self._preface: Preface | None = None
+        """The proxy has not said yet whom it speaks for."""
+        self._stated: ClientStated | None = None
+        """What a proxy has said of its client by XCLIENT."""
         self._transaction: Transaction | None = None
         self.is_busy = False
         """A decision is out (commit, handshake, sink): events wait."""
@@ -117,7 +125,36 @@ class Session(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if peer else ""
         self._clock.begin()
+        settings = host.settings
+        if settings.proxy_from and is_in(self.client, settings.proxy_from):
+            self._preface = Preface(self._introduced, self._not_introduced)
+        else:
+            self._begin(transport)
+
+    def _introduced(self, client: str, early: bytes) -> None:
+        """The proxy has said whom it speaks for; `early` is what that client has said already."""
+        self._preface = None
+        self.client = client
+        assert self._connection.transport is not None
+        self._begin(self._connection.transport)
+        if early:
+            self.data_received(early)
+
+    def _not_introduced(self, words: str) -> None:
+        self._preface = None
+        self.host.noted(self, "proxy.refused", f"{self.client}: {words}")
+        self.is_closing = True
+        self.abort()
+
+    def _begin(self, transport: asyncio.BaseTransport) -> None:
+        """The client is known: greet it, or refuse it."""
+        host, connection = self.host, self._connection
+        settings = host.settings
         self.trusted = host.is_trusted(self.client)
+        self.login = host.login_of(transport)
+        if settings.xclient_from and is_in(self.client, settings.xclient_from):
+            self._machine = ServerMachine(with_xclient(self._machine.options), self._hear)
+            self._machine.asked = self._chains.asked
         connection.transcript = host.transcript(self.id, self.client)
         self.tls = tls_words(transport)
         refusal = host.opened(self)
@@ -148,6 +185,9 @@ class Session(asyncio.Protocol):
         if self._handshake is not None:
             self._handshake.keep(data)
             return
+        if self._preface is not None:
+            self._preface.feed(data)
+            return
         machine = self._machine
         machine.feed(data)
         if not self.is_busy:
@@ -161,6 +201,8 @@ class Session(asyncio.Protocol):
         self._is_lost = self.is_closing = True
         self._clock.stop()
         self._asker.drop()
+        if self._preface is not None:
+            self._preface.stop()
         if self._transaction is not None and not self.is_busy:
             if self._transaction.intake is not None:
                 self.host.noted(self, "content.lost", "connection lost inside the message; it is dropped")
@@ -255,6 +297,10 @@ class Session(asyncio.Protocol):
     def _on_greeted(self, event: Greeted) -> None:
         self.helo = event.name.decode("utf-8", "backslashreplace")
         self._verb = event.verb
+        if (stated := self._stated) is not None:
+            # The proxy greets in its own name; what it has said of its client is nearer to the truth.
+            self.helo = stated.helo or self.helo
+            self._verb = _VERBS.get(stated.verb, self._verb)
         self._facts = None
         self._take_chains()
 
@@ -293,6 +339,11 @@ class Session(asyncio.Protocol):
             # RFC 5321 §4.5.1: postmaster is always accepted.
             recipient = msgspec.structs.replace(recipient, address=settings.postmaster)
             address = settings.postmaster
+        elif (directory := settings.directory) is not None and directory.covers(address):
+            then = partial(self._take_judged, transaction, recipient)
+            noted = partial(self.host.noted, self)
+            ask_directory(directory, address, transaction.reverse_path, self._asker.wait, noted, then)
+            return
         elif not self.trusted and not matches_domain(address.domain, settings.relay_to):
             self._respond(
                 reply(550, "5.7.1", f"Relaying denied: {self.client} may not send to {_printable(address)}")
@@ -301,8 +352,22 @@ class Session(asyncio.Protocol):
         elif not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
+        self._ask_about(transaction, recipient)
+
+    def _take_judged(self, transaction: Transaction, recipient: Recipient, refusal: Reply | None) -> None:
+        """What the directory says of a recipient of a local domain."""
+        address, directory = recipient.address, self.host.settings.directory
+        assert directory is not None
+        if refusal is not None:
+            self._respond(refusal)
+        elif not directory.is_to_resolve(address) and not self.host.has_route(address):
+            self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
+        else:
+            self._ask_about(transaction, recipient)
+
+    def _ask_about(self, transaction: Transaction, recipient: Recipient) -> None:
         if (sinks := self._chains.session) is None or SinkEvent.RCPT not in sinks:
-            transaction.recipients.setdefault(address, recipient)
+            transaction.recipients.setdefault(recipient.address, recipient)
             self._respond(RECIPIENT_OK)
         else:
             then = partial(self._take_recipient, transaction, recipient)
@@ -356,6 +421,7 @@ class Session(asyncio.Protocol):
             arrived,
             settings.door[self.trusted],
             self._on_verdict,
+            edits=settings.edits,
             chains=self._chains,
         )
 
@@ -384,13 +450,14 @@ class Session(asyncio.Protocol):
             self._end()
 
     def _message_facts(self, transcript: TranscriptRef | None, smtputf8: bool) -> Facts:
-        facts = self._facts
+        facts, host = self._facts, self.host
         if facts is None:
-            host = self.host
             name, server = host.settings.name, host.acceptor.server
-            facts = self._facts = facts_of(self, self._verb, name, host.revision, server)
+            lmtp = host.settings.options.lmtp
+            facts = self._facts = facts_of(self, self._verb, name, host.revision, server, lmtp)
         if smtputf8:
-            return msgspec.structs.replace(facts, transcript=transcript, protocol=utf8_protocol(self))
+            protocol = utf8_protocol(self, host.settings.options.lmtp)
+            return msgspec.structs.replace(facts, transcript=transcript, protocol=protocol)
         return msgspec.structs.replace(facts, transcript=transcript)
 
     def _on_reset(self, event: ResetGiven | ChunkRefused) -> None:
@@ -404,7 +471,14 @@ class Session(asyncio.Protocol):
         self.in_content = False
 
     def _on_verify(self, event: VerifyGiven) -> None:
-        self._respond(NOT_VERIFIED)
+        settings = self.host.settings
+        directory = settings.directory
+        is_told = settings.verifies_for_all or (settings.verifies_for_trusted and self.trusted)
+        if directory is None or not is_told:
+            self._respond(NOT_VERIFIED)
+            return
+        noted = partial(self.host.noted, self)
+        verify(directory, event.verb, event.argument, self.trusted, self._asker.wait, noted, self._respond)
 
     def _on_quit(self, event: QuitGiven) -> None:
         self._drop()
@@ -441,6 +515,35 @@ class Session(asyncio.Protocol):
             self.login = name
             self.trusted = True
             self._facts = None
+
+    def _on_client(self, event: ClientStated) -> None:
+        """XCLIENT: from here on the client, with its rights, is another."""
+        host = self.host
+        host.noted(
+            self, "client.stated", f"{self.client} speaks for {event.address!r}, login {event.login!r}"
+        )
+        host.closed(self)
+        self._stated = event
+        if event.address is not None:
+            self.client = event.address
+        self.login = event.login
+        self.trusted = bool(event.login) or host.is_trusted(self.client)
+        self.helo = ""
+        self._facts = None
+        refusal = host.opened(self)
+        if refusal is not None:
+            self._respond(refusal)
+        elif self._chains.session is None:
+            self._greet_anew(UNSAID)
+        else:
+            self._asker.ask(self._chains, SinkEvent.CONNECT, self._greet_anew)
+
+    def _greet_anew(self, word: Word) -> None:
+        if word.refusal is not None:
+            self._greet(word)
+            return
+        words = b"ESMTP" if word.acceptance is None else word.acceptance.lines[0]
+        self._respond(Reply(220, "", (self._machine.options.hostname + b" " + words,)))
 
     def _on_tls(self, event: TlsRequested) -> None:
         context, transport = self.host.settings.tls, self._connection.transport
@@ -511,6 +614,7 @@ _HANDLERS: dict[type[Event], Callable[[Session, Event], None]] = cast(
         ResetGiven: Session._on_reset,
         TlsRequested: Session._on_tls,
         AuthRequested: Session._on_auth,
+        ClientStated: Session._on_client,
         VerifyGiven: Session._on_verify,
         QuitGiven: Session._on_quit,
         Refused: Session._on_refused,

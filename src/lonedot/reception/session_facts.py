@@ -8,15 +8,18 @@ from lonedot.spool.interface import Facts
 __all__ = ["facts_of", "utf8_protocol"]
 
 
-def facts_of(session: Seen, verb: bytes, listener: str, revision: str, server: int) -> Facts:
-    """`verb`: EHLO or HELO, whichever greeted last."""
+def facts_of(
+    session: Seen, verb: bytes, listener: str, revision: str, server: int, lmtp: bool = False
+) -> Facts:
+    """`verb`: EHLO or HELO, whichever greeted last; `lmtp`: that was LHLO."""
+    spoken = "LMTP" if lmtp else "ESMTP"
     return Facts(
         source="smtp",
         session=session.id,
         listener=listener,
         client=session.client,
         helo=session.helo,
-        protocol=f"ESMTP{_secured(session)}" if verb == b"EHLO" else "SMTP",
+        protocol=f"{spoken}{_secured(session)}" if verb == b"EHLO" else "SMTP",
         tls=session.tls,
         login=session.login,
         trusted=session.trusted,
@@ -25,9 +28,9 @@ def facts_of(session: Seen, verb: bytes, listener: str, revision: str, server: i
     )
 
 
-def utf8_protocol(session: Seen) -> str:
+def utf8_protocol(session: Seen, lmtp: bool = False) -> str:
     """The with-keyword of a message that needed SMTPUTF8 (RFC 6531 §4.3)."""
-    return f"UTF8SMTP{_secured(session)}"
+    return f"UTF8{'LMTP' if lmtp else 'SMTP'}{_secured(session)}"
 
 
 def _secured(session: Seen) -> str:

@@ -8,12 +8,22 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import msgspec
 
+from lonedot.directory.directory import Directory
 from lonedot.message.door import DoorPolicy, LineEnds, LongLines
+from lonedot.message.edits import AnyEdit
 from lonedot.protocol.options import ServerOptions
 from lonedot.reception.logins import Logins
 from lonedot.terms.address import Address
 
-__all__ = ["STRANGER", "TRUSTED", "ListenerSettings", "is_in", "matches_domain", "with_logins"]
+__all__ = [
+    "STRANGER",
+    "TRUSTED",
+    "ListenerSettings",
+    "is_in",
+    "matches_domain",
+    "with_logins",
+    "with_xclient",
+]
 
 _MECHANISMS = (b"PLAIN", b"LOGIN")
 
@@ -33,9 +43,21 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     logins: Logins | None = None
     """Who may log in; who has is trusted."""
     relay_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    proxy_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Connections from there begin with a header of the PROXY protocol."""
+    xclient_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Clients there may say by XCLIENT whom they speak for."""
+    edits: tuple[AnyEdit, ...] = ()
+    """What is done to every message from here, in the ledger."""
     relay_to: tuple[bytes, ...] = ()
     """Domains in lower case; `*.example.com` is everything below it."""
     postmaster: Address
+    directory: Directory | None = None
+    """The local domains, whose mail is taken from anybody."""
+    verifies_for_trusted: bool = False
+    """VRFY and EXPN tell trusted clients what the directory says."""
+    verifies_for_all: bool = False
+    """And VRFY everybody."""
     door: tuple[DoorPolicy, DoorPolicy] = (STRANGER, TRUSTED)
     """What strangers may bring, and what trusted clients may."""
     max_connections: int = 1000
@@ -49,6 +71,12 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
 def with_logins(options: ServerOptions) -> ServerOptions:
     """The same face with AUTH."""
     return msgspec.structs.replace(options, auth_mechanisms=_MECHANISMS)
+
+
+@lru_cache(maxsize=64)
+def with_xclient(options: ServerOptions) -> ServerOptions:
+    """The same face with XCLIENT."""
+    return msgspec.structs.replace(options, xclient=True)
 
 
 def is_in(client: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

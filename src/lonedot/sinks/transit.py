@@ -16,7 +16,7 @@ import msgspec
 
 from lonedot.message.content import Content
 from lonedot.message.ledger import Action, Entry
-from lonedot.sinks.bindings import Binding, Chains, Mode, OrderKey, order_key
+from lonedot.sinks.bindings import MAX_PRIORITY, Binding, Chains, Mode, OrderKey, order_key
 from lonedot.sinks.calls import Asking, Decision
 from lonedot.sinks.copies import Copies
 from lonedot.sinks.copying import Place, Said, ask_copies, said_for, turns_of
@@ -27,7 +27,7 @@ from lonedot.sinks.shadow import compared
 from lonedot.spool.interface import Facts, Progress, RecipientState, RecipientStatus, Stored
 from lonedot.terms.clock import Clock
 
-__all__ = ["Leg", "Refused", "Transit", "bindings_left", "progress_behind"]
+__all__ = ["RESOLVED", "Leg", "Refused", "Transit", "bindings_left", "parted_at_resolve", "progress_behind"]
 
 _FIRST: OrderKey = (-1, 0, "", "")
 STRANGER = "refused when it was in custody; held, because a report could go to somebody who never sent it"
@@ -59,6 +59,17 @@ def progress_behind(binding: Binding | None, waits_for: str) -> Progress:
     if binding is None:
         return Progress(waits_for=waits_for)
     return Progress(binding.event.value, binding.priority, binding.name, binding.guid, waits_for)
+
+
+RESOLVED = Progress(Event.BEFORE_RESOLVE.value, MAX_PRIORITY + 1)
+"""The place of a message whose recipients were resolved just now."""
+
+
+def parted_at_resolve(bindings: Sequence[Binding]) -> tuple[tuple[Binding, ...], tuple[Binding, ...]]:
+    """The bindings of a chain that meet a message before its recipients are resolved, and those that do so after."""
+    place = order_key(Event.BEFORE_RESOLVE, RESOLVED.priority, "", "")
+    before = [b for b in bindings if order_key(b.event, b.priority, b.name, b.guid) < place]
+    return tuple(before), tuple(bindings[len(before) :])
 
 
 def bindings_left(chains: Chains, facts: Facts, progress: Progress) -> tuple[Binding, ...]:

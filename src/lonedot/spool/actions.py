@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -27,12 +27,20 @@ Result = TypeVar("Result")
 KeepContent = Callable[[bool], bool]
 """Whether the content of a finished message stays, by whether its ledger is remarkable."""
 
-_DUE = """
+_CLAIMED = """
 SELECT m.id, m.epoch, m.accepted_at, m.finished_at, m.size, r.value,
        (SELECT file FROM content c WHERE c.message = m.id),
        (SELECT max(number) FROM attempt a WHERE a.message = m.id), m.transport
 FROM message m LEFT JOIN record r ON r.message = m.id
-WHERE m.state = 'queued' AND m.owner IS NULL AND m.due <= ? ORDER BY m.due LIMIT ?
+WHERE m.state = 'queued' AND m.owner IS NULL AND
+"""
+_DUE = f"{_CLAIMED} m.due <= ? ORDER BY m.due LIMIT ?"
+_OF_LANE = f"{_CLAIMED} m.lane = ? AND m.lane IS NOT NULL ORDER BY m.id LIMIT ?"
+_TAKEN = """
+SELECT m.state, m.reason, m.epoch, m.accepted_at, m.finished_at, m.size, r.value,
+       (SELECT file FROM content c WHERE c.message = m.id),
+       (SELECT max(number) FROM attempt a WHERE a.message = m.id), m.transport
+FROM message m LEFT JOIN record r ON r.message = m.id WHERE m.id = ?
 """
 _OWN = "UPDATE message SET owner = ?, epoch = ? WHERE id = ?"
 _DISOWN = "UPDATE message SET owner = NULL WHERE id = ?"
@@ -79,58 +87,98 @@ class Actions:
         now: float,
         lease_seconds: float,
         limit: int,
+        lane: str = "",
     ) -> list[Claim]:
         for ended in self._claims.ended(now):
             self._end_claim(connection, effects, ended.number)
         claimed: list[Claim] = []
         while len(claimed) < limit:
-            found = schema.query(connection, _DUE, (now, limit - len(claimed)))
-            for number, epoch, accepted_at, finished_at, size, value, file, attempts, transport in found:
-                try:
-                    if value is None:
-                        raise msgspec.DecodeError("it is missing")
-                    record = rows.record_from(value)
-                    recipients = reading.read_recipients(connection, number)
-                    entries, after = reading.read_entries(connection, number)
-                    progress = None if transport is None else rows.progress_from(transport)
-                except msgspec.DecodeError as error:
-                    connection.execute(_DAMAGED, (reading.undecodable(error), number))
-                    continue
-                ledger = rows.joined_ledger(record.ledger + entries, recipients) if entries else record.ledger
-                connection.execute(_OWN, (owner, epoch + 1, number))
-                effects.touched[number] = None
-                self._claims.put(
-                    Held(
-                        number,
-                        owner,
-                        epoch + 1,
-                        now + lease_seconds,
-                        waiting_of(recipients),
-                        file=bool(file),
-                        keep=self._keep_content(rows.is_remarkable(ledger)),
-                        attempts=0 if attempts is None else attempts + 1,
-                        entries=after,
-                        transport=transport,
-                    )
+            wanted: tuple[str | float, int] = (lane or now, limit - len(claimed))
+            found = schema.query(connection, _OF_LANE if lane else _DUE, wanted)
+            for number, *row in found:
+                one = self._claimed(
+                    connection, effects, owner, now + lease_seconds, number, ("queued", "", *row)
                 )
-                stored = Stored(
-                    id=id_from_number(number),
-                    state=MessageState.QUEUED,
-                    reason="",
-                    accepted_at=accepted_at,
-                    finished_at=finished_at,
-                    envelope=rows.current_envelope(record.envelope, entries, recipients),
-                    facts=record.facts,
-                    ledger=ledger,
-                    recipients=recipients,
-                    size=size,
-                    has_content=file is not None,
-                    transport=progress,
-                )
-                claimed.append(Claim(stored, epoch + 1))
+                if one is not None:
+                    claimed.append(one)
             if not found:
                 break
         return claimed
+
+    def take(
+        self,
+        connection: apsw.Connection,
+        effects: Effects,
+        owner: str,
+        ids: Sequence[MessageId],
+        lease_until: float,
+    ) -> list[Claim | None]:
+        taken: list[Claim | None] = []
+        for id in ids:
+            number = reading.find_number(id)
+            found = schema.query(connection, _TAKEN, (number,))
+            one: Claim | None = None
+            is_live = bool(found) and found[0][0] in ("queued", "held")
+            if number is not None and is_live and self._interrupt(connection, effects, number) is None:
+                one = self._claimed(connection, effects, owner, lease_until, number, found[0])
+            taken.append(one)
+        return taken
+
+    def _claimed(
+        self,
+        connection: apsw.Connection,
+        effects: Effects,
+        owner: str,
+        lease_until: float,
+        number: int,
+        row: Sequence[Any],
+    ) -> Claim | None:
+        """The claim on a message that nobody has; None: it is damaged, and that is noted. `row`: as of `_TAKEN`."""
+        state, reason, epoch, accepted_at, finished_at, size, value, file, attempts, transport = row
+        try:
+            if value is None:
+                raise msgspec.DecodeError("it is missing")
+            record = rows.record_from(value)
+            recipients = reading.read_recipients(connection, number)
+            entries, after = reading.read_entries(connection, number)
+            progress = None if transport is None else rows.progress_from(transport)
+        except msgspec.DecodeError as error:
+            connection.execute(_DAMAGED, (reading.undecodable(error), number))
+            return None
+        ledger = rows.joined_ledger(record.ledger + entries, recipients) if entries else record.ledger
+        connection.execute(_OWN, (owner, epoch + 1, number))
+        effects.touched.setdefault(number, None)
+        self._claims.put(
+            Held(
+                number,
+                owner,
+                epoch + 1,
+                lease_until,
+                waiting_of(recipients),
+                file=bool(file),
+                keep=self._keep_content(rows.is_remarkable(ledger)),
+                attempts=0 if attempts is None else attempts + 1,
+                entries=after,
+                state=MessageState(state),
+                reason=reason,
+                transport=transport,
+            )
+        )
+        stored = Stored(
+            id=id_from_number(number),
+            state=MessageState(state),
+            reason=reason,
+            accepted_at=accepted_at,
+            finished_at=finished_at,
+            envelope=rows.current_envelope(record.envelope, entries, recipients),
+            facts=record.facts,
+            ledger=ledger,
+            recipients=recipients,
+            size=size,
+            has_content=file is not None,
+            transport=progress,
+        )
+        return Claim(stored, epoch + 1)
 
     def end_claims(self, connection: apsw.Connection, effects: Effects, numbers: Sequence[int]) -> None:
         """Claims nobody works on any more."""

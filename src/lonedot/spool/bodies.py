@@ -15,7 +15,7 @@ from lonedot.spool.interface import SpoolFault, SpoolFull
 from lonedot.spool.room import Room
 from lonedot.terms.ids import MessageId, number_from_id
 
-__all__ = ["Bodies", "BodyFileWriter", "fault_from"]
+__all__ = ["Bodies", "BodyFileWriter", "body_in", "fault_from"]
 
 FOLDERS = 32
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -25,6 +25,11 @@ def fault_from(error: OSError, doing: str) -> SpoolFault:
     """What the disk said, as custody tells it."""
     words = f"{doing}: {error}"
     return SpoolFull(words) if error.errno in FULL else SpoolFault(words)
+
+
+def body_in(folder: Path, id: str) -> Path:
+    """Where in the folder of body files that of a message lies."""
+    return folder / f"{number_from_id(id) >> 21 & FOLDERS - 1:02x}" / f"{id}.body"
 
 
 class Bodies:
@@ -40,7 +45,7 @@ class Bodies:
 
     def path(self, id: MessageId) -> Path:
         """Spread over folders by the milliseconds of the id."""
-        return self.folder / f"{number_from_id(id) >> 21 & FOLDERS - 1:02x}" / f"{id}.body"
+        return body_in(self.folder, id)
 
     def writer(self, id: MessageId) -> BodyFileWriter:
         """Raises SpoolFull or SpoolFault."""

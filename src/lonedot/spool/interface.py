@@ -38,6 +38,7 @@ __all__ = [
     "RecipientState",
     "RecipientStatus",
     "Settlement",
+    "Sort",
     "Spool",
     "SpoolFault",
     "SpoolFull",
@@ -91,7 +92,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     """Revision of config and registry that the message met."""
     transcript: TranscriptRef | None = None
     parent: str = ""
-    """Id of the message that a DSN speaks of."""
+    """Id of the message that a DSN speaks of, or that a list's copy was made of."""
     server: int = 1
     """Number of the virtual server that took it."""
 
@@ -114,6 +115,8 @@ class RecipientState(msgspec.Struct, frozen=True, array_like=True):
     joined: tuple[int, int] | None = None
     """Of one that a sink has added to a message in custody: the number of a recipient whose copy it gets, and how many
     ledger entries there were. What they have for that recipient alone holds for this one too."""
+    addressed: bytes = b""
+    """The address that the sender knows, where an alias led from it to this one; empty: the recipient's own."""
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
@@ -135,6 +138,8 @@ class Progress(msgspec.Struct, frozen=True, array_like=True):
     """Why it was put off."""
     was_given_back: bool = False
     """It was put off or held since it was accepted."""
+    resolves: bool = False
+    """Some recipient may be an alias or a list, and is still to be resolved: behind `before-resolve`."""
 
 
 class WireRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -239,6 +244,10 @@ class Settlement(msgspec.Struct, frozen=True):
     at: float = 0.0
     transport: Progress | msgspec.UnsetType | None = msgspec.UNSET
     """How far it has come, None when its transport is over; unset: as before."""
+    lane: str = ""
+    """Given back for this lane: claimed when somebody asks for the lane, or when it is due, whichever is first."""
+    due: float = 0.0
+    """With a lane: when it is due, in place of the earliest time of its recipients."""
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -262,8 +271,21 @@ class Listed(msgspec.Struct, frozen=True):
     """Of one in transport: why that sink put it off."""
 
 
+class Sort(enum.Enum):
+    """By what a listing is in order."""
+
+    AGE = "age"
+    """The newest are listed, oldest first."""
+    OLDEST = "oldest"
+    SIZE = "size"
+    """Largest first."""
+    NEXT = "next"
+    """Due first."""
+    SENDER = "sender"
+
+
 class Filter(msgspec.Struct, frozen=True):
-    """Which messages; empty fields do not select."""
+    """Which messages; empty fields do not select. What is said of a recipient must hold for one and the same."""
 
     states: tuple[MessageState, ...] = (MessageState.QUEUED, MessageState.HELD, MessageState.DAMAGED)
     ids: tuple[str, ...] = ()
@@ -271,6 +293,35 @@ class Filter(msgspec.Struct, frozen=True):
     recipient: str = ""
     """Address or `@domain`."""
     limit: int = 1000
+    domain: str = ""
+    """Of a recipient."""
+    address: str = ""
+    """Of the sender or of a recipient; or `@domain`."""
+    next_hop: str = ""
+    """Part of the name of a recipient's last next hop."""
+    route: str = ""
+    """Of a recipient: chosen by a sink or a person, else at the last attempt."""
+    reason: str = ""
+    """Part of the words that say why it is held, waits or failed."""
+    sink: str = ""
+    """Binding that holds it or that it waits for."""
+    client: str = ""
+    """Address of the device, or a beginning of it that ends in a dot or a colon."""
+    subject: str = ""
+    """The words of it; compared by their fingerprint."""
+    after: float = 0.0
+    """Accepted at this time or later."""
+    before: float = 0.0
+    """Accepted before this time."""
+    larger: int = 0
+    """Octets, at least."""
+    smaller: int = 0
+    """Octets, less than."""
+    sort: Sort = Sort.AGE
+    skip: int = 0
+    """So many of the order are left out: pages."""
+    below: str = ""
+    """Only ids below this one: where a long walk goes on. With `Sort.AGE` only."""
 
 
 class SpoolFault(Exception):
@@ -327,8 +378,21 @@ class Spool(Protocol):
         """
         ...
 
-    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
-        """Messages that are due and not claimed (or whose lease has ended), oldest due first; now owned."""
+    def claim(
+        self, owner: str, now: float, lease_seconds: float, limit: int, lane: str = ""
+    ) -> Awaitable[Sequence[Claim]]:
+        """Messages that are due and not claimed (or whose lease has ended), oldest due first; now owned.
+
+        With a lane: those that were given back for it, due or not, oldest first.
+        """
+        ...
+
+    def lanes(self) -> Sequence[str]:
+        """Lanes for which unclaimed messages wait; no more than some thousands of them. Raises SpoolFault."""
+        ...
+
+    def count_lane(self, lane: str) -> int:
+        """Unclaimed messages that wait for a lane. Raises SpoolFault."""
         ...
 
     def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
@@ -369,6 +433,23 @@ class Spool(Protocol):
         ...
 
     def listing(self, wanted: Filter) -> Sequence[Listed]: ...
+
+    def search(self, wanted: Filter) -> Awaitable[Sequence[Listed]]:
+        """As `listing`; may take long, and holds nobody up."""
+        ...
+
+    def select(self, wanted: Filter) -> Awaitable[Sequence[MessageId]]:
+        """The ids alone, newest first; holds nobody up."""
+        ...
+
+    def take(
+        self, owner: str, ids: Sequence[MessageId], now: float, lease_seconds: float
+    ) -> Awaitable[Sequence[Claim | None]]:
+        """Claim these for a person, whoever has them now; None: it is in flight, finished, damaged or not there.
+
+        One that is held stays held under the claim.
+        """
+        ...
 
     def counts(self) -> dict[MessageState, int]: ...
 
@@ -411,6 +492,10 @@ class SpoolPaths(msgspec.Struct, frozen=True):
     @property
     def control(self) -> Path:
         return self.root / "control.sock"
+
+    @property
+    def submit(self) -> Path:
+        return self.root / "submit.sock"
 
     @property
     def pickup(self) -> Path:

@@ -1,4 +1,4 @@
-"""Reading a shard: contents, one message, the listing. Through a connection that cannot write.
+"""Reading a shard: contents, one message, numbers. Through a connection that cannot write.
 
 A row that cannot be decoded is a damaged message in the answer, never an exception for all.
 """
@@ -6,8 +6,6 @@ A row that cannot be decoded is a damaged message in the answer, never an except
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
 
 import apsw
 import msgspec
@@ -20,25 +18,23 @@ from lonedot.spool.interface import (
     Attempt,
     ContentDamaged,
     Facts,
-    Filter,
-    Listed,
     MessageState,
     NoSuchMessage,
     Progress,
     RecipientState,
-    RecipientStatus,
     Stored,
 )
 from lonedot.terms.address import NULL_REVERSE_PATH
 from lonedot.terms.envelope import Envelope
-from lonedot.terms.ids import MessageId, SessionId, id_from_number, number_from_id
+from lonedot.terms.ids import MessageId, SessionId, number_from_id
 
 __all__ = [
     "contains_key",
     "count_by_state",
+    "count_lane",
     "find_number",
     "first_due",
-    "list_messages",
+    "lanes_with_messages",
     "read_content",
     "read_entries",
     "read_message",
@@ -54,8 +50,6 @@ SELECT m.state, m.reason, m.accepted_at, m.finished_at, m.size, r.value,
        EXISTS (SELECT 1 FROM content c WHERE c.message = m.id), m.transport
 FROM message m LEFT JOIN record r ON r.message = m.id WHERE m.id = ?
 """
-_LIST = "SELECT id, state, reason, accepted_at, finished_at, size, sender, due, transport FROM message"
-_LISTED_RECIPIENTS = "SELECT address, status, value FROM recipient WHERE message = ? ORDER BY number"
 
 
 def find_number(id: str) -> int | None:
@@ -169,91 +163,35 @@ def read_content(connection: apsw.Connection, bodies: Bodies, id: MessageId) -> 
     return Content(head, MemoryBody(octets), measures.head, measures.body)
 
 
-def list_messages(connection: apsw.Connection, wanted: Filter) -> list[Listed]:
-    """The newest that are wanted, oldest first."""
-    where: list[str] = []
-    values: list[str | int] = []
-    if wanted.ids:
-        numbers = [number for id in wanted.ids if (number := find_number(id)) is not None]
-        where.append(f"id IN ({_marks(numbers)})")
-        values += numbers
-    if wanted.states:
-        where.append(f"state IN ({_marks(wanted.states)})")
-        values += [state.value for state in wanted.states]
-        if MessageState.FINISHED not in wanted.states:
-            where.append("state <> 'finished'")
-    if wanted.sender:
-        where.append("sender = ? COLLATE NOCASE")
-        values.append(wanted.sender)
-    if wanted.recipient:
-        match = "LIKE ? ESCAPE '\\'" if wanted.recipient.startswith("@") else "= ? COLLATE NOCASE"
-        where.append(f"EXISTS (SELECT 1 FROM recipient r WHERE r.message = id AND r.address {match})")  # noqa: S608 — no value in it
-        values.append(_suffix(wanted.recipient) if wanted.recipient.startswith("@") else wanted.recipient)
-    values.append(wanted.limit)
-    condition = f" WHERE {' AND '.join(where)}" if where else ""
-    found = schema.query(connection, f"{_LIST}{condition} ORDER BY id DESC LIMIT ?", values)
-    return [_listed(connection, row) for row in reversed(found)]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _suffix(text: str) -> str:
-    for sign in "\\%_":
-        text = text.replace(sign, "\\" + sign)
-    return "%" + text
-
-
-def _listed(connection: apsw.Connection, row: tuple[Any, ...]) -> Listed:
-    number, state, reason, accepted_at, finished_at, size, sender, due, transport = row
-    recipients: list[tuple[str, str, str]] = []
-    attempts = 0
-    for address, status, value in connection.execute(_LISTED_RECIPIENTS, (number,)):
-        try:
-            recipient = rows.recipient_from(value)
-        except msgspec.DecodeError as error:
-            state, reason = MessageState.DAMAGED.value, undecodable(error)
-            recipients.append((address, status, ""))
-            continue
-        recipients.append((address, status, _last_words(recipient)))
-        attempts = max(attempts, recipient.attempts)
-    progress: Progress | None = None
-    try:
-        if transport is not None:
-            progress = rows.progress_from(transport)
-    except msgspec.DecodeError as error:
-        state, reason = MessageState.DAMAGED.value, undecodable(error)
-    return Listed(
-        id=id_from_number(number),
-        state=MessageState(state),
-        reason=reason,
-        accepted_at=accepted_at,
-        finished_at=finished_at,
-        size=size,
-        sender=sender,
-        recipients=tuple(recipients),
-        next_at=due or 0.0 if state == MessageState.QUEUED.value else 0.0,
-        attempts=attempts,
-        waits_for="" if progress is None else progress.waits_for,
-        put_off="" if progress is None else progress.words,
-    )
-
-
-def _last_words(recipient: RecipientState) -> str:
-    last = recipient.last
-    if last is None:
-        return ""
-    if last.reply is not None and recipient.status is not RecipientStatus.EXPIRED:
-        return last.reply.text
-    return last.reason
-
-
 def first_due(connection: apsw.Connection) -> float | None:
     """When the first unclaimed message is due."""
     sql = "SELECT due FROM message WHERE state = 'queued' AND owner IS NULL AND due IS NOT NULL ORDER BY due LIMIT 1"
     found = connection.execute(sql).fetchone()
     return None if found is None else found[0]
+
+
+_UNCLAIMED_IN_LANE = "state = 'queued' AND owner IS NULL AND lane IS NOT NULL"
+# One step in the index for each lane, however many messages wait for it.
+_LANES = f"""
+WITH RECURSIVE found(lane) AS (
+    SELECT min(lane) FROM message WHERE {_UNCLAIMED_IN_LANE}
+    UNION ALL
+    SELECT (SELECT min(lane) FROM message WHERE {_UNCLAIMED_IN_LANE} AND lane > found.lane)
+    FROM found WHERE found.lane IS NOT NULL LIMIT 5000
+) SELECT lane FROM found WHERE lane IS NOT NULL
+"""  # noqa: S608 — our own words
+
+
+def lanes_with_messages(connection: apsw.Connection) -> list[str]:
+    """Lanes for which unclaimed messages wait, at most 5000."""
+    return [lane for (lane,) in schema.query(connection, _LANES)]
+
+
+def count_lane(connection: apsw.Connection, lane: str) -> int:
+    """Unclaimed messages that wait for a lane."""
+    sql = f"SELECT count(*) FROM message WHERE {_UNCLAIMED_IN_LANE} AND lane = ?"  # noqa: S608 — our own words
+    ((count,),) = schema.query(connection, sql, (lane,))
+    return int(count)
 
 
 def count_by_state(connection: apsw.Connection) -> dict[MessageState, int]:

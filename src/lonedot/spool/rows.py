@@ -33,6 +33,7 @@ __all__ = [
     "recipient_from",
     "recipient_row",
     "record_from",
+    "searched",
 ]
 
 
@@ -73,7 +74,24 @@ def recipient_row(number: int, recipient: RecipientState) -> Row:
         status._value_,
         recipient.next_at if status is _WAITING else 0.0,
         encode(recipient),
+        *searched(recipient),
     )
+
+
+WORDS_LIMIT = 500
+"""Signs of a remote's words that can be searched."""
+
+
+def searched(recipient: RecipientState) -> tuple[str, str, str]:
+    """Route, next hop, and why it waits or failed: what the queue is searched by."""
+    last = recipient.last
+    route = recipient.redirect or recipient.route
+    if last is None:
+        return route, "", ""
+    if recipient.status is RecipientStatus.DELIVERED:
+        return route, last.next_hop, ""
+    words = last.reason if last.reply is None else f"{last.reason}: {last.reply.text}"
+    return route, last.next_hop, words[:WORDS_LIMIT]
 
 
 _PLAIN = frozenset({Action.KEPT, Action.UNCHANGED, Action.SHADOWED})

@@ -17,8 +17,9 @@ import apsw
 import msgspec
 
 from lonedot.message.content import Content, FileBody
-from lonedot.spool import reading, recovery
+from lonedot.spool import reading, recovery, schema, search
 from lonedot.spool.actions import Actions, Effects
+from lonedot.spool.backup import Saved, save_shard
 from lonedot.spool.bodies import Bodies, fault_from
 from lonedot.spool.claims import Claims
 from lonedot.spool.disk import Disk, InlineSyncer, RealDisk, Syncer
@@ -88,13 +89,15 @@ class SqliteSpool:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._closed = False
+        self._disk = disk
+        self.shard = shard
         self._keys: set[bytes] = set()
         """Keys of acceptances on their way."""
         self._due: float | None = None
         self._due_at = -1
         """After which commit `_due` was read."""
         folder = paths.shard(shard)
-        database = folder / "queue.db"
+        self._database = database = folder / "queue.db"
         try:
             _make_folders(disk, paths, shard)
             self._lock = SpoolLock(paths.lock)
@@ -131,6 +134,7 @@ class SqliteSpool:
             self.recovered = recovery.recover(connection, self._bodies, flight)
             flight.clear()  # counted: an opening that fails or is killed from here on must not count it again
             writer.begin()
+            ((self._prepare.salt,),) = schema.query(connection, "SELECT salt FROM progress")
             for path in self.recovered.orphans:
                 disk.unlink(path)
         except (apsw.Error, OSError, SpoolFault) as error:
@@ -147,6 +151,15 @@ class SqliteSpool:
     def withdrawn(self) -> int:
         """Messages that were refused with 451, were there after all, and were removed."""
         return self._writer.withdrawn
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be written at present; empty when it can."""
+        return self._writer.fault
+
+    def tell_commits(self, tell: Callable[[float], None]) -> None:
+        """`tell` is given the seconds that each commit took until it was synced."""
+        self._writer.commit_took = tell
 
     # -- taking ----------------------------------------------------------------------------------------
 
@@ -225,10 +238,33 @@ class SqliteSpool:
 
     # -- claims ----------------------------------------------------------------------------------------
 
-    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
+    def claim(
+        self, owner: str, now: float, lease_seconds: float, limit: int, lane: str = ""
+    ) -> Awaitable[Sequence[Claim]]:
         return self._act(
             lambda connection, effects: self._actions.claim(
-                connection, effects, owner, now, lease_seconds, limit
+                connection, effects, owner, now, lease_seconds, limit, lane
+            )
+        )
+
+    def lanes(self) -> Sequence[str]:
+        try:
+            return reading.lanes_with_messages(self._reader())
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    def count_lane(self, lane: str) -> int:
+        try:
+            return reading.count_lane(self._reader(), lane)
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    def take(
+        self, owner: str, ids: Sequence[MessageId], now: float, lease_seconds: float
+    ) -> Awaitable[Sequence[Claim | None]]:
+        return self._act(
+            lambda connection, effects: self._actions.take(
+                connection, effects, owner, ids, now + lease_seconds
             )
         )
 
@@ -282,9 +318,44 @@ class SqliteSpool:
 
     def listing(self, wanted: Filter) -> Sequence[Listed]:
         try:
-            return reading.list_messages(self._reader(), wanted)
+            return search.list_messages(self._reader(), wanted)
         except apsw.Error as error:
             raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    def search(self, wanted: Filter) -> Awaitable[Sequence[Listed]]:
+        return self._beside(lambda connection: search.list_messages(connection, wanted))
+
+    def select(self, wanted: Filter) -> Awaitable[Sequence[MessageId]]:
+        return self._beside(lambda connection: search.select_messages(connection, wanted))
+
+    async def _beside(self, read: Callable[[apsw.Connection], Result]) -> Result:
+        """Read in a thread, through a connection of its own."""
+        self._reader()  # raises while the disk is out of order
+
+        def work() -> Result:
+            connection = schema.open_reader(self._database, self._disk.vfs)
+            try:
+                return read(connection)
+            finally:
+                connection.close(True)
+
+        try:
+            return await asyncio.to_thread(work)
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read the queue: {error}") from error
+
+    async def save(self, folder: Path, copied: Callable[[int, int], None]) -> Saved:
+        """Copy the shard into `folder` (see `backup`) while work goes on. `copied` is called in a thread.
+
+        Raises:
+            SpoolFault: it cannot be copied.
+        """
+        self._reader()  # raises while the disk is out of order
+        self._writer.keep_bodies(keep=True)
+        try:
+            return await asyncio.to_thread(save_shard, self._database, folder, copied, self._disk.vfs)
+        finally:
+            self._writer.keep_bodies(keep=False)
 
     def counts(self) -> dict[MessageState, int]:
         try:

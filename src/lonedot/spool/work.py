@@ -20,6 +20,7 @@ from lonedot.spool.actions import Effects, KeepContent
 from lonedot.spool.bodies import Bodies
 from lonedot.spool.claims import Claims, Held, waiting_of
 from lonedot.spool.interface import Acceptance, MessageState, RecipientStatus, Settlement
+from lonedot.spool.subject import fingerprint_of
 from lonedot.terms.ids import number_from_id
 
 __all__ = ["Accepting", "Acting", "NewMessage", "Preparer", "Settling", "Transaction", "Work"]
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 ROW_SIZE = 1024
 """What a message takes on the disk besides its content, about."""
 
+_TRANSPORT = 10
+"""Its place in the row of a message."""
 _QUEUED = MessageState.QUEUED
 _HELD = MessageState.HELD
 _FINISHED = MessageState.FINISHED
@@ -134,7 +137,10 @@ class Transaction:
             self.claims.drop(number)
             owner = None
         due = min(waiting.values()) if waiting else None
-        self._settled.append((state._value_, due, owner, finished_at, reason, held.transport, number))
+        lane = settlement.lane or None
+        if lane is not None and due is not None:
+            due = settlement.due
+        self._settled.append((state._value_, due, owner, finished_at, reason, held.transport, lane, number))
         for new in outcome.spawned:
             self.add(new)
         return True
@@ -240,6 +246,8 @@ class Preparer:
     def __init__(self, bodies: Bodies, keep_content: KeepContent) -> None:
         self._bodies = bodies
         self._keep_content = keep_content
+        self.salt = b""
+        """Key of the fingerprints of subjects; read when the shard is open."""
 
     def message(self, given: Acceptance) -> NewMessage:
         """Raises ValueError when a body file is not where `Spool.body_writer` puts it."""
@@ -272,6 +280,8 @@ class Preparer:
             given.envelope.reverse_path.text,
             given.reason,
             None if given.transport is None else rows.encode(given.transport),
+            given.facts.client,
+            fingerprint_of(arrival.head, self.salt),
         )
         new.record = rows.encode(rows.Record(given.envelope, given.facts, given.ledger))
         new.recipients = [rows.recipient_row(number, recipient) for recipient in given.recipients]
@@ -289,7 +299,7 @@ class Preparer:
         new.key = given.key
         new.held = None
         if owner is not None:
-            transport = new.message[-1]
+            transport = new.message[_TRANSPORT]
             new.held = Held(
                 number,
                 owner,

@@ -36,6 +36,10 @@ CHECKPOINT_OCTETS = 16 << 20
 MEND_AGAIN_SECONDS = 1.0
 
 
+def _unnoted(seconds: float) -> None:
+    pass
+
+
 class Writer:
     """Owns both connections and the syncer of a shard. `notice` is told what an operator should know."""
 
@@ -83,11 +87,22 @@ class Writer:
         """Pages of the log when the checkpoint that runs was ordered; -1: none runs."""
         self._pause = False
         """The next checkpoint runs between two commits."""
+        self._keeping = 0
+        self._kept: list[Path] = []
+        """Body files that are to be removed when nobody copies the shard any more."""
         self.withdrawn = 0
         self.commits = 0
+        self._committed_at = 0.0
+        self.commit_took: Callable[[float], None] = _unnoted
+        """Told how many seconds each commit took to be synced."""
         self.connection: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
         self._syncer: Syncer | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be written at present; empty when it can."""
+        return self._broken
 
     # -- opening and closing -------------------------------------------------------------------------
 
@@ -176,8 +191,17 @@ class Writer:
 
     def remove(self, paths: list[Path]) -> None:
         """Remove body files; those that stay are removed at the next opening."""
-        if self._syncer is not None:
+        if self._keeping:
+            self._kept += paths
+        elif self._syncer is not None:
             self._syncer.remove(paths)
+
+    def keep_bodies(self, *, keep: bool) -> None:
+        """While somebody copies the shard no body file is removed; when the last one is done, those that wait are."""
+        self._keeping += 1 if keep else -1
+        if not self._keeping:
+            kept, self._kept = self._kept, []
+            self.remove(kept)
 
     def _living_syncer(self) -> Syncer:
         """Another one when it has died while nobody waited for the log."""
@@ -274,6 +298,7 @@ class Writer:
             return
         self._number += 1
         self.commits += 1
+        self._committed_at = self._loop.time()
         syncer = self._living_syncer()
         self._sent = batch, transaction
         syncer.sync_log(self._synced)
@@ -286,6 +311,7 @@ class Writer:
             self._number -= 1  # in doubt again
             self._doubt(batch, transaction.effects, error)
             return
+        self.commit_took(self._loop.time() - self._committed_at)
         self._succeed(batch, transaction.effects)
         if self._log_pages >= self._checkpoint_at and self._checkpoint_from < 0 and not self._pause:
             self._order_checkpoint()

@@ -117,7 +117,7 @@ class RelayProcess:
                 self.other_output.append(line.decode("utf-8", "replace").rstrip())
                 continue
             self.log.append(entry)
-            if entry.get("event") == "listening":
+            if entry.get("event") == "listening" and entry.get("port"):  # not the socket of local programs
                 with self._changed:
                     self.ports[str(entry["listener"])] = int(entry["port"])
                     self._listened += 1

@@ -53,6 +53,8 @@ class _Kept:
         self.lease_until = 0.0
         self.deleted = False
         self.transport = given.transport
+        self.lane = ""
+        self.lane_due = 0.0
 
     @property
     def ledger(self) -> tuple[Entry, ...]:
@@ -72,7 +74,8 @@ class _Kept:
 
     @property
     def due(self) -> float | None:
-        return min((r.next_at for r in self.waiting), default=None)
+        earliest = min((r.next_at for r in self.waiting), default=None)
+        return self.lane_due if self.lane and earliest is not None else earliest
 
     def finish(self, at: float) -> None:
         self.state = MessageState.FINISHED
@@ -164,7 +167,9 @@ class MemorySpool:
         if not is_remarkable(kept.ledger):
             kept.arrival = None
 
-    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
+    def claim(
+        self, owner: str, now: float, lease_seconds: float, limit: int, lane: str = ""
+    ) -> Awaitable[Sequence[Claim]]:
         self._now = now
         free = [
             (due, kept)
@@ -172,14 +177,37 @@ class MemorySpool:
             if kept.state is MessageState.QUEUED
             and (not kept.owner or kept.lease_until <= now)
             and (due := kept.due) is not None
-            and due <= now
+            and (kept.lane == lane if lane else due <= now)
         ]
-        free.sort(key=lambda pair: pair[0])
+        free.sort(key=lambda pair: pair[1].given.id if lane else pair[0])
         claims = []
         for _, kept in free[:limit]:
             kept.owner, kept.epoch, kept.lease_until = owner, kept.epoch + 1, now + lease_seconds
             claims.append(Claim(kept.stored(), kept.epoch))
         return _done(claims)
+
+    def lanes(self) -> Sequence[str]:
+        return sorted({kept.lane for kept in self._kept.values() if kept.lane and self._is_free(kept)})
+
+    def count_lane(self, lane: str) -> int:
+        return sum(kept.lane == lane and self._is_free(kept) for kept in self._kept.values())
+
+    @staticmethod
+    def _is_free(kept: _Kept) -> bool:
+        return kept.state is MessageState.QUEUED and not kept.owner
+
+    def take(
+        self, owner: str, ids: Sequence[MessageId], now: float, lease_seconds: float
+    ) -> Awaitable[Sequence[Claim | None]]:
+        taken: list[Claim | None] = []
+        for id in ids:
+            kept = self._kept.get(id)
+            if kept is None or kept.state not in {MessageState.QUEUED, MessageState.HELD}:
+                taken.append(None)
+                continue
+            kept.owner, kept.epoch, kept.lease_until = owner, kept.epoch + 1, now + lease_seconds
+            taken.append(Claim(kept.stored(), kept.epoch))
+        return _done(taken)
 
     def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
         for kept in self._kept.values():
@@ -225,6 +253,7 @@ class MemorySpool:
             kept.finish(settlement.at)
             if settlement.release:
                 self._drop_content(kept)
+        kept.lane, kept.lane_due = settlement.lane, settlement.due
         if settlement.release:
             kept.owner = ""
         for spawned in settlement.spawned:
@@ -262,6 +291,12 @@ class MemorySpool:
             and (not wanted.recipient or _has_recipient(kept, wanted.recipient.lower()))
         ]
         return found[-wanted.limit :] if wanted.limit else []
+
+    async def search(self, wanted: Filter) -> Sequence[Listed]:
+        return self.listing(wanted)
+
+    async def select(self, wanted: Filter) -> Sequence[MessageId]:
+        return [MessageId(row.id) for row in reversed(self.listing(wanted))]
 
     def counts(self) -> dict[MessageState, int]:
         counts = dict.fromkeys(MessageState, 0)
@@ -301,6 +336,7 @@ class MemorySpool:
         kept.state, kept.reason = MessageState.QUEUED, ""
         for recipient in kept.waiting:
             kept.recipients[recipient.index] = msgspec.structs.replace(recipient, next_at=now)
+        kept.lane = ""
         return True
 
     def delete(self, ids: Sequence[MessageId], now: float) -> Awaitable[Sequence[bool]]:

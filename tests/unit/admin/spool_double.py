@@ -84,6 +84,12 @@ class DoubleSpool:
                 rows.append(_listed(stored))
         return rows[: wanted.limit]
 
+    async def search(self, wanted: Filter) -> Sequence[Listed]:
+        return self.listing(wanted)
+
+    async def select(self, wanted: Filter) -> Sequence[MessageId]:
+        return [MessageId(row.id) for row in reversed(self.listing(wanted))]
+
     def counts(self) -> dict[MessageState, int]:
         states = [stored.state for stored in self.messages.values()]
         return {state: states.count(state) for state in set(states)}
@@ -130,7 +136,20 @@ class DoubleSpool:
     def accept(self, batch: Sequence[Acceptance]) -> asyncio.Future[None]:
         raise NotImplementedError
 
-    def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Awaitable[Sequence[Claim]]:
+    def claim(
+        self, owner: str, now: float, lease_seconds: float, limit: int, lane: str = ""
+    ) -> Awaitable[Sequence[Claim]]:
+        raise NotImplementedError
+
+    def take(
+        self, owner: str, ids: Sequence[MessageId], now: float, lease_seconds: float
+    ) -> Awaitable[Sequence[Claim | None]]:
+        raise NotImplementedError
+
+    def lanes(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def count_lane(self, lane: str) -> int:
         raise NotImplementedError
 
     def renew(self, owner: str, lease_until: float) -> Awaitable[None]:

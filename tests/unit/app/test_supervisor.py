@@ -77,7 +77,9 @@ def test_each_sink_has_its_own_deadline() -> None:
 
 @pytest.fixture
 def parent() -> Iterator[Supervisor]:
-    yield Supervisor(["/bin/true"])
+    one = Supervisor(["/bin/true"])
+    yield one
+    one.close()
 
 
 def leave(parent: Supervisor, count: int) -> None:

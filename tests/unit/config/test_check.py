@@ -481,3 +481,16 @@ def test_logins_that_are_not_there_yet(say: Say) -> None:
     examined = say(listener=f'{LISTENER}logins = "l"\nallow_plaintext_login = true\n')
     assert told(examined) == []
     assert any("nobody can log in yet" in line for line in told(examined, WARNING))
+
+
+# --- metrics ---
+
+
+def test_figures_that_others_could_read_and_an_address_that_is_taken(say: Say) -> None:
+    assert told(say('[metrics]\naddress = "127.0.0.1:9125"\n'), WARNING) == []
+    assert any(
+        "there is no login" in one for one in told(say('[metrics]\naddress = "0.0.0.0:9125"\n'), WARNING)
+    )
+    assert any(
+        "is taken by listener 1" in one for one in told(say('[metrics]\naddress = "127.0.0.1:2525"\n'))
+    )

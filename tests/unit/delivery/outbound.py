@@ -18,6 +18,7 @@ from lonedot.delivery.routing import (
     Route,
     RouteTable,
     SmarthostResolver,
+    Smarthosts,
     Timeouts,
     TlsPolicy,
 )
@@ -109,7 +110,7 @@ def claim(
 def route(port: int, **changes: object) -> Route:
     base = Route(
         name="out",
-        smarthosts=(NextHop("127.0.0.1", port),),
+        target=Smarthosts((NextHop("127.0.0.1", port),)),
         ehlo_name="relay.example.com",
         tls=TlsPolicy.OFF,
         timeouts=QUICK,

@@ -3,7 +3,8 @@
 It answers like a plain SMTP server (DATA, BDAT, AUTH, STARTTLS: without a context it breaks the handshake)
 unless `answers` has something else for a verb:
 octets to send instead, `HANG_UP` to close without a word, `SILENCE` to say nothing. A list gives one answer per
-use, its last one repeated.
+use, its last one repeated. With `lmtp` it speaks LMTP: an answer for `END <address>` is that recipient's behind the
+end of data.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 __all__ = ["HANG_UP", "SILENCE", "Peer", "Received", "running"]
@@ -44,6 +46,7 @@ class Peer:
         implicit: bool = False,
         hang_up_after: int = 0,
         behind_starttls: bytes = b"",
+        lmtp: bool = False,
     ) -> None:
         self.offer = offer
         self.answers = dict(answers or {})
@@ -52,6 +55,7 @@ class Peer:
         self.hang_up_after = hang_up_after
         """Close the session behind this many messages without a word; 0 never does."""
         self.behind_starttls = behind_starttls
+        self.lmtp = lmtp
         self.port = 0
         self.sessions = 0
         self.commands: list[bytes] = []
@@ -82,6 +86,7 @@ class _Session(asyncio.Protocol):
         self.mail = b""
         self.recipients: list[bytes] = []
         self.accepted = 0
+        self.taken: list[bytes] = []
         self.in_data = False
         self.chunk = 0
         self.messages = 0
@@ -152,10 +157,17 @@ class _Session(asyncio.Protocol):
         peer = self.peer
         if self.accepted:
             peer.messages.append(Received(self.number, self.mail, self.recipients, octets, mode))
-            self.say(peer.answer(b"END", b"250 2.0.0 Ok: queued\r\n"))
+            default = peer.answer(b"END", b"250 2.0.0 Ok: queued\r\n")
+            if not peer.lmtp:
+                self.say(default)
+            for path in self.taken if peer.lmtp else ():
+                own = peer.answer(b"END " + path, default)
+                self.say(own)
+                if own in (HANG_UP, SILENCE):
+                    break
         else:
             self.say(b"554 5.5.1 no valid recipients\r\n")
-        self.mail, self.recipients, self.accepted = b"", [], 0
+        self.mail, self.recipients, self.accepted, self.taken = b"", [], 0, []
         self.messages += 1
         if self.messages == peer.hang_up_after and self.transport is not None:
             self.transport.close()
@@ -172,21 +184,24 @@ class _Session(asyncio.Protocol):
         peer.commands.append(line)
         verb = line.split(b" ")[0].upper()
         match verb:
-            case b"EHLO":
+            case b"EHLO" | b"HELO" if peer.lmtp:
+                self.say(b"500 5.5.1 this is LMTP\r\n")
+            case b"EHLO" | b"LHLO":
                 words = [word for word in peer.offer if not (self.encrypted and word == b"STARTTLS")]
                 lines = [b"peer.example greets you", *words]
                 default = b"".join(b"250-%s\r\n" % word for word in lines[:-1]) + b"250 %s\r\n" % lines[-1]
-                self.say(peer.answer(b"EHLO", default))
+                self.say(peer.answer(verb, default))
             case b"HELO":
                 self.say(peer.answer(b"HELO", b"250 peer.example\r\n"))
             case b"MAIL":
                 self.mail = line
-                self.recipients, self.accepted = [], 0
+                self.recipients, self.accepted, self.taken = [], 0, []
                 self.say(peer.answer(b"MAIL", b"250 2.1.0 Ok\r\n"))
             case b"RCPT":
-                reply = peer.answer(line.split(b":", 1)[1].split(b" ")[0], b"") or peer.answer(
-                    b"RCPT", b"250 2.1.5 Ok\r\n"
-                )
+                path = line.split(b":", 1)[1].split(b" ")[0]
+                reply = peer.answer(path, b"") or peer.answer(b"RCPT", b"250 2.1.5 Ok\r\n")
+                if reply.startswith(b"2"):
+                    self.taken.append(path)
                 self.recipients.append(line)
                 self.accepted += reply.startswith(b"2")
                 self.say(reply)
@@ -233,8 +248,8 @@ class _Session(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def running(peer: Peer) -> AsyncIterator[Peer]:
-    """The peer on a free port of loopback."""
+async def running(peer: Peer, socket: Path | None = None) -> AsyncIterator[Peer]:
+    """The peer on a free port of loopback, or on a Unix socket."""
     loop = asyncio.get_running_loop()
     sessions: list[_Session] = []
 
@@ -242,8 +257,14 @@ async def running(peer: Peer) -> AsyncIterator[Peer]:
         sessions.append(_Session(peer))
         return sessions[-1]
 
-    server = await loop.create_server(new, "127.0.0.1", 0, ssl=peer.tls if peer.implicit else None)
-    peer.port = server.sockets[0].getsockname()[1]
+    server: asyncio.AbstractServer
+    if socket is not None:
+        server = await loop.create_unix_server(new, socket)
+    else:
+        server = listening = await loop.create_server(
+            new, "127.0.0.1", 0, ssl=peer.tls if peer.implicit else None
+        )
+        peer.port = listening.sockets[0].getsockname()[1]
     try:
         yield peer
     finally:

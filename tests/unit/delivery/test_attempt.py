@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lonedot.delivery.classify import PASSED_ON, RELAYED
-from lonedot.delivery.routing import NextHop, NoNextHop, Route, Timeouts
+from lonedot.delivery.routing import NextHop, NoNextHop, Route, Smarthosts, Timeouts
 from lonedot.message.content import Content, FileBody, MemoryBody
 from lonedot.message.findings import Part
 from lonedot.message.fold import apply_changes, digests_of
@@ -476,7 +476,7 @@ async def test_a_closed_port_defers_and_says_so() -> None:
 
 
 async def test_a_name_that_does_not_exist_defers() -> None:
-    async with outbound(route(25, smarthosts=(NextHop("no-such-host.invalid", 25),))) as out:
+    async with outbound(route(25, target=Smarthosts((NextHop("no-such-host.invalid", 25),)))) as out:
         outcome = await out.outcome(claim())
         assert (outcome.result, outcome.stage) == (Result.DEFERRED, Stage.CONNECT)
         assert "no-such-host.invalid" in outcome.reason
@@ -487,7 +487,7 @@ async def test_the_next_smarthost_is_tried_when_one_is_away_or_refuses() -> None
         async with running(Peer()) as gone:
             closed = gone.port
         hosts = tuple(NextHop("127.0.0.1", port) for port in (closed, sour.port, good.port))
-        async with outbound(route(0, smarthosts=hosts)) as out:
+        async with outbound(route(0, target=Smarthosts(hosts))) as out:
             outcome = await out.outcome(claim())
             assert outcome.result is Result.DELIVERED
             assert outcome.next_hop.endswith(f":{good.port}")

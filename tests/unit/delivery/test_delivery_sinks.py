@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from lonedot.delivery.routing import NextHop
+from lonedot.delivery.routing import NextHop, Smarthosts
 from lonedot.message.content import Content
 from lonedot.message.edits import Edit, Effect
 from lonedot.message.fold import fold
@@ -184,7 +184,7 @@ async def test_another_host_is_used_when_a_sink_refuses_the_first() -> None:
 
     async with running(one), running(two):
         hosts = (NextHop("127.0.0.1", one.port), NextHop("127.0.0.1", two.port))
-        over = route(one.port, smarthosts=hosts)
+        over = route(one.port, target=Smarthosts(hosts))
         async with outbound(over, chains=chains(bound(Event.SESSION_START, only_two))) as out:
             assert (await out.outcome(claim())).result is Result.DELIVERED
     assert (len(one.messages), len(two.messages)) == (0, 1)
@@ -196,7 +196,7 @@ async def test_a_host_that_is_down_is_not_made_final_by_a_refusal_of_another() -
         pass
     async with running(peer):
         hosts = (NextHop("127.0.0.1", gone.port), NextHop("127.0.0.1", peer.port))
-        over = route(peer.port, smarthosts=hosts)
+        over = route(peer.port, target=Smarthosts(hosts))
         refuses = chains(bound(Event.SESSION_START, Seen(Reject("no")).hop))
         async with outbound(over, chains=refuses) as out:
             outcome = await out.outcome(claim())

@@ -14,7 +14,7 @@ import pytest
 
 from lonedot.delivery.classify import PASSED_ON, RELAYED
 from lonedot.delivery.notify import Notifier, due_reports
-from lonedot.delivery.routing import NextHop, Route, RouteTable
+from lonedot.delivery.routing import NextHop, Route, RouteTable, Smarthosts
 from lonedot.message.content import Content, FileBody
 from lonedot.message.encode import canonicalise
 from lonedot.message.measure import measure
@@ -82,7 +82,7 @@ def notifier(badmail: Path, content: Content | Exception | None = None) -> Notif
 
     route = Route(
         name="out",
-        smarthosts=(NextHop("mx"),),
+        target=Smarthosts((NextHop("mx"),)),
         ehlo_name="relay.example.com",
         schedule=RetrySchedule(expire_seconds=3600),
     )

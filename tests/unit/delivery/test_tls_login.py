@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from lonedot.delivery import pool
-from lonedot.delivery.routing import NextHop, Timeouts, TlsPolicy
+from lonedot.delivery.routing import NextHop, Smarthosts, Timeouts, TlsPolicy
 from lonedot.delivery.tls import TlsSettingsFault, is_loopback, outbound_context
 from lonedot.protocol.client import Login
 from lonedot.terms.outcome import Result, Stage
@@ -67,7 +67,7 @@ async def test_a_verified_host(server_context: ssl.SSLContext, ca_file: Path) ->
     changes = {"tls": TlsPolicy.VERIFIED, "tls_ca": ca_file}
     async with running(Peer(OFFER, tls=server_context)) as peer:
         for host in ("127.0.0.1", "localhost"):
-            async with outbound(route(0, smarthosts=(NextHop(host, peer.port),), **changes)) as out:
+            async with outbound(route(0, target=Smarthosts((NextHop(host, peer.port),)), **changes)) as out:
                 delivery = await out.send(claim())
                 assert delivery.attempts[-1].tls.endswith(" verified")
                 assert "not verified" not in delivery.attempts[-1].tls
@@ -233,7 +233,7 @@ async def test_a_refused_login_is_not_tried_at_the_next_host() -> None:
     answers = {b"AUTH": b"535 5.7.8 no\r\n"}
     async with running(Peer((b"AUTH PLAIN",), answers)) as one, running(Peer((b"AUTH PLAIN",))) as two:
         hosts = (NextHop("127.0.0.1", one.port), NextHop("127.0.0.1", two.port))
-        async with outbound(route(0, smarthosts=hosts, login=LOGIN)) as out:
+        async with outbound(route(0, target=Smarthosts(hosts), login=LOGIN)) as out:
             assert (await out.outcome(claim())).stage is Stage.AUTH
             assert two.sessions == 0
 

@@ -17,7 +17,7 @@ from lonedot.terms.ids import MessageId, SessionId
 from lonedot.terms.outcome import Outcome, Result, Stage
 
 DELIVERED = Outcome(Result.DELIVERED, Stage.CONTENT, "accepted", status="2.0.0")
-DEFERRED = Outcome(Result.DEFERRED, Stage.RCPT, "greylisted", status="4.7.1")
+DEFERRED = Outcome(Result.DEFERRED, Stage.RCPT, "not now", status="4.3.0")
 FAILED = Outcome(Result.FAILED, Stage.RCPT, "no such user", status="5.1.1")
 SCHEDULE = RetrySchedule()
 
@@ -107,5 +107,5 @@ def test_groups_are_by_route_and_only_what_is_due() -> None:
         recipients,
         1,
     )
-    groups = group_by_route(stored, 10.0, lambda a: None if a.domain == b"nowhere.example" else "out")
+    groups = group_by_route(stored, 10.0, lambda a, _: None if a.domain == b"nowhere.example" else "out")
     assert {route: [r.index for r in rs] for route, rs in groups.items()} == {"out": [0, 1], None: [4]}

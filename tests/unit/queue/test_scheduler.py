@@ -165,15 +165,59 @@ async def test_the_claim_is_not_given_back_while_a_report_is_being_made() -> Non
 async def test_two_reports_at_a_time_release_once() -> None:
     shop = Workshop()
     shop.report_gate = asyncio.get_running_loop().create_future()
-    await shop.offer(ONE, "x@a.example", "y@b.example")
+    await shop.offer(ONE, "x@a.example", "y@b.example", notify=Notify.SUCCESS)
     for out in tuple(shop.out):
-        shop.end(out, FAILED)
+        shop.end(out, DELIVERED)
     await settle()
     assert shop.spool.settled == []
     shop.report_gate.set_result(None)
     await settle()
     assert shop.releases(ONE) == [False, True]
     assert shop.spool.owner_of(ONE) == ""
+
+
+async def test_failures_over_several_lanes_are_one_report() -> None:
+    shop = Workshop()
+    await shop.offer(ONE, "x@a.example", "y@b.example")
+    first, second = shop.out
+    shop.end(first, FAILED)
+    await settle()
+    assert shop.reported == []
+    assert shop.statuses(ONE) == [RecipientStatus.WAITING] * 2  # settled with its report, and not before
+    shop.end(second, FAILED)
+    await settle()
+    ((_, report),) = shop.reported
+    assert [r.index for r in report.recipients] == [0, 1]
+    assert shop.statuses(ONE) == [RecipientStatus.FAILED] * 2
+    assert shop.releases(ONE) == [False, True]
+
+
+async def test_a_report_does_not_wait_for_a_slow_lane_for_ever() -> None:
+    shop = Workshop()
+    await shop.offer(ONE, "x@a.example", "y@b.example")
+    shop.end(shop.out[0], FAILED)
+    await shop.pass_time(module.OWED_SECONDS + 1)
+    assert len(shop.reported) == 1
+    assert shop.statuses(ONE) == [RecipientStatus.FAILED, RecipientStatus.WAITING]
+    shop.end(shop.out[0], DELIVERED)
+    await settle()
+    assert shop.spool.state_of(ONE) is MessageState.FINISHED
+    assert shop.spool.owner_of(ONE) == ""
+
+
+async def test_what_a_courier_leaves_goes_on_under_the_same_claim_with_one_report() -> None:
+    shop = Workshop()
+    await shop.offer(ONE, "x@a.example", "y@a.example", "z@a.example")
+    shop.end(shop.out[0], FAILED, None, None)
+    await settle()
+    assert [r.index for r in shop.out[0].recipients] == [1, 2]
+    shop.end(shop.out[0], FAILED, None)
+    await settle()
+    shop.end(shop.out[0], FAILED)
+    await settle()
+    assert len(shop.reported) == 1
+    assert shop.releases(ONE) == [False, False, True]
+    assert shop.spool.epoch_of(ONE) == 1
 
 
 @pytest.mark.parametrize("error", [DISK, RuntimeError("a fault of ours"), OSError("no Badmail")])
@@ -443,7 +487,7 @@ async def test_beyond_the_bound_fresh_messages_are_left_in_the_spool_and_claimed
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "READY_LIMIT", 4)
-    shop = Workshop(limit=1)
+    shop = Workshop(limit=1, is_single=True)
     shop.scheduler.start()
     await settle()
     offered = 0
@@ -451,7 +495,7 @@ async def test_beyond_the_bound_fresh_messages_are_left_in_the_spool_and_claimed
         await shop.offer(f"m{offered:012}", "x@a.example")
         offered += 1
     assert offered == 5
-    await shop.leave(TWO, "x@b.example")
+    await shop.leave(TWO, "y@a.example")
     while shop.out:
         shop.end(shop.out[0], DELIVERED)
         await settle()

@@ -20,9 +20,10 @@ from lonedot.spool.interface import (
     RecipientState,
     RecipientStatus,
     Settlement,
+    Stored,
 )
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
-from lonedot.terms.envelope import Envelope
+from lonedot.terms.envelope import Envelope, Notify
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
 from lonedot.testing.clock import ManualClock
@@ -111,13 +112,15 @@ class HandSpool(MemorySpool):
         self.settled += zip(batch, results, strict=True)
         future.set_result(results)
 
-    async def claim(self, owner: str, now: float, lease_seconds: float, limit: int) -> Sequence[Claim]:
+    async def claim(
+        self, owner: str, now: float, lease_seconds: float, limit: int, lane: str = ""
+    ) -> Sequence[Claim]:
         self.claims += 1
         if self.claim_gate is not None:
             await self.claim_gate
         if self.claim_error is not None:
             raise self.claim_error
-        return await super().claim(owner, now, lease_seconds, limit)
+        return await super().claim(owner, now, lease_seconds, limit, lane)
 
     def renew(self, owner: str, lease_until: float) -> Awaitable[None]:
         self.renewals.append(lease_until)
@@ -167,7 +170,8 @@ class Notes:
 class Workshop:
     """All of it. Make it inside a running loop."""
 
-    def __init__(self, *, limit: int = 10, jitter: float = 0.5) -> None:
+    def __init__(self, *, limit: int = 10, jitter: float = 0.5, is_single: bool = False) -> None:
+        """`is_single`: there is one route, with one lane."""
         loop = asyncio.get_running_loop()
         self.clock = ManualClock()
         self.timers = Timers(loop, self.clock)
@@ -181,22 +185,26 @@ class Workshop:
         self.deliver_error: Exception | None = None
         self.at_once: Result | None = None
         self._dsns = 0
+        self.destinations: dict[bytes, str] = {}
         schedule = RetrySchedule()
         self.scheduler = Scheduler(
             self.spool,
             self,
             self,
             self.notes,
-            [Lane("a", limit, schedule), Lane("b", limit, schedule)],
+            [Lane("a", limit, schedule, has_many=False)]
+            if is_single
+            else [Lane("a", limit, schedule), Lane("b", limit, schedule)],
             self.choose,
             self.clock,
             OWNER,
             lambda: jitter,
+            destination=lambda route, domain: self.destinations.get(domain, ""),
         )
 
     @staticmethod
-    def choose(address: Address) -> str | None:
-        return {b"a.example": "a", b"b.example": "b"}.get(address.domain)
+    def choose(address: Address, stored: Stored) -> str | None:
+        return {b"a.example": "a", b"b.example": "b", b"c.example": "a"}.get(address.domain)
 
     # -- courier -----------------------------------------------------------------------------------
 
@@ -250,9 +258,23 @@ class Workshop:
 
     # -- what a test does --------------------------------------------------------------------------
 
-    async def offer(self, id: str, *recipients: str, sender: str = "s@a.example") -> None:
+    async def offer(
+        self,
+        id: str,
+        *recipients: str,
+        sender: str = "s@a.example",
+        notify: Notify = Notify.UNSTATED,
+        size: int = 0,
+    ) -> None:
         """Accepted with us as its owner, and handed over in memory."""
         given = acceptance(id, self.clock.now(), recipients=recipients, sender=sender, owner=OWNER)
+        if size:
+            given = msgspec.structs.replace(given, size=size)
+        states = tuple(
+            msgspec.structs.replace(r, recipient=msgspec.structs.replace(r.recipient, notify=notify))
+            for r in given.recipients
+        )
+        given = msgspec.structs.replace(given, recipients=states)
         await self.spool.accept((given,))
         self.scheduler.offer(Claim(self.spool.show(given.id), 1, given.arrival))
 

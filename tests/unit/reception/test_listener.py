@@ -68,7 +68,7 @@ async def test_connections_in_all_and_by_client() -> None:
         line.wire.lose()
     await settle()
     assert listener.sessions == set()
-    assert not listener._by_client
+    assert not listener.seats.by_client
     assert connect(listener, "192.0.2.1").codes() == [220]
 
 
@@ -86,7 +86,7 @@ async def test_an_address_that_is_taken_is_said_so() -> None:
     await listener.start()
     _, port = listener.address
     other = make(Room(), msgspec.structs.replace(SETTINGS, port=port))
-    with pytest.raises(OSError, match="address already in use"):
+    with pytest.raises(OSError, match="Address already in use"):
         await other.start()
     listener.close()
 
@@ -127,7 +127,7 @@ async def test_a_client_that_breaks_off_the_handshake_is_not_counted_for_ever() 
         await asyncio.wait_for(gone.wait(), 20)
         gone.clear()
         assert listener.sessions == set()
-    assert not listener._by_client
+    assert not listener.seats.by_client
     listener.close()
 
 

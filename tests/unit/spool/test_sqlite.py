@@ -131,20 +131,6 @@ async def test_a_newer_schema_is_refused_and_left_alone(bench: Bench) -> None:
     assert bench.open().counts()[QUEUED] == 0
 
 
-async def test_a_file_of_the_first_version_is_taken_over(bench: Bench) -> None:
-    given = bench.new()
-    spool = bench.open()
-    await spool.accept([given])
-    await spool.close()
-    with bench.database() as database:
-        database.execute("ALTER TABLE message DROP COLUMN transport")
-        database.pragma("user_version", 1)
-    spool = bench.open()
-    assert spool.show(given.id).transport is None
-    (claim,) = await spool.claim("me", bench.clock.now(), 60, 10)
-    assert claim.message.recipients == given.recipients
-
-
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(bench: Bench) -> None:
     await bench.open().close()
     (bench.shard / "queue.db").write_bytes(b"not a database" * 1000)

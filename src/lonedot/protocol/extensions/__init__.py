@@ -12,6 +12,7 @@ from lonedot.protocol.extensions.pipelining import PIPELINING
 from lonedot.protocol.extensions.size import SIZE
 from lonedot.protocol.extensions.smtputf8 import SMTPUTF8
 from lonedot.protocol.extensions.starttls import STARTTLS
+from lonedot.protocol.extensions.xclient import XCLIENT
 
 __all__ = ["EXTENSIONS"]
 
@@ -25,4 +26,5 @@ EXTENSIONS: tuple[Extension, ...] = (
     ENHANCED_STATUS_CODES,
     DSN,
     CHUNKING,
+    XCLIENT,
 )

@@ -1,0 +1,1 @@
+"""Who receives mail here: local domains, their recipients, aliases and distribution lists."""

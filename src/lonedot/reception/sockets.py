@@ -1,0 +1,236 @@
+"""The listening sockets: opened once, kept over reloads, and by the parent over the deaths of workers.
+
+Rules:
+1. A socket that listens is never closed while its address stays in the configuration: who connects is not turned away.
+2. A listener accepts on a copy of the descriptor, so that closing the listener leaves the socket as it is.
+3. Without a parent all of this works the same; only nobody holds the sockets when the process dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import NamedTuple
+
+__all__ = [
+    "SOCKETS_ENVIRONMENT",
+    "ListeningSockets",
+    "Place",
+    "bound",
+    "from_environment",
+    "from_systemd",
+    "resolved",
+]
+
+SOCKETS_ENVIRONMENT = "LONEDOT_SOCKETS"
+"""Tells a worker the sockets that its parent holds: a JSON object, key to descriptor."""
+BACKLOG = 1024
+FIRST_OF_SYSTEMD = 3
+"""sd_listen_fds(3): SD_LISTEN_FDS_START."""
+
+
+class Place(NamedTuple):
+    """Where a listener listens."""
+
+    name: str
+    host: str
+    port: int
+
+    @property
+    def key(self) -> str:
+        """The same for as long as the socket may be kept. Port 0 is another port for each listener."""
+        return f"{self.host}:{self.port}" if self.port else f"{self.name} {self.host}:0"
+
+
+def bound(place: Place) -> socket.socket:
+    """A new socket that listens at this address.
+
+    Raises:
+        OSError: the address is taken or not ours; the words name it.
+    """
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # `::` takes IPv6 alone: 0.0.0.0 stays free for a listener of its own.
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((place.host, place.port))
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, _words(place, error)) from error
+    return listening
+
+
+def resolved(place: Place) -> list[tuple[str, Place]]:
+    """Each address of the place with its key; a name may have several.
+
+    Raises:
+        OSError: the name has none.
+    """
+    try:
+        ip_address(place.host)
+    except ValueError:
+        pass
+    else:
+        return [(place.key, place)]
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise OSError(error.errno, _words(place, error)) from error
+    hosts = dict.fromkeys(str(address[0]) for _, _, _, _, address in found)
+    return [(f"{place.key} {host}", place._replace(host=host)) for host in hosts]
+
+
+def _words(place: Place, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    more = ""
+    if isinstance(error, PermissionError) and 0 < place.port < 1024:
+        more = "; it takes a socket of systemd, CAP_NET_BIND_SERVICE, or a start as root with [server] user"
+    return f"cannot listen on {place.host}:{place.port}: {reason}{more}"
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, socket.socket]:
+    """What the parent holds, by key.
+
+    Raises:
+        ValueError, OSError: the variable says something else.
+    """
+    said = environment.get(SOCKETS_ENVIRONMENT, "")
+    found: dict[str, socket.socket] = {}
+    if not said:
+        return found
+    numbers = json.loads(said)
+    if not isinstance(numbers, dict):
+        raise ValueError(f"{SOCKETS_ENVIRONMENT} is no JSON object")
+    for key, number in numbers.items():
+        listening = socket.socket(fileno=int(number))
+        listening.set_inheritable(False)
+        listening.setblocking(False)
+        found[str(key)] = listening
+    return found
+
+
+def from_systemd(
+    environment: Mapping[str, str], pid: int, places: Iterable[Place]
+) -> dict[str, socket.socket]:
+    """What systemd hands over (sd_listen_fds(3)), by key: for the listener of that name, else for that address.
+
+    A socket that is no listener's is left open and unused: whoever connects there waits, as the unit says.
+
+    Raises:
+        ValueError: the variables are not systemd's.
+        OSError: a descriptor is not a socket.
+    """
+    if environment.get("LISTEN_PID") != str(pid):
+        return {}
+    count = int(environment.get("LISTEN_FDS", "0"))
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, socket.socket] = {}
+    wanted = list(places)
+    for index in range(count):
+        listening = socket.socket(fileno=FIRST_OF_SYSTEMD + index)
+        name = names[index] if index < len(names) else ""
+        place = next((one for one in wanted if one.name == name), None)
+        if place is None:
+            place = next((one for one in wanted if _is_at(listening, one)), None)
+        if place is None:
+            listening.detach()
+            continue
+        listening.set_inheritable(False)
+        listening.setblocking(False)
+        found[place.key] = listening
+    return found
+
+
+def _is_at(listening: socket.socket, place: Place) -> bool:
+    if listening.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    host, port = listening.getsockname()[:2]
+    try:
+        return bool(port == place.port and ip_address(host) == ip_address(place.host))
+    except ValueError:
+        return False
+
+
+class ListeningSockets:
+    """Those of one relay, by key.
+
+    Args:
+        held: what is open already.
+        parent: descriptor of the pair of sockets to the parent; -1 without a parent. It stays the caller's.
+    """
+
+    def __init__(self, held: Mapping[str, socket.socket] | None = None, parent: int = -1) -> None:
+        self._held = dict(held or {})
+        self._parent = parent
+
+    def open(self, place: Place) -> list[socket.socket]:
+        """Copies of the sockets that listen there; opened when there are none, and then told to the parent.
+
+        Raises:
+            OSError: an address is taken or not ours, or there is no descriptor left; nothing was opened.
+        """
+        fresh: list[str] = []
+        copies: list[socket.socket] = []
+        try:
+            for key, at in resolved(place):
+                if key not in self._held:
+                    self._held[key] = bound(at)
+                    fresh.append(key)
+                copies.append(self._held[key].dup())
+        except OSError:
+            for copy in copies:
+                copy.close()
+            for key in fresh:
+                self._held.pop(key).close()
+            raise
+        for key in fresh:
+            self._tell(b"+", key, self._held[key])
+        return copies
+
+    def descriptors(self) -> dict[str, int]:
+        """Key to descriptor, for a program that this one becomes."""
+        return {key: listening.fileno() for key, listening in self._held.items()}
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Stop listening there. Keys that are not held are passed over."""
+        for key in tuple(keys):
+            listening = self._held.pop(key, None)
+            if listening is not None:
+                self._tell(b"-", key, None)
+                listening.close()
+
+    def keep_only(self, places: Iterable[Place]) -> None:
+        """Drop all but these."""
+        kept = [place.key for place in places]
+        self.drop(
+            [key for key in self._held if not any(key == one or key.startswith(f"{one} ") for one in kept)]
+        )
+
+    def close(self) -> None:
+        """Let go of all here; the parent is not told, it knows when the relay stops."""
+        for listening in self._held.values():
+            listening.close()
+        self._held.clear()
+
+    def _tell(self, sign: bytes, key: str, listening: socket.socket | None) -> None:
+        if self._parent < 0:
+            return
+        line = socket.socket(fileno=os.dup(self._parent))
+        try:
+            line.setblocking(False)
+            message = sign + key.encode()
+            if listening is None:
+                line.send(message)
+            else:
+                socket.send_fds(line, [message], [listening.fileno()])
+        except OSError:
+            pass  # the parent has died, and so shall we; or it is far behind: then a later worker opens it itself
+        finally:
+            line.close()

@@ -1,0 +1,105 @@
+"""A listener for LMTP: LHLO, a reply for each recipient behind the end of data, and nobody who is not trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import smtplib
+from pathlib import Path
+
+import pytest
+
+from lonedot.testing.relay import running_relay
+from tests.peers.strict_sink import StrictSink
+from tests.system.talk import MESSAGE, Client, connected, finished, first_config, id_of, strangers_only
+
+LMTP = 'protocol = "lmtp"'
+DOMAIN = """
+[[domain]]
+name = "dest.example"
+recipients = { file = "people" }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "people").write_text("anna\nbert\n")
+    return tmp_path
+
+
+async def replies(client: Client, count: int) -> list[str]:
+    return [await client.reply() for _ in range(count)]
+
+
+async def test_each_recipient_that_was_taken_has_its_reply_in_order(folder: Path) -> None:
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, listener=LMTP, more=DOMAIN)
+        async with running_relay(folder, toml) as relay, connected(relay, ehlo=False) as client:
+            assert await client.reply() == "220 relay.example.com LMTP"
+            greeted = await client.say("LHLO client.example")
+            assert greeted.startswith("250")
+            assert "PIPELINING" in greeted
+            assert "CHUNKING" not in greeted
+            for _ in range(2):
+                said = await client.envelope("anna@dest.example", "nobody@dest.example", "bert@dest.example")
+                assert [answer[:3] for answer in said] == ["250", "250", "550", "250"]
+                first = await client.content()
+                (second,) = await replies(client, 1)
+                assert first == second
+                stored = await finished(relay, id_of(first))
+                assert stored.facts.protocol == "LMTP"
+            assert (await client.say("NOOP")).startswith("250")
+            assert (await client.say("QUIT")).startswith("221")
+    assert [len(arrival.recipients) for arrival in receiver.arrivals] == [2, 2]
+
+
+async def test_a_refused_message_is_refused_for_each(folder: Path) -> None:
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, listener=LMTP + '\nline_ends = "reject"')
+        async with running_relay(folder, toml) as relay, connected(relay, ehlo=False) as client:
+            await client.reply()
+            await client.say("LHLO client.example")
+            await client.envelope("anna@dest.example", "bert@dest.example", "carl@dest.example")
+            answers = [await client.content(MESSAGE + b"bare\nLF\r\n"), *await replies(client, 2)]
+            assert {answer[:3] for answer in answers} == {"550"}
+            assert (await client.say("NOOP")).startswith("250")
+    assert receiver.arrivals == []
+
+
+async def test_commands_of_smtp_are_not_spoken(folder: Path) -> None:
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, listener=LMTP)
+        async with running_relay(folder, toml) as relay, connected(relay, ehlo=False) as client:
+            await client.reply()
+            assert (await client.say("EHLO client.example")).startswith("500 ")
+            assert (await client.say("HELO client.example")).startswith("500 ")
+            assert (await client.say("MAIL FROM:<>")).startswith("503 ")
+            await client.say("LHLO client.example")
+            await client.say("MAIL FROM:<>")
+            assert (await client.say("DATA")).startswith("503 ")
+
+
+async def test_strangers_are_sent_away(folder: Path) -> None:
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, listener=LMTP)
+        toml = toml.replace("127.0.0.0/8", "192.0.2.0/24")
+        async with running_relay(folder, toml) as relay, connected(relay, ehlo=False) as client:
+            assert (await client.reply()).startswith("554")
+            assert await client.ended() == b""
+
+
+async def test_smtp_listeners_do_not_speak_it(folder: Path) -> None:
+    with StrictSink() as receiver:
+        toml = strangers_only(first_config(receiver.port))
+        async with running_relay(folder, toml) as relay, connected(relay, ehlo=False) as client:
+            await client.reply()
+            assert (await client.say("LHLO client.example")).startswith("502")
+
+
+async def test_the_client_of_the_standard_library_hands_over_mail(folder: Path) -> None:
+    def send(address: tuple[str, int]) -> dict[str, tuple[int, bytes]]:
+        with smtplib.LMTP(*address) as lmtp:
+            return lmtp.sendmail("c@office.example", ["anna@dest.example"], MESSAGE)
+
+    with StrictSink() as receiver:
+        async with running_relay(folder, first_config(receiver.port, listener=LMTP)) as relay:
+            assert await asyncio.to_thread(send, relay.addresses["in"]) == {}
