@@ -32,6 +32,7 @@ from lonedot.testing.messages import acceptance, attempt, delivered, entry, wait
 
 QUEUED, HELD, FINISHED = MessageState.QUEUED, MessageState.HELD, MessageState.FINISHED
 EVERY = Filter(states=())
+LANE_DUE_SECONDS = 3600.0
 
 
 class SpoolContract(ABC):
@@ -465,6 +466,74 @@ class SpoolContract(ABC):
         assert await spool.claim("me", clock.now() + 1000, 60, 10) == []
         assert spool.counts()[FINISHED] == 1
 
+    # -- lanes -----------------------------------------------------------------------------------------
+
+    async def test_a_message_given_back_for_a_lane_is_claimed_by_it(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        now = clock.now()
+        given = await _set_aside(spool, ids, clock, "out\tx.org", "out\tx.org", "out")
+        assert list(spool.lanes()) == ["out", "out\tx.org"]
+        assert [spool.count_lane(lane) for lane in ("out", "out\tx.org", "other")] == [1, 2, 0]
+        assert await spool.claim("me", now, 60, 10) == []
+        assert await spool.claim("me", now, 60, 10, "other") == []
+        (first,) = await spool.claim("me", now, 60, 1, "out\tx.org")
+        assert (first.message.id, first.epoch) == (given[0].id, 2)
+        assert spool.count_lane("out\tx.org") == 1
+        (second,) = await spool.claim("me", now, 60, 10, "out\tx.org")
+        assert second.message.id == given[1].id
+        assert list(spool.lanes()) == ["out"]
+
+    async def test_a_message_given_back_for_a_lane_is_claimed_at_its_time(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        (given,) = await _set_aside(spool, ids, clock, "out")
+        assert spool.next_due() == clock.now() + LANE_DUE_SECONDS
+        clock.advance(LANE_DUE_SECONDS)
+        (claim,) = await spool.claim("me", clock.now(), 60, 10)
+        assert claim.message.id == given.id
+        assert (list(spool.lanes()), spool.count_lane("out")) == ([], 0)
+
+    async def test_a_lane_is_forgotten_with_the_next_settlement(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        (given,) = await _set_aside(spool, ids, clock, "out")
+        (claim,) = await spool.claim("me", clock.now(), 60, 10, "out")
+        await spool.settle([waiting(given, claim.epoch, clock.now(), clock.now() + 5)])
+        assert (list(spool.lanes()), spool.next_due()) == ([], clock.now() + 5)
+
+    async def test_a_lane_stays_when_its_claim_is_lost(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        (given,) = await _set_aside(spool, ids, clock, "out")
+        await spool.claim("me", clock.now(), 60, 10, "out")
+        clock.advance(61)
+        (claim,) = await spool.claim("you", clock.now(), 60, 10, "out")
+        assert (claim.message.id, claim.epoch) == (given.id, 3)
+
+    async def test_what_a_person_holds_or_deletes_leaves_its_lane(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        held, deleted, tried = await _set_aside(spool, ids, clock, "out", "out", "out")
+        await spool.hold([held.id], "wait")
+        await spool.delete([deleted.id], clock.now())
+        await spool.retry([tried.id], clock.now())
+        assert (list(spool.lanes()), spool.count_lane("out")) == ([], 0)
+        assert await spool.claim("me", clock.now(), 60, 10, "out") == []
+        assert [claim.message.id for claim in await spool.claim("me", clock.now(), 60, 10)] == [tried.id]
+        await spool.release([held.id], clock.now())
+        assert list(spool.lanes()) == []
+        assert [claim.message.id for claim in await spool.claim("me", clock.now(), 60, 10)] == [held.id]
+
+    async def test_a_finished_message_is_in_no_lane(
+        self, spool: Spool, clock: ManualClock, ids: IdSource
+    ) -> None:
+        given = acceptance(ids.next(clock.now()), clock.now(), owner="me")
+        await spool.accept([given])
+        settled = msgspec.structs.replace(delivered(given, 1, clock.now()), lane="out", due=clock.now() + 5)
+        assert await spool.settle([settled]) == [True]
+        assert (list(spool.lanes()), spool.next_due()) == ([], None)
+
     # -- looking ---------------------------------------------------------------------------------------
 
     async def test_listing_selects(self, spool: Spool, clock: ManualClock, ids: IdSource) -> None:
@@ -541,3 +610,16 @@ def _large(spool: Spool, ids: IdSource, clock: ManualClock, body: bytes) -> Acce
         writer.write(body[start : start + 50_000])
     arrival = msgspec.structs.replace(given.arrival, body=writer.finish())
     return msgspec.structs.replace(given, arrival=arrival)
+
+
+async def _set_aside(spool: Spool, ids: IdSource, clock: ManualClock, *lanes: str) -> list[Acceptance]:
+    """One message for each lane, claimed and given back for it."""
+    now = clock.now()
+    batch = [acceptance(ids.next(now), now, owner="me") for _ in lanes]
+    await spool.accept(batch)
+    settlements = [
+        msgspec.structs.replace(waiting(given, 1, now, now + 60), lane=lane, due=now + LANE_DUE_SECONDS)
+        for given, lane in zip(batch, lanes, strict=True)
+    ]
+    assert await spool.settle(settlements) == [True] * len(batch)
+    return batch

@@ -326,7 +326,7 @@ class Actions:
 
     def _make_due(self, connection: apsw.Connection, number: int, now: float) -> None:
         self._change_waiting(connection, number, lambda r: msgspec.structs.replace(r, next_at=now))
-        connection.execute("UPDATE message SET due = ? WHERE id = ?", (now, number))
+        connection.execute("UPDATE message SET due = ?, lane = NULL WHERE id = ?", (now, number))
         held = self._claims.get(number)
         if held is not None:
             held.waiting = dict.fromkeys(held.waiting, now)

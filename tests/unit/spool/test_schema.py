@@ -9,22 +9,23 @@ import apsw
 import pytest
 
 from lonedot.spool import schema
-from lonedot.spool.interface import Filter, MessageState, RecipientStatus, SpoolFault, SpoolPaths
+from lonedot.spool.interface import Filter, MessageState, RecipientStatus, Settlement, SpoolFault, SpoolPaths
 from lonedot.spool.sqlite import Policy, open_spool
 from lonedot.terms.ids import MessageId
 from lonedot.testing.clock import ManualClock
 
-LEFT = Path(__file__).parent / "data" / "version_2.sql"
+DATA = Path(__file__).parent / "data"
+LEFT, LEFT_BY_3 = DATA / "version_2.sql", DATA / "version_3.sql"
 WAITS, HELD, DONE = MessageId("32ufslk000000"), MessageId("32ufsllug0000"), MessageId("32ufslnt00000")
 ALL = tuple(MessageState)
 
 
-def _older(folder: Path) -> SpoolPaths:
+def _older(folder: Path, left: Path = LEFT) -> SpoolPaths:
     paths = SpoolPaths(folder / "spool")
     shard = paths.shard(0)
     shard.mkdir(parents=True, mode=0o700)
     database = sqlite3.connect(shard / "queue.db")
-    database.executescript(LEFT.read_text())
+    database.executescript(left.read_text())
     database.close()
     return paths
 
@@ -36,6 +37,13 @@ def _columns(path: Path) -> dict[str, list[tuple[str, str]]]:
         table: [(row[1], row[2]) for row in connection.execute(f"PRAGMA table_info({table})")]
         for table in sorted(tables)
     }
+
+
+def _indexes(path: Path) -> set[tuple[str, str]]:
+    found = apsw.Connection(str(path)).execute(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql > ''"
+    )
+    return {(name, " ".join(sql.split())) for name, sql in found}
 
 
 async def test_everything_of_version_2_is_there_afterwards(tmp_path: Path) -> None:
@@ -82,12 +90,31 @@ async def test_what_was_there_before_can_be_searched(tmp_path: Path) -> None:
     await spool.close()
 
 
-async def test_tables_are_those_of_a_new_shard(tmp_path: Path) -> None:
-    older = _older(tmp_path)
+async def test_what_version_3_left_can_wait_in_a_lane(tmp_path: Path) -> None:
+    paths, now = _older(tmp_path, LEFT_BY_3), 1_800_000_000.0
+    spool = open_spool(paths, ManualClock(), Policy(inline_sync=True))
+    assert list(spool.lanes()) == []
+    (claim,) = await spool.claim("me", now, 60, 10)
+    assert claim.message.id == WAITS
+    await spool.settle([Settlement(WAITS, claim.epoch, lane="out", due=now + 60)])
+    assert (list(spool.lanes()), spool.count_lane("out"), spool.next_due()) == (["out"], 1, now + 60)
+    await spool.release([HELD], now)
+    assert [one.message.id for one in await spool.claim("me", now, 60, 10)] == [HELD]
+    await spool.close()
+    spool = open_spool(paths, ManualClock(), Policy(inline_sync=True))
+    assert list(spool.lanes()) == ["out"]
+    assert [one.message.id for one in await spool.claim("me", now, 60, 10, "out")] == [WAITS]
+    await spool.close()
+
+
+@pytest.mark.parametrize("left", [LEFT, LEFT_BY_3])
+async def test_tables_are_those_of_a_new_shard(tmp_path: Path, left: Path) -> None:
+    older = _older(tmp_path, left)
     newer = SpoolPaths(tmp_path / "new")
     for paths in (older, newer):
         await open_spool(paths, ManualClock(), Policy(inline_sync=True)).close()
     assert _columns(older.shard(0) / "queue.db") == _columns(newer.shard(0) / "queue.db")
+    assert _indexes(older.shard(0) / "queue.db") == _indexes(newer.shard(0) / "queue.db")
 
 
 def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
