@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -121,6 +122,36 @@ async def test_an_address_that_is_taken_changes_nothing(tmp_path: Path, receiver
         assert relay.config.revision == revision
         assert set(relay.addresses) == names
         await finished(relay, await submit(relay))
+
+
+async def test_mail_goes_on_while_a_program_is_asked_for_a_password(
+    tmp_path: Path, receiver: StrictSink
+) -> None:
+    """It writes only when it is told: a relay that waited for it on its loop could not take the message before."""
+    os.mkfifo(tmp_path / "password")
+    toml = first_config(receiver.port)
+    asking = f'login = "relay"\npassword_command = ["/bin/cat", "{tmp_path}/password"]'
+    async with running_relay(tmp_path, toml) as relay:
+        taking = asyncio.create_task(take(relay, tmp_path, first_config(receiver.port, route=asking)))
+        with await asyncio.to_thread(open, tmp_path / "password", "w") as told:  # once the program reads
+            await finished(relay, await submit(relay))
+            assert not taking.done()
+            told.write("sesame\n")
+        await taking
+        assert relay.config.routes[0].login == "relay"
+
+
+async def test_a_password_that_changed_is_taken_though_the_file_has_not(
+    tmp_path: Path, receiver: StrictSink
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("old\n")
+    toml = first_config(receiver.port, route=f'login = "relay"\npassword_command = ["/bin/cat", "{secret}"]')
+    async with running_relay(tmp_path, toml) as relay:
+        secret.write_text("new\n")
+        await take(relay, tmp_path, toml)
+        (route,) = relay._routes
+        assert route.login is not None and route.login.password == b"new"
 
 
 async def test_what_cannot_change_is_named_and_stays(tmp_path: Path, receiver: StrictSink) -> None:

@@ -21,10 +21,11 @@ from lonedot.admin.values import AdminError
 from lonedot.app.directory import directory_from
 from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
+from lonedot.app.passwords import routes_from
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.reload import with_what_stays
 from lonedot.app.seeing import Health, Seeing
-from lonedot.app.settings import asker_from, ourselves_from, route_from
+from lonedot.app.settings import asker_from, ourselves_from
 from lonedot.app.stalls import Stall, book_stalls
 from lonedot.app.standing import StandingDesk
 from lonedot.config.addresses import Endpoint
@@ -163,7 +164,7 @@ class Relay:
         paths = config.server.paths
         try:
             snapshot = self._keeper.load()
-            self._routes = routes = RouteTable([route_from(route, config) for route in config.routes])
+            self._routes = routes = RouteTable(await asyncio.to_thread(routes_from, config))
             face = Face.of(config)
         except (ValueError, OSError, KeyError) as error:
             raise AppFault(f"{config.file}: {error}") from error
@@ -347,7 +348,7 @@ class Relay:
             config, needs_restart = with_what_stays(found.config, running)
             held: list[list[socket.socket]] = []
             try:
-                routes = RouteTable([route_from(route, config) for route in config.routes])
+                routes = RouteTable(await asyncio.to_thread(routes_from, config))
                 face = await asyncio.to_thread(Face.of, config)
                 held = self._entrances.hold(face)
                 await self._keeper.reload(uid, config)
@@ -371,8 +372,8 @@ class Relay:
         self, config: Config, routes: RouteTable, face: Face, held: list[list[socket.socket]]
     ) -> None:
         """One step of the loop up to the listeners, which follow."""
-        before, self.config = self.config, config
-        if (before.routes, before.server.hostname) != (config.routes, config.server.hostname):
+        self.config = config
+        if tuple(self._routes) != tuple(routes):
             self._routes.take(tuple(routes))
             self.scheduler.take_lanes(_lanes(self._routes))
             self._courier.renew()

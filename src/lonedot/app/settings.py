@@ -1,9 +1,7 @@
-"""From the configuration's values to the settings of each room. Pure but for TLS files and passwords: those are read
-from files, or asked of the programs that tell them, which may take some seconds."""
+"""From the configuration's values to the settings of each room. Pure but for TLS files; see also `passwords`."""
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from lonedot.config.choices import InboundTls, LineEnds, ListenerProtocol, LongL
 from lonedot.config.code import sink_code
 from lonedot.config.domains import Vrfy
 from lonedot.config.model import Config, Listener, Route
-from lonedot.config.secrets import ask
-from lonedot.config.values import Unfit
 from lonedot.delivery import routing
 from lonedot.delivery.conditions import Conditions
 from lonedot.delivery.dns import NameServer, ServerAsker
@@ -133,12 +129,8 @@ def _door(listener: Listener, trusted: bool) -> DoorPolicy:
     )
 
 
-def route_from(route: Route, config: Config) -> routing.Route:
-    """One route with all that an attempt needs.
-
-    Raises:
-        OSError, ValueError: the password cannot be had.
-    """
+def route_from(route: Route, config: Config, login: Login | None = None) -> routing.Route:
+    """One route with all that an attempt needs; `login` is what it says at the smarthost."""
     command = route.command_timeout.total_seconds()
     data = route.data_timeout.total_seconds()
     return routing.Route(
@@ -148,7 +140,7 @@ def route_from(route: Route, config: Config) -> routing.Route:
         target=_target(route),
         tls=route.tls,
         tls_ca=route.tls_ca,
-        login=_login(route),
+        login=login,
         ehlo_name=config.server.hostname,
         ehlo_ignore=frozenset(keyword.upper() for keyword in route.ehlo_off),
         connections=route.connections,
@@ -209,25 +201,6 @@ def ourselves_from(config: Config) -> Ourselves:
         frozenset({config.server.hostname}),
         tuple(NextHop(one.address.host, one.address.port) for one in config.listeners),
     )
-
-
-def _login(route: Route) -> Login | None:
-    if not route.login:
-        return None
-    if route.password_file is not None:
-        password = route.password_file.read_text().splitlines()[0]
-    elif route.password_env:
-        password = os.environ[route.password_env]
-    elif route.password_command:
-        told = ask(route.password_command)
-        if isinstance(told, Unfit):
-            raise ValueError(f"route {route.name}: {told.what}; {told.do}")
-        password = told.reveal()
-    elif route.password is not None:
-        password = route.password.reveal()
-    else:
-        raise ValueError(f"route {route.name}: login without a password")
-    return Login(route.login.encode(), password.encode())
 
 
 def binding_from(row: Row, folder: Path, loaded: dict[str, Sink]) -> Binding:
