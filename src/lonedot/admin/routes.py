@@ -13,6 +13,7 @@ from lonedot.delivery.conditions import Circumstances, matches
 from lonedot.delivery.mx import Exchange, HostFinder
 from lonedot.delivery.routing import (
     Discard,
+    Drop,
     Hold,
     Lmtp,
     Maildir,
@@ -129,6 +130,9 @@ async def _over(route: Route, finder: HostFinder, routed: Routed) -> Routed:
             return change(routed, target=f"maildir {path}")
         case Pipe(command):
             return change(routed, target=f"pipe {' '.join(command)}")
+        case Drop(folders):
+            shown = ", ".join(f"{folder} (source {number})" for number, folder in folders)
+            return change(routed, target=f"drop {shown if len(folders) > 1 else folders[0][1]}")
         case Discard():
             return change(routed, target="discard: it counts as delivered, and is gone")
         case Hold(words):

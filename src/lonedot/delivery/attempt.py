@@ -27,6 +27,7 @@ from lonedot.delivery.classify import (
     discarded_by,
 )
 from lonedot.delivery.deposit import HERE, Deposit, DepositReport, Depot
+from lonedot.delivery.drop import DROP_RECIPIENTS, needs_trace
 from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body, traced
 from lonedot.delivery.jobs import Fault, Sending, SessionFault, TransactionReport
 from lonedot.delivery.message_sinks import (
@@ -36,7 +37,7 @@ from lonedot.delivery.message_sinks import (
     to_end,
 )
 from lonedot.delivery.pool import Pool
-from lonedot.delivery.routing import Discard, Hold, Maildir, Pipe, Resolver, Route
+from lonedot.delivery.routing import Discard, Drop, Hold, Maildir, Pipe, Resolver, Route
 from lonedot.delivery.session_sinks import wants_sessions
 from lonedot.delivery.tls import TlsSettingsFault
 from lonedot.delivery.transcript import NOTE, Line, TranscriptSink
@@ -94,7 +95,7 @@ class Office(Protocol):
 
     def pool(self, route: Route, destination: str, server: int = 0) -> Pool: ...
 
-    def depot(self, route: Route) -> Depot: ...
+    def depot(self, route: Route, server: int) -> Depot: ...
 
     def observe(self, work: Awaitable[None]) -> None: ...
 
@@ -222,7 +223,7 @@ class Parcel:
             copy = tuple(n for n, scope in scoped if state.index in scope) if scoped else ()
             key = (destination(route, state.recipient.address.domain), copy)
             groups.setdefault(key, []).append(state)
-        step = 1 if isinstance(route.target, Maildir | Pipe) else route.recipients_per_transaction
+        step = _recipients_at_once(route)
         return [
             _Batch(to, copy, tuple(states[start : start + step]))
             for (to, copy), states in groups.items()
@@ -280,8 +281,8 @@ class Parcel:
         route = self._route
         assert route is not None
         self._form = self._whole
-        if isinstance(route.target, Maildir | Pipe):
-            self._courier.depot(route).submit(self)
+        if isinstance(route.target, Maildir | Pipe | Drop):
+            self._courier.depot(route, self._claim.message.facts.server).submit(self)
             return
         try:
             pool = self._courier.pool(route, self._batches[0].destination, self._server)
@@ -356,23 +357,31 @@ class Parcel:
 
     @property
     def deposit_for(self) -> Address:
-        """As `DepositJob`: its batches have one recipient each."""
+        """As `DepositJob`."""
         return self._current[0].recipient.address
 
     def make_deposit(self, place: str) -> Deposit | Awaitable[Deposit | None] | None:
-        """The copy for the recipient of this batch (see `deposit.DepositJob`)."""
+        """The copy for the recipients of this batch (see `deposit.DepositJob`)."""
         if self._sinks is not None:
             self._hop = Hop(event=Event.MESSAGE_START, route=self._route_name, next_hop=place)
         return self._prepared(place, HERE, self._depositing)
 
     def _depositing(self, form: Form, plan: Plan) -> Deposit:
-        message, state = self._claim.message, self._current[0]
-        sender, recipient = message.envelope.reverse_path, state.recipient.address
-        route = self._route
-        if route is not None and isinstance(route.target, Maildir):
-            form = traced(form, sender, recipient, state.index, self._courier.clock)
+        message, route = self._claim.message, self._route
+        assert route is not None
+        sender = message.envelope.reverse_path
+        scope = tuple([state.index for state in self._current])
+        recipients = tuple([state.recipient.address for state in self._current])
+        is_one = len(recipients) == 1
+        match route.target:
+            case Drop() as target:
+                is_traced = needs_trace(target, form.content.head)
+            case target:
+                is_traced = isinstance(target, Maildir)
+        if is_traced:
+            form = traced(form, sender, recipients[0] if is_one else None, scope, self._courier.clock)
         self._takes(form)
-        return Deposit(message.id, sender, recipient, form.canonical)
+        return Deposit(message.id, sender, recipients, form.canonical, scope[0])
 
     def deposited(self, place: str, report: DepositReport) -> None:
         """The copy is where it stays, or why not."""
@@ -740,3 +749,13 @@ def _hold_words(said: Dispatched) -> str:
     """Why a message is held, with the name of the binding that wants it."""
     words = said.words
     return words if words.startswith(said.binding) else f"{said.binding}: {words}"
+
+
+def _recipients_at_once(route: Route) -> int:
+    match route.target:
+        case Maildir() | Pipe():
+            return 1
+        case Drop(envelope=envelope):
+            return DROP_RECIPIENTS if envelope else 1
+        case _:
+            return route.recipients_per_transaction

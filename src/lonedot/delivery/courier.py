@@ -12,11 +12,12 @@ from concurrent.futures import Executor
 
 from lonedot.delivery.attempt import Parcel
 from lonedot.delivery.deposit import Carrier, Depot
+from lonedot.delivery.drop import DropCarrier
 from lonedot.delivery.maildir import MaildirCarrier
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
 from lonedot.delivery.pipe import PipeCarrier
 from lonedot.delivery.pool import Pool, PoolState
-from lonedot.delivery.routing import Maildir, Pipe, Resolver, Route, RouteTable
+from lonedot.delivery.routing import Drop, Maildir, Pipe, Resolver, Route, RouteTable
 from lonedot.delivery.session_sinks import SessionSinks
 from lonedot.delivery.transcript import TranscriptSink
 from lonedot.message.content import Content
@@ -69,7 +70,7 @@ class Courier:
         self.loop = asyncio.get_running_loop()
         self._pools: dict[tuple[int, str, str], Pool] = {}
         self._observing: set[asyncio.Task[None]] = set()
-        self._depots: dict[str, Depot] = {}
+        self._depots: dict[tuple[str, int], Depot] = {}
         self._leaving: dict[asyncio.Task[None], Pool | Depot] = {}
         """Pools of routes as they were, until their last connection is gone."""
         self._closing = False
@@ -123,10 +124,14 @@ class Courier:
             for task in late:
                 task.cancel()
 
-    def depot(self, route: Route) -> Depot:
-        """Where a route into Maildirs or to a program puts its copies; made when it is not there."""
+    def depot(self, route: Route, server: int) -> Depot:
+        """Where a route that ends on this machine puts its copies; made when it is not there.
+
+        `server`: the virtual server that took the message; only Drop folders differ by it.
+        """
         route = self._routes.by_name(route.name) or route
-        depot = self._depots.get(route.name)
+        key = (route.name, server if isinstance(route.target, Drop) else 0)
+        depot = self._depots.get(key)
         if depot is None:
             carrier: Carrier
             match route.target:
@@ -134,9 +139,11 @@ class Courier:
                     carrier = MaildirCarrier(route.target, route.ehlo_name)
                 case Pipe():
                     carrier = PipeCarrier(route.target)
+                case Drop(envelope=envelope):
+                    carrier = DropCarrier(route.target.folder_of(server), envelope)
                 case _:
                     raise ValueError(f"route {route.name} delivers nothing on this machine")
-            depot = self._depots[route.name] = Depot(route, carrier)
+            depot = self._depots[key] = Depot(route, carrier)
             if self._closing:
                 depot.end()
         return depot

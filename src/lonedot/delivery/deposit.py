@@ -1,8 +1,9 @@
-"""Deliveries that end on this machine: a copy for one recipient, given to a Maildir or a program in a thread.
+"""Deliveries that end on this machine: a copy given to a Maildir, a Drop folder or a program in a thread.
 
-Rules: one recipient per copy; what a carrier says is the outcome, and it says it only when the copy is where it stays
-(synced, or the program has ended); no more at one time than the route's `connections`. A thread can be waited for and
-not ended: what still writes when the relay stops is reported as not tried, and may arrive twice.
+Rules: one recipient per copy, but for a Drop folder, whose files name them all; what a carrier says is the outcome, and
+it says it only when the copy is where it stays (synced, or the program has ended); no more at one time than the route's
+`connections`. A thread can be waited for and not ended: what still writes when the relay stops is reported as not
+tried, and may arrive twice.
 """
 
 from __future__ import annotations
@@ -34,12 +35,19 @@ _STOP_SECONDS = 2.0
 
 
 class Deposit(msgspec.Struct, frozen=True):
-    """One copy for one recipient."""
+    """One copy."""
 
     id: MessageId
     sender: Address
-    recipient: Address
+    recipients: tuple[Address, ...]
     canonical: CanonicalContent
+    index: int
+    """Number of the first recipient in the message."""
+
+    @property
+    def recipient(self) -> Address:
+        """The only one, but for a Drop folder."""
+        return self.recipients[0]
 
 
 class DepositReport(msgspec.Struct, frozen=True):
@@ -73,7 +81,7 @@ class DepositJob(Protocol):
 
     @property
     def deposit_for(self) -> Address:
-        """The recipient."""
+        """The recipient, or the first of them."""
         ...
 
     def make_deposit(self, place: str) -> Deposit | Awaitable[Deposit | None] | None:

@@ -101,14 +101,20 @@ def downgraded(form: Form, clock: Clock) -> Form:
     return form_of(made, (*form.entries, entry))
 
 
-def traced(form: Form, sender: Address, recipient: Address, index: int, clock: Clock) -> Form:
+def traced(
+    form: Form, sender: Address, recipient: Address | None, scope: tuple[int, ...], clock: Clock
+) -> Form:
     """The same with the trace fields of the last delivery (RFC 5321 §4.4), and the ledger entry that says so.
+
+    A copy that is for several (`scope` has their numbers) names none of them: `recipient` is then None.
 
     Raises:
         NotCanonical: an address cannot stand in a field.
     """
     content = form.content
-    octets = b"Return-Path: <%s>\r\nDelivered-To: %s\r\n" % (sender.octets, recipient.octets)
+    octets = b"Return-Path: <%s>\r\n" % sender.octets
+    if recipient is not None:
+        octets += b"Delivered-To: %s\r\n" % recipient.octets
     changes = (Splice(Part.HEAD, 0, 0, octets),)
     after = apply_changes(content, changes)
     entry = Entry(
@@ -122,7 +128,7 @@ def traced(form: Form, sender: Address, recipient: Address, index: int, clock: C
         action=Action.KEPT,
         changes=changes,
         words="the last delivery: envelope sender and recipient",
-        scope=(index,),
+        scope=scope,
     )
     return form_of(canonicalise(after), (*form.entries, entry))
 

@@ -25,6 +25,7 @@ __all__ = [
     "Circumstances",
     "Conditions",
     "Discard",
+    "Drop",
     "Family",
     "Hold",
     "Lmtp",
@@ -150,6 +151,18 @@ class Pipe(msgspec.Struct, frozen=True, tag="pipe"):
     line_end: LineEnd = LineEnd.LF
 
 
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """The Drop folder of the virtual server that took the message."""
+
+    folders: tuple[tuple[int, Path], ...]
+    """Number of the virtual server, and its folder; the first one serves those that are gone."""
+    envelope: bool = True
+    """The file begins with `x-sender` and `x-receiver` lines; else each recipient has a file with trace fields."""
+
+    def folder_of(self, server: int) -> Path:
+        return dict(self.folders).get(server, self.folders[0][1])
+
+
 class Discard(msgspec.Struct, frozen=True, tag="discard"):
     """Nowhere: it counts as delivered."""
 
@@ -160,7 +173,7 @@ class Hold(msgspec.Struct, frozen=True, tag="hold"):
     words: str
 
 
-Target = Mx | Smarthosts | Lmtp | Maildir | Pipe | Discard | Hold
+Target = Mx | Smarthosts | Lmtp | Maildir | Pipe | Drop | Discard | Hold
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
