@@ -68,13 +68,20 @@ def _ask_secrets(origins: Origins, config: Config) -> Iterator[Fault]:
     from lonedot.config.secrets import ask
     from lonedot.config.values import Unfit
 
-    for number, route in enumerate(config.routes):
-        if not route.password_command:
-            continue
-        told = ask(route.password_command)
+    named: list[tuple[str, int, str, Sequence[str]]] = [
+        ("route", number, "password_command", route.password_command)
+        for number, route in enumerate(config.routes)
+    ]
+    named += [
+        ("domain", number, "recipients", domain.recipients.password_command)
+        for number, domain in enumerate(config.domains)
+        if domain.recipients is not None
+    ]
+    for table, number, key, program in named:
+        told = ask(program) if program else None
         if isinstance(told, Unfit):
-            spot = origins.spot(("route", number, "password_command"))
-            where = f"route {number + 1}: password_command"
+            spot = origins.spot((table, number, key))
+            where = f"{table} {number + 1}: {key}"
             yield Fault(str(spot.file), spot.line, spot.column, Severity.FAULT, where, told.what, told.do)
 
 

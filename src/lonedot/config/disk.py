@@ -8,9 +8,9 @@ import ssl
 import stat
 import warnings
 from pathlib import Path
+from typing import Protocol
 
 from lonedot.config.code import SinkFile
-from lonedot.config.model import Route
 from lonedot.config.secrets import MAX_SECRET, first_line
 from lonedot.config.values import Secret, Unfit
 from lonedot.reception.logins import FILE_LIMIT, LoginsFault, read_logins
@@ -70,7 +70,17 @@ def device_of(path: Path) -> int | None:
     return None
 
 
-def find_password(route: Route) -> Secret | Unfit | None:
+class NamesPassword(Protocol):
+    """A route, or a database."""
+
+    @property
+    def password_file(self) -> Path | None: ...
+
+    @property
+    def password_env(self) -> str: ...
+
+
+def find_password(route: NamesPassword) -> Secret | Unfit | None:
     """The password from the file or variable that a route names; None when it names neither."""
     if route.password_env:
         value = os.environ.get(route.password_env, "")

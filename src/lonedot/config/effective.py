@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from lonedot.config.domains import RecipientSource
 from lonedot.config.key import Key
 from lonedot.config.model import Config, Source
 from lonedot.config.origins import Origins
@@ -126,6 +127,8 @@ def toml_of(value: object, *, is_size: bool = False) -> str:
         case tuple() | list() | frozenset():
             items = [toml_of(item) or _quoted("") for item in value]
             return f"[{', '.join(items)}]"
+        case RecipientSource():
+            return f"{{ {', '.join(f'{name} = {toml_of(one)}' for name, one in value.table.items())} }}"
         case Mapping():
             pairs = [f"{_quoted(str(name))} = {_shown(str(name), one)}" for name, one in value.items()]
             return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
