@@ -515,3 +515,11 @@ class SpoolPaths(msgspec.Struct, frozen=True):
 
     def shard(self, number: int) -> Path:
         return self.root / "shards" / str(number)
+
+    def shards(self) -> tuple[int, ...]:
+        """Numbers of the shards that are there."""
+        folder = self.root / "shards"
+        if not folder.is_dir():
+            return ()
+        found = [one.name for one in folder.iterdir() if one.name.isdigit() and (one / "queue.db").exists()]
+        return tuple(sorted(int(name) for name in found))

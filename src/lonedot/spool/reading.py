@@ -30,6 +30,7 @@ from lonedot.terms.ids import MessageId, SessionId, number_from_id
 
 __all__ = [
     "contains_key",
+    "contains_message",
     "count_by_state",
     "count_lane",
     "find_number",
@@ -205,3 +206,8 @@ def count_by_state(connection: apsw.Connection) -> dict[MessageState, int]:
 
 def contains_key(connection: apsw.Connection, key: bytes) -> bool:
     return connection.execute("SELECT 1 FROM source_key WHERE key = ?", (key,)).fetchone() is not None
+
+
+def contains_message(connection: apsw.Connection, id: str) -> bool:
+    number = find_number(id)
+    return connection.execute("SELECT 1 FROM message WHERE id = ?", (number,)).fetchone() is not None

@@ -33,11 +33,13 @@ __all__ = ["list_messages", "select_messages"]
 
 _LISTED = "id, state, reason, accepted_at, finished_at, size, sender, due, transport"
 _LISTED_RECIPIENTS = "SELECT address, status, value FROM recipient WHERE message = ? ORDER BY number"
+_NEXT = "CASE WHEN state = 'queued' AND due <> 0 THEN due END"
+"""When it is due; that of a held one is no time at which anything comes."""
 _ORDERS = {
     Sort.AGE: "id DESC",
     Sort.OLDEST: "id",
     Sort.SIZE: "size DESC, id",
-    Sort.NEXT: "due IS NULL, due, id",
+    Sort.NEXT: f"{_NEXT} IS NULL, {_NEXT}, id",
     Sort.SENDER: "sender COLLATE NOCASE, id",
 }
 _ID_SHIFT = 21
@@ -68,7 +70,7 @@ def list_messages(connection: apsw.Connection, wanted: Filter) -> list[Listed]:
 
 def select_messages(connection: apsw.Connection, wanted: Filter) -> list[MessageId]:
     """Ids in the order of the filter, with `Sort.AGE` newest first."""
-    columns = "id, size, due, sender" if wanted.sort is not Sort.AGE else "id"
+    columns = "id, state, size, due, sender" if wanted.sort is not Sort.AGE else "id"
     sql, values = _statement(connection, wanted, columns)
     return [id_from_number(row[0]) for row in schema.query(connection, sql, values)]
 

@@ -84,8 +84,12 @@ class SqliteSpool:
         policy: Policy,
         disk: Disk,
         notice: Callable[[str], None],
+        lock: SpoolLock | None = None,
     ) -> None:
-        """Opens and recovers it. Raises SpoolLocked or SpoolFault."""
+        """Opens and recovers it. `lock` is held by the caller, who releases it after `close`; None: it takes its own.
+
+        Raises SpoolLocked or SpoolFault.
+        """
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._closed = False
@@ -100,7 +104,7 @@ class SqliteSpool:
         self._database = database = folder / "queue.db"
         try:
             _make_folders(disk, paths, shard)
-            self._lock = SpoolLock(paths.lock)
+            self._lock = SpoolLock(paths.lock) if lock is None else None
         except OSError as error:
             raise fault_from(error, f"cannot open the spool {paths.root}") from error
         self._room = Room(disk, folder, clock, policy.reserve)
@@ -142,7 +146,7 @@ class SqliteSpool:
                 writer.stop()
             if flight is not None:
                 flight.close()
-            self._lock.release()
+            self._release_lock()
             if isinstance(error, SpoolFault):
                 raise
             raise SpoolFault(f"cannot open {database}: {error}") from error
@@ -165,6 +169,10 @@ class SqliteSpool:
 
     def has_room(self, octets: int) -> bool:
         return self._room.has(octets)
+
+    def body_path(self, id: MessageId) -> Path:
+        """Where the body file of a message lies."""
+        return self._bodies.path(id)
 
     def body_writer(self, id: MessageId) -> BodyWriter:
         return self._bodies.writer(id)
@@ -310,6 +318,13 @@ class SqliteSpool:
         except (apsw.Error, OSError) as error:
             raise SpoolFault(f"cannot read the content of {id}: {error}") from error
 
+    def contains(self, id: str) -> bool:
+        """There is a message with that id, whatever its state. Raises SpoolFault."""
+        try:
+            return reading.contains_message(self._reader(), id)
+        except apsw.Error as error:
+            raise SpoolFault(f"cannot read {id}: {error}") from error
+
     def show(self, id: MessageId) -> Stored:
         try:
             return reading.read_message(self._reader(), id)
@@ -416,6 +431,10 @@ class SqliteSpool:
             self._writer.stop()
             self._flight.clear()
             self._flight.close()
+            self._release_lock()
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
             self._lock.release()
 
 
@@ -449,18 +468,26 @@ def open_spool(
     shard: int = 0,
     disk: Disk | None = None,
     notice: Callable[[str], None] = _ignore,
+    lock: SpoolLock | None = None,
 ) -> SqliteSpool:
     """Open a shard for the relay. `notice` is told in words when the disk fails and when it works again.
+
+    A `lock` that is given stays the caller's.
 
     Raises:
         SpoolLocked: another process has it.
         SpoolFault: it cannot be opened.
     """
-    return SqliteSpool(paths, shard, clock, policy or Policy(), disk or RealDisk(), notice)
+    return SqliteSpool(paths, shard, clock, policy or Policy(), disk or RealDisk(), notice, lock)
 
 
 def open_offline(
-    paths: SpoolPaths, clock: Clock, keep_content: KeepContent = KeepContent.DAMAGED, *, shard: int = 0
+    paths: SpoolPaths,
+    clock: Clock,
+    keep_content: KeepContent = KeepContent.DAMAGED,
+    *,
+    shard: int = 0,
+    lock: SpoolLock | None = None,
 ) -> SqliteSpool:
     """Open a shard for a command while the relay is down: with its lock, and without a process beside it.
 
@@ -471,4 +498,4 @@ def open_offline(
     if not (paths.shard(shard) / "queue.db").exists():
         raise SpoolFault(f"there is no spool at {paths.root}")
     policy = Policy(keep_content, inline_sync=True)
-    return SqliteSpool(paths, shard, clock, policy, RealDisk(), _ignore)
+    return SqliteSpool(paths, shard, clock, policy, RealDisk(), _ignore, lock)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NewType
 
-__all__ = ["IdSource", "MessageId", "SessionId", "id_from_number", "id_time", "number_from_id"]
+__all__ = ["IdSource", "MessageId", "SessionId", "id_from_number", "id_shard", "id_time", "number_from_id"]
 
 MessageId = NewType("MessageId", str)
 SessionId = NewType("SessionId", str)
@@ -47,6 +47,11 @@ def number_from_id(text: str) -> int:
 def id_time(text: str) -> float:
     """When an id was made, in seconds since 1970 (millisecond resolution)."""
     return (number_from_id(text) >> (_COUNTER_BITS + _SHARD_BITS)) / 1000
+
+
+def id_shard(text: str) -> int:
+    """The shard for which an id was made. Raises ValueError."""
+    return number_from_id(text) >> _COUNTER_BITS & (MAX_SHARDS - 1)
 
 
 class IdSource:
