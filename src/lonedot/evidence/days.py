@@ -1,7 +1,8 @@
 """Lines in files by day: appended in memory, written in large pieces, found again by file, offset and length.
 
-A file is named by its day (UTC) and a number: `2026-11-22-0003.jsonl`. Every start of the process and every failure
+A file is named by its day (UTC) and a number: `2026-11-22-0003.jsonl`. Every start of a process and every failure
 to write begins a new number, so a place that was promised and never written can never be taken by another line.
+Several processes may write into one folder, each into a file of its own.
 
 Rules: nothing here raises because of the disk; what could not be written is counted in `lost`. `append` may be
 called from the loop while `read` runs in a thread.
@@ -9,6 +10,7 @@ called from the loop while `read` runs in a thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -23,6 +25,9 @@ FLUSH_AT = 64 * 1024
 
 _RETRY_SECONDS = 1.0
 """After a failure to open a file, the next try comes no sooner."""
+
+_PROCESSES = 64
+"""As many may begin a file at the same moment."""
 
 _NAME = re.compile(r"(\d{4}-\d\d-\d\d)-(\d{4,9})")
 
@@ -157,11 +162,7 @@ class DayFiles:
         day = time.strftime("%Y-%m-%d", time.gmtime(second))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            taken = [_order(stem)[1] for stem in self.stems() if stem.startswith(day)]
-            number = max(taken, default=-1) + 1
-            stem = f"{day}-{number:04d}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(self._path(stem), flags, 0o600)
+            stem, self._fd = self._create(day)
         except OSError as error:
             self._retry_at = now + _RETRY_SECONDS
             self._lose(0, error)
@@ -169,6 +170,19 @@ class DayFiles:
         self._stem = stem
         self._offset = 0
         self._day_ends = float(second - second % 86400 + 86400)
+
+    def _create(self, day: str) -> tuple[str, int]:
+        """The next file of the day, which nobody else has; raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        taken = [_order(stem)[1] for stem in self.stems() if stem.startswith(day)]
+        first = max(taken, default=-1) + 1
+        for number in range(first, first + _PROCESSES):
+            stem = f"{day}-{number:04d}"
+            try:
+                return stem, os.open(self._path(stem), flags, 0o600)
+            except FileExistsError:
+                continue  # another process was quicker
+        raise FileExistsError(errno.EEXIST, "every number is taken at once", str(self.folder))
 
     def _hand_over(self, pending: list[bytes], fd: int) -> None:
         octets = b"".join(pending)

@@ -263,7 +263,9 @@ class EventLog:
             if one.at >= since and (not kinds or one.kind in kinds):
                 found.append(one)
                 if len(found) >= 2 * limit:
+                    found.sort(key=_at)
                     del found[:-limit]
+        found.sort(key=_at)  # several workers write at the same time, each into a file of its own
         return found[-limit:]
 
     def flush(self) -> None:
@@ -285,6 +287,10 @@ class EventLog:
                     yield _decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     continue  # half a line of a crash, or a kind of a newer version
+
+
+def _at(one: Event) -> float:
+    return one.at
 
 
 def _tell_loss(reason: str) -> None:

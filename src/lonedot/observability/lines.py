@@ -21,7 +21,7 @@ KEEP_AT_MOST = 4 * 1024 * 1024
 """Octets that wait for a slow reader; more are dropped."""
 
 _PIECE = 4096
-"""What a pipe that says "writable" takes without waiting (PIPE_BUF)."""
+"""What a pipe that says "writable" takes without waiting, and in one piece beside other writers (PIPE_BUF)."""
 
 
 class LineWriter:
@@ -90,6 +90,9 @@ class LineWriter:
                 if not self._poll.poll(left * 1000):
                     break
                 piece = octets[at : at + _PIECE]
+                if at + _PIECE < len(octets):
+                    # Whole lines, where they fit: other workers write to the same pipe.
+                    piece = piece[: piece.rfind(b"\n") + 1] or piece
             else:
                 piece = octets[at:]
             try:

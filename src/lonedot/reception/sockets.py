@@ -4,14 +4,16 @@ Rules:
 1. A socket that listens is never closed while its address stays in the configuration: who connects is not turned away.
 2. A listener accepts on a copy of the descriptor, so that closing the listener leaves the socket as it is.
 3. Without a parent all of this works the same; only nobody holds the sockets when the process dies.
+4. Of several workers the first alone opens sockets and tells the parent; the others get what the parent passes on.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -28,6 +30,8 @@ __all__ = [
 SOCKETS_ENVIRONMENT = "LONEDOT_SOCKETS"
 """Tells a worker the sockets that its parent holds: a JSON object, key to descriptor."""
 BACKLOG = 1024
+_KEY_LIMIT = 1024
+"""Octets of one message of the parent: a sign and a key."""
 FIRST_OF_SYSTEMD = 3
 """sd_listen_fds(3): SD_LISTEN_FDS_START."""
 
@@ -164,11 +168,19 @@ class ListeningSockets:
     Args:
         held: what is open already.
         parent: descriptor of the pair of sockets to the parent; -1 without a parent. It stays the caller's.
+        follows: another worker opens sockets and tells the parent; here only those are used that were passed on.
     """
 
-    def __init__(self, held: Mapping[str, socket.socket] | None = None, parent: int = -1) -> None:
+    def __init__(
+        self,
+        held: Mapping[str, socket.socket] | None = None,
+        parent: int = -1,
+        *,
+        follows: bool = False,
+    ) -> None:
         self._held = dict(held or {})
         self._parent = parent
+        self._follows = follows
 
     def open(self, place: Place) -> list[socket.socket]:
         """Copies of the sockets that listen there; opened when there are none, and then told to the parent.
@@ -181,6 +193,8 @@ class ListeningSockets:
         try:
             for key, at in resolved(place):
                 if key not in self._held:
+                    if self._follows:
+                        raise OSError(errno.ENOTCONN, f"the first worker has not handed over {key}")
                     self._held[key] = bound(at)
                     fresh.append(key)
                 copies.append(self._held[key].dup())
@@ -193,6 +207,36 @@ class ListeningSockets:
         for key in fresh:
             self._tell(b"+", key, self._held[key])
         return copies
+
+    def has(self, place: Place) -> bool:
+        """It listens already. Raises OSError: the name of the place has no address."""
+        return all(key in self._held for key, _ in resolved(place))
+
+    def heed_parent(self) -> bool:
+        """Take what the parent has passed on since the last call, without waiting. False: the parent is gone."""
+        line = socket.socket(fileno=os.dup(self._parent))
+        try:
+            line.setblocking(False)
+            while True:
+                said, numbers, _, _ = socket.recv_fds(line, _KEY_LIMIT, 1, socket.MSG_CMSG_CLOEXEC)
+                if not said:
+                    return False
+                self._take(said, [socket.socket(fileno=number) for number in numbers])
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            line.close()
+
+    def _take(self, said: bytes, listening: Sequence[socket.socket]) -> None:
+        key = said[1:].decode("utf-8", "surrogateescape")
+        before = self._held.pop(key, None)
+        if before is not None:
+            before.close()
+        if said[:1] == b"+" and listening:
+            listening[0].setblocking(False)
+            self._held[key] = listening[0]
 
     def descriptors(self) -> dict[str, int]:
         """Key to descriptor, for a program that this one becomes."""
@@ -220,7 +264,7 @@ class ListeningSockets:
         self._held.clear()
 
     def _tell(self, sign: bytes, key: str, listening: socket.socket | None) -> None:
-        if self._parent < 0:
+        if self._parent < 0 or self._follows:
             return
         line = socket.socket(fileno=os.dup(self._parent))
         try:

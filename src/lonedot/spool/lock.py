@@ -1,4 +1,7 @@
-"""The lock of a spool: one process has it; the kernel takes it back when that process dies."""
+"""The lock of a spool: one process has it; the kernel takes it back when that process dies.
+
+A parent may hand it to its workers: it is one open file then, and free when the last of them has closed it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class SpoolLock:
     """
 
     def __init__(self, path: Path) -> None:
+        self._is_shared = False
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,9 +34,24 @@ class SpoolLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 
+    @classmethod
+    def handed(cls, descriptor: int) -> SpoolLock:
+        """The lock that a parent has, and shares: `descriptor` is its open file, and ours from now on."""
+        lock = cls.__new__(cls)
+        lock._descriptor = descriptor
+        lock._is_shared = True
+        os.set_inheritable(descriptor, False)
+        return lock
+
+    @property
+    def descriptor(self) -> int:
+        """Its open file, for a program that this one becomes."""
+        return self._descriptor
+
     def release(self) -> None:
         """Let it go. May be called twice."""
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
+            if not self._is_shared:
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1
