@@ -21,9 +21,11 @@ from bench.micro_server import prose, scan
 from lonedot.message.ledger import Entry
 from lonedot.observability.clock import SystemClock
 from lonedot.protocol.options import ServerOptions
+from lonedot.queue.courier import Delivery
+from lonedot.queue.lanes import Lane
 from lonedot.queue.plan import Conclusion, Report
 from lonedot.queue.retry import RetrySchedule
-from lonedot.queue.scheduler import Delivery, Lane, Scheduler
+from lonedot.queue.scheduler import Scheduler
 from lonedot.reception.acceptance import Acceptor, Handover
 from lonedot.reception.listener import Listener, MemoryBudget
 from lonedot.reception.session import Session

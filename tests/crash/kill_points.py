@@ -369,7 +369,9 @@ def set_shard(trap: Trap) -> None:
 def set_queue(trap: Trap) -> None:
     """From the claim to the outcome, without the wire."""
 
-    def enqueue(call: Call, scheduler: Scheduler, claim: Claim, now: float) -> object:
+    def enqueue(
+        call: Call, scheduler: Scheduler, claim: Claim, now: float, is_of_lane: bool = False
+    ) -> object:
         trap.passes(Point.CLAIMED, claim.message.id)
         return call()
 

@@ -15,6 +15,7 @@ from typing import cast
 
 from lonedot.cli import main
 from lonedot.delivery.transport import Transport
+from lonedot.queue.preparation import Ending, Preparation
 from lonedot.queue.scheduler import Scheduler
 from lonedot.queue.transport import Step
 from lonedot.spool.interface import Claim
@@ -53,7 +54,7 @@ class _Trap:
 def set_trap(wanted: str) -> None:
     """Wrap what the steps go through."""
     trap = _Trap(wanted)
-    prepare, take, distribute = Transport.prepare, Scheduler._take, Scheduler._distribute
+    prepare, take, ended = Transport.prepare, Preparation._take, Scheduler._prepared
 
     @functools.wraps(prepare)
     async def prepared(self: Transport, claim: Claim) -> AsyncGenerator[Step, None]:
@@ -62,19 +63,20 @@ def set_trap(wanted: str) -> None:
             trap.passes(TransportPoint.ANSWERED)
             yield step
 
-    async def taken(self: Scheduler, work: object, step: Step) -> bool:
+    async def taken(self: Preparation, work: object, step: Step) -> bool:
         waiting = cast(Callable[..., Awaitable[bool]], take)(self, work, step)
         is_ours = await _Begun(waiting, lambda: trap.passes(TransportPoint.HANDED_IN))
         trap.passes(TransportPoint.COMMITTED)
         return is_ours
 
-    def distributed(self: Scheduler, work: object, now: float) -> None:
-        trap.passes(TransportPoint.THROUGH)
-        cast(Callable[..., None], distribute)(self, work, now)
+    def ends(self: Scheduler, work: object, ending: Ending) -> None:
+        if ending is Ending.THROUGH:
+            trap.passes(TransportPoint.THROUGH)
+        cast(Callable[..., None], ended)(self, work, ending)
 
     Transport.prepare = prepared  # type: ignore[method-assign]
-    Scheduler._take = taken  # type: ignore[method-assign]
-    Scheduler._distribute = distributed  # type: ignore[method-assign]
+    Preparation._take = taken  # type: ignore[method-assign]
+    Scheduler._prepared = ends  # type: ignore[method-assign]
 
 
 class _Begun:

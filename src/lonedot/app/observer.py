@@ -12,8 +12,8 @@ from lonedot.message.ledger import Action, Entry
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.log import event, logs
 from lonedot.observability.metrics import Metrics
+from lonedot.queue.courier import Delivery
 from lonedot.queue.plan import Conclusion
-from lonedot.queue.scheduler import Delivery
 from lonedot.queue.transport import Step
 from lonedot.reception.session import Session
 from lonedot.sinks.inquiry import HopNote

@@ -48,8 +48,8 @@ from lonedot.message.ledger import Entry
 from lonedot.message.transforms import CannotTransform
 from lonedot.protocol.client_plan import Offer, Plan, Refusal, RefusalKind, plan_transaction
 from lonedot.protocol.events import ContentMode
+from lonedot.queue.courier import Delivery
 from lonedot.queue.plan import no_route
-from lonedot.queue.scheduler import Delivery
 from lonedot.sinks.bindings import Chains
 from lonedot.sinks.calls import Decision, Dispatched
 from lonedot.sinks.events import Event

@@ -21,7 +21,7 @@ from lonedot.delivery.routing import Drop, Maildir, Pipe, Resolver, Route, Route
 from lonedot.delivery.session_sinks import SessionSinks
 from lonedot.delivery.transcript import TranscriptSink
 from lonedot.message.content import Content
-from lonedot.queue.scheduler import Delivery
+from lonedot.queue.courier import Delivery
 from lonedot.sinks.bindings import Chains
 from lonedot.sinks.inquiry import HopNote
 from lonedot.spool.interface import Claim, RecipientState

@@ -26,7 +26,7 @@ from lonedot.delivery.transcript import Line
 from lonedot.message.content import Content
 from lonedot.message.intake import content_from
 from lonedot.message.ledger import Entry
-from lonedot.queue.scheduler import Delivery
+from lonedot.queue.courier import Delivery
 from lonedot.sinks.bindings import Chains
 from lonedot.sinks.inquiry import HopNote
 from lonedot.spool.interface import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lonedot.message.content import Content
 from lonedot.message.edits import Edit
 from lonedot.message.fold import fold
-from lonedot.queue.scheduler import Delivery
+from lonedot.queue.courier import Delivery
 from lonedot.sinks.bindings import Binding, Mode, OnError
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Hop

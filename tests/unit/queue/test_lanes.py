@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lonedot.queue import scheduler as module
-from lonedot.queue.scheduler import Delivery
+from lonedot.queue import work as module
+from lonedot.queue.courier import Delivery
 from lonedot.spool.interface import Attempt, MessageState, RecipientStatus
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
@@ -138,7 +138,7 @@ async def test_a_slow_hop_leaves_memory_to_the_others(monkeypatch: pytest.Monkey
     for _ in range(20):
         await settle()
     assert len(to(shop, b"c.example")) == 1  # though it stands behind everything for the slow one
-    assert shop.scheduler._ready <= 20
+    assert shop.scheduler._desk.ready <= 20
     shop.end(to(shop, b"c.example")[0], DELIVERED)
     count = 0
     while shop.out:

@@ -7,7 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
-from lonedot.queue import scheduler as module
+from lonedot.queue import claims, conclusions
+from lonedot.queue import work as module
 from lonedot.queue.plan import ReportKind
 from lonedot.spool.interface import Claim, MessageState, RecipientStatus, SpoolFault
 from lonedot.terms.envelope import Notify
@@ -196,7 +197,7 @@ async def test_a_report_does_not_wait_for_a_slow_lane_for_ever() -> None:
     shop = Workshop()
     await shop.offer(ONE, "x@a.example", "y@b.example")
     shop.end(shop.out[0], FAILED)
-    await shop.pass_time(module.OWED_SECONDS + 1)
+    await shop.pass_time(conclusions.OWED_SECONDS + 1)
     assert len(shop.reported) == 1
     assert shop.statuses(ONE) == [RecipientStatus.FAILED, RecipientStatus.WAITING]
     shop.end(shop.out[0], DELIVERED)
@@ -465,7 +466,7 @@ async def test_a_lane_has_no_more_at_work_than_it_may() -> None:
 
 async def test_the_ready_list_is_bounded_and_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READY_LIMIT", 16)
-    monkeypatch.setattr(module, "CLAIM_BATCH", 5)
+    monkeypatch.setattr(claims, "CLAIM_BATCH", 5)
     shop = Workshop(limit=1)
     for number in range(60):
         await shop.leave(f"m{number:012}", "x@a.example")
@@ -505,7 +506,7 @@ async def test_beyond_the_bound_fresh_messages_are_left_in_the_spool_and_claimed
 async def test_octets_in_memory_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Workshop()
     await shop.offer(ONE, "x@a.example")
-    octets = shop.scheduler._held_octets
+    octets = shop.scheduler._desk.octets
     assert octets > 0
     monkeypatch.setattr(module, "HELD_OCTETS", octets)
     await shop.offer(TWO, "y@a.example")
@@ -513,7 +514,7 @@ async def test_octets_in_memory_are_bounded_and_given_back(monkeypatch: pytest.M
     for out in tuple(shop.out):
         shop.end(out, DELIVERED)
     await settle()
-    assert shop.scheduler._held_octets == 0
+    assert shop.scheduler._desk.octets == 0
 
 
 # -- by hand -------------------------------------------------------------------------------------------

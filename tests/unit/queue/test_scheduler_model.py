@@ -130,8 +130,8 @@ class Run:
         """Nothing is out: nothing may be claimed, in flight, or counted."""
         shop = self.shop
         assert shop.scheduler.active == 0
-        assert shop.scheduler._ready == 0
-        assert shop.scheduler._held_octets == 0
+        assert shop.scheduler._desk.ready == 0
+        assert shop.scheduler._desk.octets == 0
         assert shop.spool.flying == set()
         for id in shop.spool._kept:
             assert shop.spool.owner_of(id) == "", f"{id} is kept for ever"

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from lonedot.queue import scheduler as module
+from lonedot.queue import preparation, settlements
 from lonedot.queue.plan import Report, ReportKind
 from lonedot.queue.transport import Step
 from lonedot.spool.interface import Claim, MessageState, Progress, RecipientStatus, SpoolFault
@@ -43,7 +43,7 @@ class Preparing:
 
 def shop_with(preparing: Preparing | None) -> Workshop:
     shop = Workshop()
-    shop.scheduler._preparer = preparing
+    shop.scheduler._preparation.preparer = preparing
     return shop
 
 
@@ -83,7 +83,7 @@ async def test_a_step_that_the_disk_refuses_is_handed_in_again_before_anything_e
     shop.spool.answer(error=SpoolFault("the disk is gone"))
     await settle()
     assert preparing.asked == 1
-    await shop.pass_time(module.SETTLE_AGAIN_SECONDS)
+    await shop.pass_time(settlements.SETTLE_AGAIN_SECONDS)
     shop.spool.by_hand = False
     shop.spool.answer()
     await settle()
@@ -98,8 +98,8 @@ async def test_a_fault_of_ours_puts_it_off_behind_what_was_committed() -> None:
     assert (stored.transport.guid, stored.transport.words) == ("{1}", "a fault of ours: ValueError: ours")
     assert shop.notes.failures == ["transport"]
     assert (shop.out, shop.spool.owner_of(ONE), shop.scheduler.active) == ([], "", 0)
-    shop.scheduler._preparer = Preparing(None)
-    await shop.pass_time(module.TRANSPORT_AGAIN_SECONDS + 1)
+    shop.scheduler._preparation.preparer = Preparing(None)
+    await shop.pass_time(preparation.TRANSPORT_AGAIN_SECONDS + 1)
     await settle()
     assert len(shop.out) == 1
 
@@ -149,13 +149,13 @@ async def test_no_more_than_so_many_at_one_time() -> None:
     preparing = Preparing(None)
     shop = shop_with(preparing)
     preparing.gate = asyncio.get_running_loop().create_future()
-    for number in range(module.TRANSPORT_LIMIT + 5):
+    for number in range(preparation.TRANSPORT_LIMIT + 5):
         await offer(shop, f"m{number:012}")
-    assert preparing.asked == module.TRANSPORT_LIMIT
+    assert preparing.asked == preparation.TRANSPORT_LIMIT
     preparing.gate.set_result(None)
     await settle()
     await settle()
-    assert preparing.asked == module.TRANSPORT_LIMIT + 5
+    assert preparing.asked == preparation.TRANSPORT_LIMIT + 5
 
 
 async def test_without_anybody_who_could_ask_it_is_held() -> None:

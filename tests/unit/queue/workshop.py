@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from lonedot.queue.courier import Delivery
+from lonedot.queue.lanes import Lane
 from lonedot.queue.plan import Conclusion, Report
 from lonedot.queue.retry import RetrySchedule
-from lonedot.queue.scheduler import Delivery, Lane, Scheduler
+from lonedot.queue.scheduler import Scheduler
 from lonedot.spool.interface import (
     Acceptance,
     Attempt,
