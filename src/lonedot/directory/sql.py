@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
@@ -74,6 +75,7 @@ class Database:
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="directory")
         self._engine = self._made()
+        weakref.finalize(self, self._engine.dispose)  # nobody else knows when the last domain has gone
 
     async def has_row(self, query: TextClause, values: dict[str, str]) -> bool:
         """The query finds a row whose first value is not null, false or 0.

@@ -1,0 +1,96 @@
+"""Recipients in a real PostgreSQL: in a running relay, over its restarts, without a word of the password."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lonedot.directory.faults import DirectoryFault
+from lonedot.directory.sql import Database, SqlRecipients
+from lonedot.testing.relay import running_relay
+from tests.peers.postgresql import PASSWORD, ROLE, PostgreSQL, need_postgresql
+from tests.peers.strict_sink import StrictSink
+from tests.system.talk import connected, first_config, strangers_only
+
+QUERY = "select 1 from users where lower(address) = :address and active::bool"
+DOMAIN = """
+[[domain]]
+name = "here.example"
+recipients = {{ sql = "{url}", query = "{query}", password_file = "db.password" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    need_postgresql()
+    with PostgreSQL() as one:
+        one.run("create table users (address text, active int)")
+        one.run("insert into users values ('Anna@here.example', 1), ('bert@here.example', 0)")
+        one.run("insert into users values ('jürgen@here.example', 1)")
+        one.run(f"grant all on users to {ROLE}")
+        yield one
+
+
+def source(
+    server: PostgreSQL, query: str = QUERY, password: str = PASSWORD, seconds: float = 15.0
+) -> SqlRecipients:
+    return SqlRecipients(Database(server.url(), lambda: password, seconds), query, "here.example")
+
+
+async def test_who_is_there_and_who_is_not(server: PostgreSQL) -> None:
+    asked = source(server)
+    found = await asyncio.gather(
+        *(asked.has(name) for name in ("anna", "bert", "nobody", "jürgen", "' or 1=1 --"))
+    )
+    assert found == [True, False, False, True, False]
+
+
+async def test_nothing_is_written(server: PostgreSQL) -> None:
+    with pytest.raises(DirectoryFault, match="read-only"):
+        await source(server, "delete from users where address = :address returning 1").has("anna")
+
+
+async def test_a_wrong_password_is_a_fault_that_does_not_show_it(server: PostgreSQL) -> None:
+    with pytest.raises(DirectoryFault, match="password authentication failed") as caught:
+        await source(server, password="wrong-word").has("anna")
+    assert "wrong-word" not in str(caught.value)
+
+
+async def test_the_server_ends_a_question_whose_time_is_over(server: PostgreSQL) -> None:
+    database = Database(server.url(), lambda: PASSWORD, seconds=0.2)
+    sleeping = SqlRecipients(database, "select pg_sleep(60) where :local <> ''", "here.example")
+    began = time.monotonic()
+    found = await asyncio.gather(*(sleeping.has("anna") for _ in range(8)), return_exceptions=True)
+    assert {str(one).partition(": ")[2] for one in found} == {"canceling statement due to statement timeout"}
+    assert time.monotonic() - began < 20
+    assert await SqlRecipients(database, QUERY, "here.example").has("anna")
+
+
+async def test_a_relay_outlives_the_restart_of_the_database(server: PostgreSQL, tmp_path: Path) -> None:
+    (tmp_path / "db.password").write_text(f"{PASSWORD}\n")
+    (tmp_path / "db.password").chmod(0o600)
+    more = DOMAIN.format(url=server.url(), query=QUERY)
+    with StrictSink() as receiver:
+        async with (
+            running_relay(tmp_path, strangers_only(first_config(receiver.port, more=more))) as relay,
+            connected(relay) as client,
+        ):
+
+            async def rcpt(name: str) -> str:
+                return (await client.say(f"RCPT TO:<{name}@here.example>"))[:9]
+
+            await client.say("MAIL FROM:<c@office.example>")
+            assert await rcpt("anna") == "250 2.1.5"
+            assert await rcpt("nobody") == "550 5.1.1"
+            await asyncio.to_thread(server.stop)
+            assert await rcpt("anna") == "250 2.1.5", "it is remembered"
+            assert await rcpt("somebody") == "451 4.3.0"
+            await asyncio.to_thread(server.start)
+            assert await rcpt("somebody") == "550 5.1.1"
+            events = [event.words for event in relay.events.read()]
+    said = "\n".join(events)
+    assert PASSWORD not in said
