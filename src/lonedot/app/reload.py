@@ -27,6 +27,7 @@ TAKEN = frozenset(
         "sinks",
         "pickup",
         "badmail",
+        "drop",
         "sources",
         "sendmail",
         "metrics",
@@ -63,6 +64,7 @@ def with_what_stays(new: Config, running: Config) -> tuple[Config, tuple[str, ..
             merged,
             pickup=_moved(merged.pickup, there, here),
             badmail=_moved(merged.badmail, there, here),
+            drop=_moved(merged.drop, there, here),
             sendmail=_moved(merged.sendmail, there, here),
             sources=tuple([_moved(source, there, here) for source in merged.sources]),
         )

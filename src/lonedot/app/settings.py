@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from lonedot.app.directory import directory_from
+from lonedot.app.rewriting import rewriting_from
 from lonedot.config.choices import InboundTls, LineEnds, ListenerProtocol, LongLines
 from lonedot.config.code import sink_code
 from lonedot.config.domains import Vrfy
@@ -18,6 +19,7 @@ from lonedot.delivery.dns import NameServer, ServerAsker
 from lonedot.delivery.mx import Ourselves
 from lonedot.delivery.routing import (
     Discard,
+    Drop,
     Hold,
     Lmtp,
     Maildir,
@@ -86,6 +88,7 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         relay_to=tuple(domain.lower().encode() for domain in listener.relay_to),
         postmaster=server.postmaster,
         directory=directory_from(config),
+        rewriting=rewriting_from(config),
         verifies_for_trusted=listener.vrfy is not Vrfy.NONE,
         verifies_for_all=listener.vrfy is Vrfy.LOCAL,
         door=(_door(listener, trusted=False), _door(listener, trusted=True)),
@@ -137,7 +140,7 @@ def route_from(route: Route, config: Config, login: Login | None = None) -> rout
         name=route.name,
         to=route.to,
         conditions=_conditions(route),
-        target=_target(route),
+        target=_target(route, config),
         tls=route.tls,
         tls_ca=route.tls_ca,
         login=login,
@@ -162,7 +165,7 @@ def route_from(route: Route, config: Config, login: Login | None = None) -> rout
     )
 
 
-def _target(route: Route) -> routing.Target:
+def _target(route: Route, config: Config) -> routing.Target:
     if route.mx:
         return Mx(route.ip, route.mx_port)
     if route.lmtp:
@@ -171,6 +174,8 @@ def _target(route: Route) -> routing.Target:
         return Maildir(route.maildir, create=route.maildir_create)
     if route.pipe:
         return Pipe(route.pipe, route.pipe_user, route.pipe_seconds, route.pipe_memory)
+    if route.drop:
+        return Drop(tuple((source.number, source.drop) for source in config.sources), config.drop.envelope)
     if route.discard:
         return Discard()
     if route.hold:

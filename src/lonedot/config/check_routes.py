@@ -91,7 +91,11 @@ def _judge_reach(drafts: Drafts) -> Iterator[Found]:
         return
     patterns = [to for given in drafts.routes if given.value is not None for to in given.value.to]
 
+    rewrites = [given.value for given in drafts.rewrites if given.value is not None and given.has("to")]
+
     def reached(wanted: str) -> bool:
+        by = (one.into for one in rewrites if wanted != "*" and any(covers(to, wanted) for to in one.to))
+        wanted = next(by, wanted)
         return any(covers(to, wanted) for to in patterns)
 
     for given in drafts.listeners:
@@ -134,7 +138,7 @@ def _judge_target(given: Given[Route], route: Route) -> Iterator[Found]:
         return
     named = [name for name in TARGETS if given.has(name) and getattr(route, name) is not False]
     if not named:
-        do = "write smarthost, mx = true, lmtp, maildir, pipe, discard = true or hold"
+        do = "write smarthost, mx = true, lmtp, maildir, pipe, drop = true, discard = true or hold"
         yield given.fault("", "leads nowhere", do)
     for extra in named[1:]:
         yield given.fault(extra, f"stands beside {named[0]}", "keep one of the two, or make two routes")

@@ -9,9 +9,11 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from lonedot.config.domains import Domain
+from lonedot.config.drop import Drop
 from lonedot.config.faults import Severity
 from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
 from lonedot.config.origins import Origins
+from lonedot.config.rewrites import Rewrite
 from lonedot.sinks.registry import Row
 
 __all__ = ["Drafts", "Found", "Given"]
@@ -95,10 +97,12 @@ class Drafts(NamedTuple):
     sendmail: Given[Sendmail]
     sources: Sequence[Given[Source]]
     domains: Sequence[Given[Domain]] = ()
+    rewrites: Sequence[Given[Rewrite]] = ()
     rows: Sequence[Row] | None = None
     """Bindings of the registry; None: not known."""
     origins: Origins | None = None
     metrics: Given[Metrics] | None = None
+    drop: Given[Drop] | None = None
 
     def file_of(self, path: tuple[str | int, ...]) -> Path:
         """The file that something stands in."""

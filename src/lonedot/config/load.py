@@ -19,6 +19,7 @@ import msgspec
 
 from lonedot.config import addresses, check, disk, values
 from lonedot.config.domains import Domain
+from lonedot.config.drop import Drop, folder_in
 from lonedot.config.faults import ConfigFaults, Fault, Severity
 from lonedot.config.given import Drafts, Given
 from lonedot.config.model import (
@@ -36,6 +37,7 @@ from lonedot.config.model import (
 from lonedot.config.origins import MAX_FILES, MAX_PATTERNS, Origins, matched_files
 from lonedot.config.positions import Positions
 from lonedot.config.registry import Beside, ExaminedRegistry, examine_registry
+from lonedot.config.rewrites import Rewrite
 from lonedot.config.tables import MAX_FILE, TableReader, keys_of, parse, read_file
 from lonedot.sinks.registry import Row, derived_guid
 from lonedot.terms.address import Address
@@ -48,6 +50,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "server": Server,
     "pickup": Pickup,
     "badmail": Badmail,
+    "drop": Drop,
     "metrics": Metrics,
     "sendmail": Sendmail,
 }
@@ -57,6 +60,7 @@ _LISTS: dict[str, type[msgspec.Struct]] = {
     "sink": Sink,
     "source": Source,
     "domain": Domain,
+    "rewrite": Rewrite,
 }
 
 
@@ -152,10 +156,12 @@ class _Reading(TableReader):
             sinks=[self._finish_sink(given) for given in self.items("sink", Sink, tables)],
             pickup=self.table("pickup", Pickup, tables, {}),
             badmail=self.table("badmail", Badmail, tables, {}),
+            drop=self.table("drop", Drop, tables, {}),
             metrics=self.table("metrics", Metrics, tables, {}),
             sendmail=self.table("sendmail", Sendmail, tables, {}),
             sources=list(self.items("source", Source, tables)),
             domains=list(self.items("domain", Domain, tables)),
+            rewrites=list(self.items("rewrite", Rewrite, tables)),
             origins=self.origins,
         )
         registry = _registry(drafts) if self.with_registry else None
@@ -259,6 +265,9 @@ class _Reading(TableReader):
             pickup = msgspec.structs.replace(pickup, folder=server.paths.pickup)
         if not drafts.badmail.has("folder"):
             badmail = msgspec.structs.replace(badmail, folder=server.paths.badmail)
+        drop = (drafts.drop.value if drafts.drop is not None else None) or Drop()
+        if drafts.drop is None or not drafts.drop.has("folder"):
+            drop = msgspec.structs.replace(drop, folder=folder_in(server.spool, 1))
         sources = {given.number: given for given in (Source(number=1), *_values(drafts.sources))}
         config = Config(
             file=self.path,
@@ -268,10 +277,14 @@ class _Reading(TableReader):
             sinks=_values(drafts.sinks),
             pickup=pickup,
             badmail=badmail,
+            drop=drop,
             metrics=(drafts.metrics.value if drafts.metrics is not None else None) or Metrics(),
             sendmail=_with_defaults(drafts.sendmail, server),
             domains=_values(drafts.domains),
-            sources=tuple(_in_place(sources[number], server, pickup, badmail) for number in sorted(sources)),
+            rewrites=_values(drafts.rewrites),
+            sources=tuple(
+                _in_place(sources[number], server, pickup, badmail, drop) for number in sorted(sources)
+            ),
             revision="",
         )
         return msgspec.structs.replace(config, revision=revision_of(config))
@@ -373,11 +386,13 @@ def _with_defaults(given: Given[Sendmail], server: Server) -> Sendmail:
     return msgspec.structs.replace(sendmail, socket=socket, domain=sendmail.domain or server.hostname)
 
 
-def _in_place(source: Source, server: Server, pickup: Pickup, badmail: Badmail) -> Source:
+def _in_place(source: Source, server: Server, pickup: Pickup, badmail: Badmail, drop: Drop) -> Source:
     """A virtual server with its folders. Those of the first have tables of their own."""
     if source.number == 1:
         folder = pickup.folder if pickup.enabled else None
-        return msgspec.structs.replace(source, pickup=folder, badmail=badmail.folder)
+        return msgspec.structs.replace(source, pickup=folder, badmail=badmail.folder, drop=drop.folder)
+    if source.drop == Path():
+        source = msgspec.structs.replace(source, drop=folder_in(server.spool, source.number))
     if source.badmail == Path():
         folder = server.paths.badmail
         return msgspec.structs.replace(source, badmail=folder.with_name(f"{folder.name}-{source.number}"))

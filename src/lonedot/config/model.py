@@ -20,8 +20,10 @@ from lonedot.config import values as v
 from lonedot.config.bindings import SOURCE_NUMBER, BindingKeys, SourceKeys, row_from
 from lonedot.config.choices import InboundTls, KeepContent, LineEnds, ListenerProtocol, LongLines
 from lonedot.config.domains import Domain, Vrfy
+from lonedot.config.drop import Drop
 from lonedot.config.key import Key
 from lonedot.config.reach import ReachKeys
+from lonedot.config.rewrites import Rewrite
 from lonedot.config.secrets import secret_command
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.observability.levels import LogKind, LogLevel
@@ -29,6 +31,7 @@ from lonedot.sinks.bindings import Setting
 from lonedot.sinks.registry import Origin, Row, Status
 from lonedot.spool.interface import SpoolPaths
 from lonedot.terms.address import Address
+from lonedot.terms.ids import MAX_SHARDS
 
 __all__ = [
     "Badmail",
@@ -84,6 +87,15 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "the user who starts it",
         ),
     ] = ""
+    workers: Annotated[
+        int,
+        Key(
+            v.count_or_auto(MAX_SHARDS),
+            "How many processes share the work; each has a part of the queue. `auto` is one for each core that the relay "
+            "may use. More than there are cores make it slower.",
+            '"auto"',
+        ),
+    ] = 1
     registry: Annotated[
         Path | None,
         Key(
@@ -631,6 +643,15 @@ class Source(SourceKeys, frozen=True, kw_only=True):
             "`badmail-` and the number in the spool",
         ),
     ] = Path()
+    drop: Annotated[
+        Path,
+        Key(
+            v.path,
+            "Its folder for routes with `drop = true`; that of source 1 is the one of `[drop]`.",
+            '"spool/drop-2"',
+            "`drop-` and the number in the spool",
+        ),
+    ] = Path()
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -661,7 +682,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
     """The virtual servers by number, the first among them; each with its name and its folders."""
     domains: tuple[Domain, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
     metrics: Metrics = Metrics()
+    drop: Drop = Drop()
     revision: str
     """12 hexadecimal digits over the effective values; passwords are left out of it."""
 

@@ -22,7 +22,7 @@ from lonedot.delivery.routing import Family
 
 __all__ = ["TARGETS", "ReachKeys"]
 
-TARGETS = ("smarthost", "mx", "lmtp", "maildir", "pipe", "discard", "hold")
+TARGETS = ("smarthost", "mx", "lmtp", "maildir", "pipe", "drop", "discard", "hold")
 """Keys of which a route has exactly one."""
 
 _GIB = 1024 * 1024 * 1024
@@ -79,8 +79,8 @@ class TargetKeys(msgspec.Struct, frozen=True, kw_only=True):
         tuple[a.Endpoint, ...],
         Key(
             v.many(a.next_hop, at_least=1),
-            "Host and port (25 when not given), or several that are tried in turn. A route has one of the seven keys "
-            "`smarthost`, `mx`, `lmtp`, `maildir`, `pipe`, `discard` and `hold`.",
+            "Host and port (25 when not given), or several that are tried in turn. A route has one of the eight keys "
+            "`smarthost`, `mx`, `lmtp`, `maildir`, `pipe`, `drop`, `discard` and `hold`.",
             '"smtp.example.com:587"',
         ),
     ] = ()
@@ -147,6 +147,14 @@ class TargetKeys(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Key(v.size(16 * 1024 * 1024, 64 * _GIB), "Octets of memory that it may have.", '"1 GiB"'),
     ] = _GIB
+    drop: Annotated[
+        bool,
+        Key(
+            v.boolean,
+            "Into the Drop folder of the virtual server that took the message (`[drop]`, `[[source]]`), as files.",
+            "true",
+        ),
+    ] = False
     discard: Annotated[
         bool,
         Key(v.boolean, "Nowhere: mail over the route counts as delivered, and is gone.", "true"),

@@ -11,10 +11,12 @@ import msgspec
 
 from lonedot.config.bindings import BindingKeys, SourceKeys
 from lonedot.config.domains import Domain
+from lonedot.config.drop import Drop
 from lonedot.config.key import Key
 from lonedot.config.load import keys_of
 from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
 from lonedot.config.registry import BindingTable
+from lonedot.config.rewrites import Rewrite
 from lonedot.config.values import octets_words, span_words
 
 __all__ = ["REGISTRY_TABLES", "TABLES", "registry_tables", "tables"]
@@ -26,10 +28,12 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[sink]]", Sink),
     ("[pickup]", Pickup),
     ("[badmail]", Badmail),
+    ("[drop]", Drop),
     ("[metrics]", Metrics),
     ("[sendmail]", Sendmail),
     ("[[source]]", Source),
     ("[[domain]]", Domain),
+    ("[[rewrite]]", Rewrite),
 )
 """In the order of the reference."""
 

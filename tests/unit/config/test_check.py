@@ -410,6 +410,43 @@ def test_folders(say: Say, tmp_path: Path) -> None:
     assert "does not exist" in told(say('[pickup]\nfolder = "deep/pickup"\n'))[0]
 
 
+DROP = '[[route]]\nto = "example.com"\ndrop = true\n'
+CIRCLE = "what is dropped would be sent again, in a circle"
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("", []),
+        ('[drop]\nfolder = "spool/pickup"\n', [f"is also the folder of [drop]: {CIRCLE}"]),
+        ('[pickup]\nfolder = "spool/drop"\n', [f"is also the folder of [drop]: {CIRCLE}"]),
+        ('[[source]]\nnumber = 2\npickup = "spool/drop"\n', [f"is also the folder of [drop]: {CIRCLE}"]),
+        ('[[source]]\nnumber = 2\npickup = "spool/drop-2"\n', [f"is also the folder of source 1: {CIRCLE}"]),
+        (
+            '[[source]]\nnumber = 2\npickup = "p"\ndrop = "p"\n',
+            [f"is also the folder of source 1: {CIRCLE}"],
+        ),
+        ('[[source]]\nnumber = 1\ndrop = "spool/x"\n', ["source 1 has the folder of [drop]"]),
+        ('[drop]\nfolder = "deep/drop"\n', ["does not exist"]),
+        ('[drop]\nfolder = "spool"\n', ["is the spool itself"]),
+    ],
+)
+def test_drop_folders(say: Say, extra: str, said: list[str]) -> None:
+    faults = told(say(extra, route=DROP + ROUTE))
+    assert len(faults) == len(said)
+    for fault, words in zip(faults, said, strict=True):
+        assert words in fault
+
+
+def test_a_pickup_may_look_at_a_drop_folder_that_nothing_is_put_into(say: Say) -> None:
+    assert told(say('[pickup]\nfolder = "spool/drop"\n')) == []
+
+
+def test_a_drop_folder_for_no_route_is_worth_a_warning(say: Say) -> None:
+    (words,) = told(say("[drop]\nenvelope = false\n"), WARNING)
+    assert "is not used" in words
+
+
 def test_a_spool_that_others_can_enter(say: Say, tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool").chmod(0o755)

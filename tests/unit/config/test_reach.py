@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lonedot.app.settings import asker_from, route_from
 from lonedot.delivery.conditions import Conditions, HeaderPattern
 from lonedot.delivery.routing import (
     Discard,
+    Drop,
     Family,
     Hold,
     Lmtp,
@@ -99,3 +102,17 @@ def test_name_servers(say: Say) -> None:
     ]
     asker_from(config)
     assert say(server=SERVER + 'nameservers = "ns.example.com"\n').config is None
+
+
+def test_a_drop_folder_for_each_virtual_server(say: Say, tmp_path: Path) -> None:
+    more = (
+        "[drop]\nenvelope = false\n"
+        '[[source]]\nnumber = 2\npickup = "p2"\n[[source]]\nnumber = 7\npickup = "p7"\ndrop = "seven"\n'
+    )
+    config = say(more, route=f"{ANY}drop = true\n").config
+    assert config is not None
+    target = route_from(config.routes[0], config).target
+    assert target == Drop(
+        ((1, tmp_path / "spool/drop"), (2, tmp_path / "spool/drop-2"), (7, tmp_path / "seven")), False
+    )
+    assert [target.folder_of(number).name for number in (1, 2, 7, 9)] == ["drop", "drop-2", "seven", "drop"]
