@@ -76,6 +76,11 @@ def rows(folder: Path, *arguments: str) -> dict[str, Row]:
     return {str(row["id"]): row for row in listed}
 
 
+def attempts_of(listing: dict[str, Row]) -> int:
+    """Of all messages together."""
+    return sum(cast("int", row["attempts"]) for row in listing.values())
+
+
 def wait_until(claim: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not claim():
@@ -127,10 +132,10 @@ def test_the_queue_by_hand(tmp_path: Path, nobody: int, running: bool) -> None:
         assert rows(tmp_path)[first]["reason"] == "on request"
         assert b"release it first" in run(tmp_path, "queue", "retry", first, code=1)
         assert value(tmp_path, "queue", "release", first)["done"] == [first]
-        before = cast("int", rows(tmp_path)[second]["attempts"])
+        before = attempts_of(rows(tmp_path))
         assert value(tmp_path, "queue", "retry", second)["done"] == [second]
         if running:
-            wait_until(lambda: rows(tmp_path)[second]["attempts"] == before + 1)
+            wait_until(lambda: attempts_of(rows(tmp_path)) > before)  # one of them asks for both
 
         exported = value(
             tmp_path, "queue", "export", "--to", str(tmp_path / "out"), "--sender", "c@office.example"
