@@ -64,6 +64,29 @@ def fields(received: Received) -> str:
     return "\n".join(str(block) for block in part.get_payload())
 
 
+async def test_a_rate_is_kept_and_the_oldest_go_first(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with (
+        running(Peer(OFFER)) as peer,
+        running_relay(tmp_path, first_config(peer.port, route='rate = "2/min"'), clock=clock) as relay,
+    ):
+        ids = [await submit(relay)]
+        await finished(relay, ids[0])
+
+        def waiting() -> list[int]:
+            return [hop.ready for hop in relay.scheduler.hops()]
+
+        for count, seconds in ((1, 0.0), (2, 29.0)):
+            clock.advance(seconds)
+            ids.append(await submit(relay))
+            await eventually(lambda count=count: waiting() == [count])  # type: ignore[misc]
+        assert len(peer.messages) == 1
+        clock.advance(1.0)  # half a minute after the first
+        ids.append(await submit(relay))
+        await finished(relay, ids[1])
+        assert (waiting(), len(peer.messages)) == ([2], 2)
+
+
 async def test_the_schedule_is_kept_to_the_minute(tmp_path: Path) -> None:
     clock = ManualClock()
     async with (

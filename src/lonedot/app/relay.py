@@ -46,8 +46,9 @@ from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.metrics import Figures
+from lonedot.queue.lanes import Lane
 from lonedot.queue.plan import Report
-from lonedot.queue.scheduler import Lane, Scheduler
+from lonedot.queue.scheduler import Scheduler
 from lonedot.reception.sockets import ListeningSockets
 from lonedot.sinks.bindings import Binding, Chains
 from lonedot.sinks.hosts import Hosts
@@ -531,7 +532,13 @@ class Relay:
 
 def _lanes(routes: RouteTable) -> list[Lane]:
     return [
-        Lane(route.name, route.connections * 2, route.schedule, has_many=isinstance(route.target, Mx))
+        Lane(
+            route.name,
+            route.connections * 2,
+            route.schedule,
+            route.rate,
+            has_many=isinstance(route.target, Mx),
+        )
         for route in routes
     ]
 

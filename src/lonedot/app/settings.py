@@ -147,6 +147,7 @@ def route_from(route: Route, config: Config, login: Login | None = None) -> rout
         ehlo_name=config.server.hostname,
         ehlo_ignore=frozenset(keyword.upper() for keyword in route.ehlo_off),
         connections=route.connections,
+        rate=route.rate,
         messages_per_connection=route.messages_per_connection,
         timeouts=Timeouts(
             connect=route.connect_timeout.total_seconds(),

@@ -22,11 +22,13 @@ from lonedot.config.choices import InboundTls, KeepContent, LineEnds, ListenerPr
 from lonedot.config.domains import Domain, Vrfy
 from lonedot.config.drop import Drop
 from lonedot.config.key import Key
+from lonedot.config.rates import rate
 from lonedot.config.reach import ReachKeys
 from lonedot.config.rewrites import Rewrite
 from lonedot.config.secrets import secret_command
 from lonedot.delivery.routing import TlsPolicy
 from lonedot.observability.levels import LogKind, LogLevel
+from lonedot.queue.pace import Rate
 from lonedot.sinks.bindings import Setting
 from lonedot.sinks.registry import Origin, Row, Status
 from lonedot.spool.interface import SpoolPaths
@@ -457,6 +459,16 @@ class Route(ReachKeys, frozen=True, kw_only=True):
             "20",
         ),
     ] = 20
+    rate: Annotated[
+        Rate | None,
+        Key(
+            rate,
+            "Messages to one next hop (under `mx`: to each domain) in a second, minute, hour or day, evenly spread. "
+            "What is above waits in the queue. Too low, and mail comes late or expires.",
+            '"30/min"',
+            "no limit",
+        ),
+    ] = None
     messages_per_connection: Annotated[
         int,
         Key(v.whole(1, 1_000_000), "Messages over one connection before a new one is made.", "100"),

@@ -17,6 +17,7 @@ import msgspec
 from lonedot.delivery.conditions import Circumstances, Conditions, matches
 from lonedot.message.filed import LineEnd
 from lonedot.protocol.client import Login
+from lonedot.queue.pace import Rate
 from lonedot.queue.retry import RetrySchedule
 from lonedot.terms.address import Address
 
@@ -196,6 +197,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """EHLO keywords that count as not offered; `8BITMIME` makes every copy 7-bit."""
     connections: int = 20
     """At one time. More may be refused by the next hop; fewer waits longer on a slow one."""
+    rate: Rate | None = None
+    """Messages to one next hop."""
     messages_per_connection: int = 100
     """Some servers take no more over one connection, and a new one now and then finds hosts that came back."""
     recipients_per_transaction: int = 100

@@ -15,8 +15,10 @@ import msgspec
 from lonedot.queue.retry import RetrySchedule
 from lonedot.terms.outcome import Outcome
 
-__all__ = ["BACK_OFF_SECONDS", "START", "Pace", "PaceState", "Rate"]
+__all__ = ["BACK_OFF_SECONDS", "START", "UNITS", "Pace", "PaceState", "Rate"]
 
+UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""In which rates are told, in seconds."""
 START = 4.0
 """Messages at work for a hop of which nothing is known."""
 BACK_OFF_SECONDS = 900.0
@@ -37,6 +39,12 @@ class Rate(msgspec.Struct, frozen=True):
 
     count: int
     seconds: float
+
+    @property
+    def text(self) -> str:
+        """As it is written in the configuration."""
+        unit = next((unit for unit, length in UNITS.items() if length == self.seconds), f"{self.seconds:g}s")
+        return f"{self.count}/{unit}"
 
     @property
     def interval(self) -> float:

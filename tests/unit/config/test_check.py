@@ -531,3 +531,9 @@ def test_figures_that_others_could_read_and_an_address_that_is_taken(say: Say) -
     assert any(
         "is taken by listener 1" in one for one in told(say('[metrics]\naddress = "127.0.0.1:2525"\n'))
     )
+
+
+def test_a_rate_that_is_none_is_told_with_its_place(say: Say) -> None:
+    (fault,) = say(route=f'{ROUTE}rate = "many"\n').faults
+    assert (fault.line, fault.column, fault.where) == (10, 1, "route 1: rate")
+    assert '"many" is not a rate' in fault.what and "30/min" in fault.do

@@ -6,9 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lonedot.config import addresses, code, values
+from lonedot.config import addresses, code, rates, values
 from lonedot.config.choices import LineEnds
 from lonedot.config.values import Reader, Unfit
+from lonedot.queue.pace import Rate
 
 HERE = Path("/etc/lonedot")
 
@@ -44,6 +45,20 @@ def test_size(written: object, octets: int) -> None:
 )
 def test_duration(written: object, span: timedelta) -> None:
     assert values.duration(0, 10**6)(written, HERE) == span
+
+
+@pytest.mark.parametrize(
+    ("written", "rate", "text"),
+    [
+        ("30/min", Rate(30, 60), "30/min"),
+        (" 5 / S ", Rate(5, 1), "5/s"),
+        ("1000000/d", Rate(1_000_000, 86_400), "1000000/d"),
+        ("100/h", Rate(100, 3600), "100/h"),
+    ],
+)
+def test_rate(written: object, rate: Rate, text: str) -> None:
+    assert rates.rate(written, HERE) == rate
+    assert rate.text == text
 
 
 @pytest.mark.parametrize(
@@ -88,6 +103,11 @@ WRONG: list[tuple[Reader[object], object, str]] = [
     (values.duration(1, 10), "m", "not a span"),
     (values.duration(1, 10), float("inf"), "out of range"),
     (values.duration(1, 10), True, "not a span"),
+    (rates.rate, 30, "not a rate"),
+    (rates.rate, "30/fortnight", "not a rate"),
+    (rates.rate, "٣/min", "not a rate"),
+    (rates.rate, "0/min", "out of range"),
+    (rates.rate, "1000001/min", "out of range"),
     (values.one_of(LineEnds), "fix", '"auto", "reject", "normalize"'),
     (values.one_of(LineEnds), {}, "one of the choices"),
     (values.guid, "not-a-guid", "not a GUID"),
