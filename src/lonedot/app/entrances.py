@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import functools
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
@@ -16,9 +15,11 @@ from typing import NamedTuple, TypeVar
 from lonedot.admin.seeing import Door
 from lonedot.app.directory import directory_from
 from lonedot.app.observer import RelayObserver
+from lonedot.app.rewriting import rewriting_from
 from lonedot.app.settings import listener_from, submit_from
 from lonedot.config.model import Config
 from lonedot.delivery.routing import RouteTable
+from lonedot.directory.rewriting import Rewriting
 from lonedot.observability import log
 from lonedot.observability.levels import LogLevel
 from lonedot.reception.acceptance import Acceptor, Handover, InCustody
@@ -93,7 +94,7 @@ class Entrances:
         self._transcripts = transcripts
         self._routes = routes
         self._sockets = sockets
-        self._has_route = functools.partial(_has_route, routes)
+        self._rewriting: Rewriting | None = None
         self._budget = MemoryBudget(0)
         self.acceptors: dict[int, Acceptor] = {}
         """By number of the virtual server."""
@@ -128,6 +129,7 @@ class Entrances:
         routes = frozenset(route.name for route in self._routes)
         before = self.acceptors
         self.acceptors = {}
+        self._rewriting = rewriting_from(config)
         for source in config.sources:
             acceptor = before.get(source.number)
             if acceptor is None:
@@ -148,6 +150,7 @@ class Entrances:
             else:
                 acceptor.configure(server.hostname, server.hop_limit, routes)
             acceptor.directory = directory_from(config)
+            acceptor.rewriting = self._rewriting
             self.acceptors[source.number] = acceptor
 
     def hold(self, face: Face) -> list[list[socket.socket]]:
@@ -271,12 +274,12 @@ class Entrances:
         for pickup in pickups:
             await pickup.stop()
 
+    def _has_route(self, address: Address) -> bool:
+        rewriting = self._rewriting
+        return self._routes.choose(address if rewriting is None else rewriting.goes_to(address)) is not None
+
     def close(self) -> None:
         """Take no more connections."""
         for listener in self._listeners:
             listener.close()
         self._sockets.close()
-
-
-def _has_route(routes: RouteTable, address: Address) -> bool:
-    return routes.choose(address) is not None

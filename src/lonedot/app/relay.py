@@ -24,6 +24,7 @@ from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.reload import with_what_stays
+from lonedot.app.rewriting import rewriting_from
 from lonedot.app.seeing import Health, Seeing
 from lonedot.app.settings import asker_from, ourselves_from
 from lonedot.app.stalls import Stall, book_stalls
@@ -242,6 +243,7 @@ class Relay:
             self.spool.body_writer,
             self.clock,
             observer.copied,
+            lambda: rewriting_from(self.config),
         )
         self.scheduler = Scheduler(
             self.spool,

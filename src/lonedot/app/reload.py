@@ -24,6 +24,7 @@ TAKEN = frozenset(
         "server",
         "listeners",
         "routes",
+        "rewrites",
         "sinks",
         "pickup",
         "badmail",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from lonedot.config import (
     check_domains,
     check_listeners,
+    check_rewrites,
     check_routes,
     check_sendmail,
     check_sinks,
@@ -30,6 +31,7 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from _judge_server(drafts)
     yield from check_listeners.judge(drafts)
     yield from check_routes.judge(drafts)
+    yield from check_rewrites.judge(drafts)
     yield from check_sinks.judge(drafts)
     yield from check_sources.judge(drafts)
     yield from _judge_metrics(drafts)

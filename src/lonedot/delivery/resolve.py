@@ -1,4 +1,5 @@
-"""The resolve step: recipients that are aliases or lists become what they lead to, once, in one settlement.
+"""The resolve step: addresses are written anew, then recipients that are aliases or lists become what they lead to;
+once, in one settlement.
 
 Rules a change here must keep:
 1. An alias is replaced within its message. Whoever it leads to is hidden from the sender: reports name the address that
@@ -7,6 +8,8 @@ Rules a change here must keep:
    committed with the step; nothing of the sender's DSN parameters is passed on, and no field is changed.
 3. What cannot be worked out now puts the whole message off: nobody is left out, and nobody gets it twice.
 4. A stranger's message causes no report here: what a sender may not do is held.
+5. Rewriting comes first and once: the directory is asked of the address that came out, in the name of the sender that
+   came out, and nothing that it answers is written anew. It concerns the envelope alone, no header field.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from lonedot.delivery.classify import RELAYED
 from lonedot.directory.directory import Directory, Standing
 from lonedot.directory.expansion import Expansion, ListCopy
 from lonedot.directory.faults import DirectoryFault
+from lonedot.directory.rewriting import Rewriting
 from lonedot.message.content import Content, FileBody
 from lonedot.message.fold import digests_of, fold
 from lonedot.message.ledger import Action, Digests, Entry, EnvelopeChange
@@ -39,6 +43,10 @@ from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
 
 __all__ = ["NotResolved", "Resolved", "Resolver", "orcpt_of"]
+
+_REWRITE = "rewrite"
+_RESOLVE = "resolve"
+"""Events of the ledger, in their order."""
 
 COPIES_LIMIT = 100
 """Copies for lists that one message may cause."""
@@ -74,13 +82,16 @@ class Resolver:
         body_writer: Callable[[MessageId], BodyWriter],
         clock: Clock,
         copied: Callable[[Stored, Acceptance], object] = lambda stored, copy: None,
+        rewriting: Callable[[], Rewriting | None] = lambda: None,
     ) -> None:
-        """`body_writer` is `Spool.body_writer`; `copied` is told of each copy for a list."""
+        """`body_writer` is `Spool.body_writer`; `copied` is told of each copy for a list; `rewriting` gives the rules
+        that are in force."""
         self._directory = directory
         self._new_id = new_id
         self._body_writer = body_writer
         self._clock = clock
         self._copied = copied
+        self._rewriting = rewriting
 
     async def resolve(self, stored: Stored, arrival: Content, after: Progress | None) -> Resolved:
         """What the recipients lead to. `after`: the progress of copies that are to meet further sinks.
@@ -89,13 +100,18 @@ class Resolver:
             NotResolved: not now.
             SpoolFault, FoldFault, OSError, ValueError: content cannot be read or kept.
         """
-        work, directory = _Work(stored, self._clock.now()), self._directory()
-        if directory is None:
-            return Resolved()
+        work, directory, rewriting = _Work(stored, self._clock.now()), self._directory(), self._rewriting()
+        if rewriting is not None:
+            work.rewrite(rewriting)
         for state in stored.recipients:
-            if state.status is RecipientStatus.WAITING and directory.covers(state.recipient.address):
+            if state.status is not RecipientStatus.WAITING:
+                continue
+            address = work.written(state)
+            if directory is not None and directory.covers(address):
                 await _look(work, state, directory)
-        if not work.changed:
+            else:
+                work.take(state, Expansion((address,)))
+        if not work.is_anything:
             return Resolved()
         if len(work.copies) > COPIES_LIMIT:
             raise NotResolved(f"it is addressed to more than {COPIES_LIMIT} lists")
@@ -132,6 +148,7 @@ class Resolver:
         digests = digests_of(fold(arrival, ledger))
         ledger.append(
             _entry(
+                _RESOLVE,
                 now,
                 digests,
                 EnvelopeChange(
@@ -178,6 +195,14 @@ class Resolver:
             raise
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """What is told of one recipient."""
+
+    number: int
+    change: EnvelopeChange
+    words: str
+
+
 class _Work:
     """What is collected while the recipients are looked at."""
 
@@ -193,8 +218,42 @@ class _Work:
             state.recipient.address for state in stored.recipients if state.status is RecipientStatus.WAITING
         }
         self._next = len(stored.recipients)
-        self._told: list[tuple[int, tuple[int, ...], EnvelopeChange, str]] = []
-        """Of each expanded recipient: its number, those of the new ones, what changes, in words."""
+        self.sender = stored.envelope.reverse_path
+        """As it was written anew."""
+        self._written: dict[int, Address] = {}
+        """What addresses of recipients became, by number."""
+        self._became: dict[int, tuple[int, ...]] = {}
+        """The new recipients that stand for one, by its number."""
+        self._told: dict[str, list[_Told]] = {_REWRITE: [], _RESOLVE: []}
+
+    @property
+    def is_anything(self) -> bool:
+        """There is something to commit."""
+        return bool(self.changed or any(self._told.values()))
+
+    def written(self, state: RecipientState) -> Address:
+        """The address of a recipient behind rewriting."""
+        return self._written.get(state.index, state.recipient.address)
+
+    def rewrite(self, rewriting: Rewriting) -> None:
+        """What the rules make of the envelope. Who is to get what is worked out behind it."""
+        told = self._told[_REWRITE]
+        waiting = [state for state in self.stored.recipients if state.status is RecipientStatus.WAITING]
+        sender = rewriting.sender(self.sender)
+        if sender is not None:
+            words = f"sender {self.sender.text} is now {sender.address.text} ({sender.rule})"
+            change = EnvelopeChange(reverse_path=sender.address.octets)
+            told += [_Told(state.index, change, words) for state in waiting]
+            self.sender = sender.address
+        for state in waiting:
+            address = state.recipient.address
+            written = rewriting.recipient(address)
+            if written is not None:
+                self._written[state.index] = written.address
+                self._present.discard(address)  # who is meant by it elsewhere gets a copy all the same
+                words = f"{address.text} is now {written.address.text} ({written.rule})"
+                change = EnvelopeChange((written.address.octets,), (address.octets,))
+                told.append(_Told(state.index, change, words))
 
     def refuse(self, state: RecipientState, words: str, enhanced: str) -> None:
         after, is_told = refuse(state, Outcome(Result.FAILED, Stage.LOCAL, words, status=enhanced))
@@ -204,8 +263,12 @@ class _Work:
 
     def take(self, state: RecipientState, expansion: Expansion) -> None:
         """An address, with what it leads to."""
-        recipient = state.recipient
-        if expansion.targets == (recipient.address,) and not expansion.copies:
+        recipient, written = state.recipient, self.written(state)
+        if (
+            expansion.targets == (recipient.address,)
+            and not expansion.copies
+            and written == recipient.address
+        ):
             return
         is_kept = recipient.address in expansion.targets
         targets = [one for one in expansion.targets if one != recipient.address and one not in self._present]
@@ -213,14 +276,17 @@ class _Work:
         self._lists.update(copy.list for copy in copies)
         self.copies += [(state.index, copy) for copy in copies]
         is_split = len(expansion.targets) + len(expansion.copies) > 1
-        new = tuple(self._add(state, target, is_split) for target in targets)
+        self._became[state.index] = tuple(self._add(state, target, is_split) for target in targets)
         if not is_kept:
             self._replace(state, expansion, is_split)
-        words = _words(recipient.address, targets, copies)
-        change = EnvelopeChange(
-            tuple([target.octets for target in targets]), () if is_kept else (recipient.address.octets,)
-        )
-        self._told.append((state.index, new, change, words))
+        if expansion.targets == (written,) and not expansion.copies:
+            return  # it was written anew, and that is told
+        if is_kept and written != recipient.address:
+            targets.append(recipient.address)  # it leads back to what was written anew
+        words = _words(written, targets, copies)
+        removed = () if written in expansion.targets else (written.octets,)
+        change = EnvelopeChange(tuple([target.octets for target in targets]), removed)
+        self._told[_RESOLVE].append(_Told(state.index, change, words))
 
     def _replace(self, state: RecipientState, expansion: Expansion, is_split: bool) -> None:
         """The address itself gets nothing any more."""
@@ -255,26 +321,36 @@ class _Work:
         return number
 
     def entries(self, arrival: Content, now: float) -> Iterator[Entry]:
-        """The ledger of the step: one entry where all have the same copy, else one for each expanded recipient."""
+        """The ledger of the step: an entry of each kind where all have the same copy, else one for each recipient."""
         ledger = self.stored.ledger
-        if not self._told:
-            return
-        if not any(entry.scope for entry in ledger):
-            added = [octets for _, _, change, _ in self._told for octets in change.added]
-            removed = [octets for _, _, change, _ in self._told for octets in change.removed]
-            words = "; ".join(words for *_, words in self._told[:20])
-            change = EnvelopeChange(tuple(added), tuple(removed))
-            yield _entry(now, digests_of(fold(arrival, ledger)), change, words)
-            return
-        for number, new, change, words in self._told:
-            entry = _entry(now, digests_of(fold(arrival, ledger, number)), change, words)
-            yield msgspec.structs.replace(entry, scope=(number, *new))
+        is_apart = any(entry.scope for entry in ledger)
+        for event, told in self._told.items():
+            if not told:
+                continue
+            if not is_apart:
+                words = "; ".join(list(dict.fromkeys(one.words for one in told))[:20])
+                yield _entry(event, now, digests_of(fold(arrival, ledger)), _together(told), words)
+                continue
+            for one in told:
+                digests = digests_of(fold(arrival, ledger, one.number))
+                entry = _entry(event, now, digests, one.change, one.words)
+                scope = (one.number, *self._became.get(one.number, ()))
+                yield msgspec.structs.replace(entry, scope=scope)
+
+
+def _together(told: Sequence[_Told]) -> EnvelopeChange:
+    reverse_paths = [one.change.reverse_path for one in told if one.change.reverse_path is not None]
+    return EnvelopeChange(
+        tuple([octets for one in told for octets in one.change.added]),
+        tuple([octets for one in told for octets in one.change.removed]),
+        reverse_paths[0] if reverse_paths else None,
+    )
 
 
 async def _look(work: _Work, state: RecipientState, directory: Directory) -> None:
-    address, sender, facts = state.recipient.address, work.stored.envelope.reverse_path, work.stored.facts
+    address, facts = work.written(state), work.stored.facts
     try:
-        judged = await directory.judge(address, sender)
+        judged = await directory.judge(address, work.sender)
         if judged.standing is Standing.FORBIDDEN and not facts.trusted:
             raise NotResolved(judged.words, is_held=True)
         if judged.standing is Standing.FORBIDDEN:
@@ -283,15 +359,17 @@ async def _look(work: _Work, state: RecipientState, directory: Directory) -> Non
             work.refuse(state, judged.words, "5.1.1")
         elif judged.standing is Standing.KNOWN:
             work.take(state, await directory.resolve(address))
+        else:
+            work.take(state, Expansion((address,)))
     except DirectoryFault as error:
         raise NotResolved(f"{address.text} cannot be resolved: {error}") from error
 
 
-def _entry(now: float, digests: Digests, change: EnvelopeChange, words: str) -> Entry:
+def _entry(event: str, now: float, digests: Digests, change: EnvelopeChange, words: str) -> Entry:
     return Entry(
         binding="lonedot",
         binding_id="",
-        event="resolve",
+        event=event,
         at=now,
         took_seconds=0.0,
         before=digests,

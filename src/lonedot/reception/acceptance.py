@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from lonedot.directory.directory import Directory
+from lonedot.directory.rewriting import Rewriting
 from lonedot.message.content import FileBody
 from lonedot.message.door import DoorPolicy, Refusal, at_the_door
 from lonedot.message.edits import AnyEdit, lower
@@ -117,6 +118,8 @@ class Acceptor:
         addresses is resolved in custody.
         """
         self.directory = directory
+        self.rewriting: Rewriting | None = None
+        """What addresses become; that, too, is done in custody."""
         self.server = server
         self.spool = spool
         self.clock = clock
@@ -341,7 +344,7 @@ class Acceptor:
             bindings = _chain_of(chains, facts)
             behind = bindings[dispatched.rest - 1] if dispatched.rest else None
             transport = progress_behind(behind, bindings[dispatched.rest].name)
-        if self.directory is not None:
+        if self.directory is not None or self.rewriting is not None:
             asked = self._asked_of(chains, envelope, facts)
             transport = self._to_resolve(transport, asked, dispatched.envelope, facts)
         match dispatched.decision:
@@ -407,7 +410,7 @@ class Acceptor:
     def _asked_of(self, chains: Chains, envelope: Envelope, facts: Facts) -> tuple[Binding, ...]:
         """The bindings that a message meets before it is in custody: what follows the resolve step waits for it."""
         bindings = _chain_of(chains, facts)
-        if self.directory is not None and self._is_to_resolve(envelope, facts):
+        if self._is_to_resolve(envelope, facts):
             return parted_at_resolve(bindings)[0]
         return bindings
 
@@ -415,19 +418,24 @@ class Acceptor:
         self, transport: Progress | None, asked: Sequence[Binding], envelope: Envelope, facts: Facts
     ) -> Progress | None:
         """The progress of a message, with the resolve step before it when some recipient needs one."""
-        if self.directory is None or not self._is_to_resolve(envelope, facts):
+        if not self._is_to_resolve(envelope, facts):
             return transport
         if transport is None:
             transport = progress_behind(asked[-1] if asked else None, "resolve")
         return msgspec.structs.replace(transport, resolves=True)
 
     def _is_to_resolve(self, envelope: Envelope, facts: Facts) -> bool:
-        directory = self.directory
-        if directory is None or self._in_custody is None:
+        directory, rewriting = self.directory, self.rewriting
+        if (directory is None and rewriting is None) or self._in_custody is None:
+            return False
+        addresses = [recipient.address for recipient in envelope.recipients]
+        if rewriting is not None and rewriting.touches(envelope.reverse_path, addresses):
+            return True
+        if directory is None:
             return False
         # Who was not asked for at RCPT is looked up there.
         needs = directory.is_to_resolve if facts.source == "smtp" else directory.covers
-        return any(needs(recipient.address) for recipient in envelope.recipients)
+        return any(needs(address) for address in addresses)
 
     def _refuse(
         self, id: MessageId, facts: Facts, envelope: Envelope, answer: Reply, words: str, done: Done

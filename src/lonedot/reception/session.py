@@ -339,20 +339,37 @@ class Session(asyncio.Protocol):
             # RFC 5321 §4.5.1: postmaster is always accepted.
             recipient = msgspec.structs.replace(recipient, address=settings.postmaster)
             address = settings.postmaster
-        elif (directory := settings.directory) is not None and directory.covers(address):
-            then = partial(self._take_judged, transaction, recipient)
-            noted = partial(self.host.noted, self)
-            ask_directory(directory, address, transaction.reverse_path, self._asker.wait, noted, then)
-            return
-        elif not self.trusted and not matches_domain(address.domain, settings.relay_to):
+        elif not self._may_send_to(address):
             self._respond(
                 reply(550, "5.7.1", f"Relaying denied: {self.client} may not send to {_printable(address)}")
             )
+            return
+        elif (directory := settings.directory) is not None and directory.covers(self._goes_to(address)):
+            then = partial(self._take_judged, transaction, recipient)
+            noted = partial(self.host.noted, self)
+            sender = self._sender_of(transaction)
+            ask_directory(directory, self._goes_to(address), sender, self._asker.wait, noted, then)
             return
         elif not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
             return
         self._ask_about(transaction, recipient)
+
+    def _may_send_to(self, address: Address) -> bool:
+        """By the address as it was given: what it becomes gives nobody a right."""
+        settings = self.host.settings
+        if self.trusted or matches_domain(address.domain, settings.relay_to):
+            return True
+        return settings.directory is not None and settings.directory.covers(address)
+
+    def _goes_to(self, address: Address) -> Address:
+        rewriting = self.host.settings.rewriting
+        return address if rewriting is None else rewriting.goes_to(address)
+
+    def _sender_of(self, transaction: Transaction) -> Address:
+        rewriting = self.host.settings.rewriting
+        written = None if rewriting is None else rewriting.sender(transaction.reverse_path)
+        return transaction.reverse_path if written is None else written.address
 
     def _take_judged(self, transaction: Transaction, recipient: Recipient, refusal: Reply | None) -> None:
         """What the directory says of a recipient of a local domain."""
@@ -360,7 +377,7 @@ class Session(asyncio.Protocol):
         assert directory is not None
         if refusal is not None:
             self._respond(refusal)
-        elif not directory.is_to_resolve(address) and not self.host.has_route(address):
+        elif not directory.is_to_resolve(self._goes_to(address)) and not self.host.has_route(address):
             self._respond(reply(550, "5.4.4", f"No route to {_printable(address)}"))
         else:
             self._ask_about(transaction, recipient)

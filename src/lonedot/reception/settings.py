@@ -9,10 +9,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 import msgspec
 
 from lonedot.directory.directory import Directory
+from lonedot.directory.rewriting import Rewriting
 from lonedot.message.door import DoorPolicy, LineEnds, LongLines
 from lonedot.message.edits import AnyEdit
 from lonedot.protocol.options import ServerOptions
 from lonedot.reception.logins import Logins
+from lonedot.reception.sockets import Place
 from lonedot.terms.address import Address
 
 __all__ = [
@@ -36,7 +38,10 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     host: str
+    """A path is that of a unix socket: who can connect is trusted, there is nobody else to ask."""
     port: int
+    group: str = ""
+    """Whose members may connect to a unix socket."""
     options: ServerOptions
     """Without AUTH; `with_logins` adds it for those sessions that have somebody to ask."""
     tls: ssl.SSLContext | None = None
@@ -54,6 +59,8 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     postmaster: Address
     directory: Directory | None = None
     """The local domains, whose mail is taken from anybody."""
+    rewriting: Rewriting | None = None
+    """What addresses become in custody. Whether a recipient exists is asked of that."""
     verifies_for_trusted: bool = False
     """VRFY and EXPN tell trusted clients what the directory says."""
     verifies_for_all: bool = False
@@ -65,6 +72,10 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     command_seconds: float = 300.0
     data_seconds: float = 180.0
     session_seconds: float = 7200.0
+
+    @property
+    def place(self) -> Place:
+        return Place(self.name, self.host, self.port, self.group)
 
 
 @lru_cache(maxsize=64)
