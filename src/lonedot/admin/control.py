@@ -24,6 +24,7 @@ import msgspec
 from lonedot import __version__
 from lonedot.admin import (
     backup_operations,
+    hold_rules,
     operations,
     queue_operations,
     reload_operations,
@@ -84,6 +85,10 @@ _ANSWERS: dict[str, _Answer] = {
     operations.DELETE.name: _answering(operations.DELETE),
     queue_operations.BOUNCE.name: _answering(queue_operations.BOUNCE),
     queue_operations.REROUTE.name: _answering(queue_operations.REROUTE),
+    hold_rules.RULES.name: _answering(hold_rules.RULES),
+    hold_rules.ADD.name: _answering(hold_rules.ADD),
+    hold_rules.REMOVE.name: _answering(hold_rules.REMOVE),
+    hold_rules.TAKE.name: _answering(hold_rules.TAKE),
     operations.STATUS.name: _answering(operations.STATUS),
     sinks_operations.BINDINGS.name: _answering(sinks_operations.BINDINGS),
     sinks_operations.APPLY.name: _answering(sinks_operations.APPLY),

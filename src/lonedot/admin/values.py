@@ -86,6 +86,8 @@ class ListArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From 1; of `limit` messages each."""
     below: str = ""
     """Only ids below this one: where a long walk goes on."""
+    held_for: str = ""
+    """Held, and for this reason alone."""
 
     @property
     def selects(self) -> bool:

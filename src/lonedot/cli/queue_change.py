@@ -11,6 +11,17 @@ import click
 import msgspec
 
 from lonedot.admin.client import Caller
+from lonedot.admin.hold_rules import (
+    ADD,
+    REMOVE,
+    RULES,
+    TAKE,
+    NewRule,
+    RuleNumber,
+    held_by,
+    parse_rule,
+    queued_under,
+)
 from lonedot.admin.operations import DELETE, HOLD, RELEASE, RETRY
 from lonedot.admin.queue_operations import BOUNCE, REROUTE
 from lonedot.admin.values import (
@@ -19,15 +30,18 @@ from lonedot.admin.values import (
     HoldArguments,
     IdsArguments,
     ListArguments,
+    NoArguments,
     RerouteArguments,
 )
 from lonedot.cli.output import Problem, json_option, print_json
 from lonedot.cli.queue_filter import chosen_ids, filter_options, in_batches, preview
 from lonedot.cli.queue_text import print_listing
 from lonedot.cli.spool_access import place, place_options, work
+from lonedot.diagnosis.tell import moment
+from lonedot.spool.hold_rules import HoldRule
 from lonedot.spool.interface import MessageState
 
-__all__ = ["bounce", "delete", "hold", "release", "reroute", "retry"]
+__all__ = ["bounce", "delete", "hold", "release", "reroute", "retry", "rules"]
 
 C = TypeVar("C", bound=Callable[..., object])
 Act = Callable[[Caller, tuple[str, ...]], Awaitable[Changed]]
@@ -50,8 +64,13 @@ class _Which(msgspec.Struct, frozen=True):
     as_json: bool
 
 
-def _which_options(*states: MessageState) -> Callable[[C], C]:
-    """`[ID]...`, the filter, `--all`, `--limit`, `--dry-run`, and where; as one value `which`."""
+def _which_options(*states: MessageState, instead: str = "") -> Callable[[C], C]:
+    """`[ID]...`, the filter, `--all`, `--limit`, `--dry-run`, and where; as one value `which`.
+
+    Args:
+        states: of the messages that are meant when none is named.
+        instead: name of an option that stands in place of ids and filter; it has a value then that is not None.
+    """
 
     def decorate(function: C) -> C:
         def with_which(
@@ -67,6 +86,10 @@ def _which_options(*states: MessageState) -> Callable[[C], C]:
         ) -> object:
             which = _Which(ids, wanted, everything, limit, dry_run, config_file, spool_folder, as_json)
             is_filtered = wanted.selects or wanted.states != states
+            if instead and rest[instead] is not None:
+                if ids or is_filtered or everything or limit:
+                    raise click.UsageError(f"--{instead} goes without ids and options that select")
+                return function(which=which, **rest)
             if ids and (is_filtered or everything or limit):
                 raise click.UsageError("give ids, or options that select, not both")
             if not (ids or is_filtered or everything):
@@ -143,11 +166,101 @@ def _confirm(ids: tuple[str, ...], ask: str) -> None:
     click.confirm(ask.format(ids[0] if len(ids) == 1 else f"{len(ids)} messages"), abort=True, err=True)
 
 
+def hold_by_rule(which: _Which, text: str, reason: str) -> int:
+    """Make a standing rule, and say what it holds already."""
+    rule = parse_rule(text)
+
+    async def task(caller: Caller) -> tuple[HoldRule, int] | None:
+        if which.dry_run:
+            ids = await chosen_ids(caller, queued_under(rule))
+            await _say_what_would_be(caller, which, ids, "held")
+            return None
+        made = await caller.call(ADD, NewRule(text, reason))
+        return made, (await caller.call(TAKE, NoArguments())).held
+
+    done = work(place(which.config_file, which.spool_folder), task)
+    if done is None:
+        return 0
+    made, held = done
+    if which.as_json:
+        print_json({"rule": made, "held": held})
+        return 0
+    click.echo(f"rule {made.number} holds {made.text}: {_messages(held)} of the queue, and all that come")
+    click.echo(f"End it: lonedot queue release --rule {made.number}")
+    return 0
+
+
+def end_rule(which: _Which, number: int, *, and_messages: bool) -> int:
+    """End a standing rule; what it holds goes on when that was asked for, or when a person at a terminal says so."""
+
+    async def task(caller: Caller) -> tuple[HoldRule, tuple[str, ...], Changed | None]:
+        if which.dry_run:
+            rule = next(
+                (one for one in (await caller.call(RULES, NoArguments())).rules if one.number == number), None
+            )
+            if rule is None:
+                raise Problem(
+                    f"there is no rule {number}", where="--rule", do="lonedot queue rules lists them"
+                )
+            return rule, await chosen_ids(caller, held_by(rule)), None
+        rule = await caller.call(REMOVE, RuleNumber(number))
+        await caller.call(TAKE, NoArguments())
+        ids = await chosen_ids(caller, held_by(rule))
+        goes = and_messages
+        if ids and not goes and not which.as_json and sys.stdin.isatty() and sys.stdout.isatty():
+            goes = click.confirm(f"Send on the {_messages(len(ids))} that it holds?", err=True)
+        if not goes:
+            return rule, ids, None
+        changed = await in_batches(ids, lambda batch: caller.call(RELEASE, IdsArguments(batch)), "released")
+        return rule, ids, changed
+
+    rule, ids, changed = work(place(which.config_file, which.spool_folder), task)
+    if which.as_json:
+        print_json({"rule": rule, "holds": len(ids), "ended": not which.dry_run, "released": changed})
+    elif which.dry_run:
+        click.echo(f"rule {number} holds {_messages(len(ids))}. Nothing was changed.")
+    else:
+        click.echo(f"rule {number} ended: {rule.text}")
+        if changed is not None:
+            click.echo(f"{_messages(len(changed.done))} released")
+        elif ids:
+            click.echo(f"{_messages(len(ids))} stay held: lonedot queue release --why 'held by rule {number}:'")
+    return 1 if changed is not None and changed.left else 0
+
+
+@click.command("rules")
+@place_options
+@json_option
+def rules(config_file: Path, spool_folder: Path | None, as_json: bool) -> int:
+    """List the standing rules that hold new messages."""
+    found = work(place(config_file, spool_folder), lambda caller: caller.call(RULES, NoArguments()))
+    if as_json:
+        print_json(found)
+        return 0
+    for rule in found.rules:
+        click.echo(f"{rule.number}  {rule.text}: {rule.reason} (since {moment(rule.made_at)})")
+    if found.rules:
+        click.echo(f"End one:  lonedot queue release --rule {found.rules[0].number}")
+    else:
+        click.echo("No rule holds new messages. Make one:  lonedot queue hold --rule 'to=*@example.com'")
+    return 0
+
+
 @click.command("hold")
 @click.option("--reason", default="held by hand", show_default=True, help="Shown to all.")
-@_which_options(MessageState.QUEUED)
-def hold(which: _Which, reason: str) -> int:
-    """Keep messages back until they are released."""
+@click.option(
+    "--rule",
+    metavar="RULE",
+    help="Hold what is queued and all that comes: 'to=*@example.com', also from, domain, client, larger, smaller.",
+)
+@_which_options(MessageState.QUEUED, instead="rule")
+def hold(which: _Which, reason: str, rule: str | None) -> int:
+    """Keep messages back until they are released.
+
+    With --rule the rule stands until lonedot queue release --rule N; lonedot queue rules lists them.
+    """
+    if rule is not None:
+        return hold_by_rule(which, rule, reason)
     return _change(
         which,
         "held",
@@ -157,9 +270,15 @@ def hold(which: _Which, reason: str) -> int:
 
 
 @click.command("release")
-@_which_options(MessageState.HELD)
-def release(which: _Which) -> int:
-    """Send on messages that are held."""
+@click.option("--rule", type=click.IntRange(1), metavar="N", help="End this rule of lonedot queue rules.")
+@click.option("--and-messages", is_flag=True, help="With --rule: send on what it holds.")
+@_which_options(MessageState.HELD, instead="rule")
+def release(which: _Which, rule: int | None, and_messages: bool) -> int:
+    """Send on messages that are held, or end a rule that holds them."""
+    if rule is not None:
+        return end_rule(which, rule, and_messages=and_messages)
+    if and_messages:
+        raise click.UsageError("--and-messages goes with --rule")
     return _change(which, "released", "released", lambda caller, ids: caller.call(RELEASE, IdsArguments(ids)))
 
 

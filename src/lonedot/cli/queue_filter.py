@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from lonedot.admin.client import Caller
+from lonedot.admin.hold_rules import octets_from
 from lonedot.admin.operations import LIST, SELECT
 from lonedot.admin.values import MAX_LISTED, Changed, Left, ListArguments, Listing
 from lonedot.spool.interface import MessageState, Sort
@@ -40,8 +41,6 @@ _SHOWN = 10
 _SAY_SECONDS = 5.0
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d{1,9})\s*(s|min|h|d|w)\Z")
-_MULTIPLES = {"": 1, "k": 1000, "m": 1_000_000, "g": 1_000_000_000}
-_SIZE = re.compile(r"(\d{1,12})\s*([kKmMgG]?)\Z")
 
 
 class Instant(click.ParamType[float]):
@@ -69,10 +68,10 @@ class Octets(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        found = _SIZE.match(str(value).strip())
-        if found is None:
+        size = octets_from(str(value))
+        if size is None:
             self.fail(f"{value!r} is not a size such as 5000, 20k or 3M", param, ctx)
-        return int(found[1]) * _MULTIPLES[found[2].lower()]
+        return size
 
 
 _STATES = [state.value for state in MessageState]

@@ -17,6 +17,7 @@ import msgspec
 
 from lonedot.message.content import Content, FileBody
 from lonedot.message.ledger import Entry
+from lonedot.spool.hold_rules import HoldRule, HoldRules
 from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import MessageId, SessionId
 from lonedot.terms.outcome import Outcome
@@ -322,6 +323,22 @@ class Filter(msgspec.Struct, frozen=True):
     """So many of the order are left out: pages."""
     below: str = ""
     """Only ids below this one: where a long walk goes on. With `Sort.AGE` only."""
+    held_for: str = ""
+    """Held, and for this reason alone."""
+
+    @classmethod
+    def of_rule(cls, rule: HoldRule, limit: int) -> Filter:
+        """Queued messages that a standing rule is about."""
+        return cls(
+            states=(MessageState.QUEUED,),
+            sender=rule.sender,
+            recipient=rule.recipient,
+            domain=rule.domain,
+            client=rule.client,
+            larger=rule.larger,
+            smaller=rule.smaller,
+            limit=limit,
+        )
 
 
 class SpoolFault(Exception):
@@ -471,6 +488,36 @@ class Spool(Protocol):
         """No further attempt; finished with its recipients marked deleted. Content goes by policy."""
         ...
 
+    def rules(self) -> HoldRules:
+        """The standing rules in force."""
+        ...
+
+    def held_by(self, envelope: Envelope, facts: Facts, size: int) -> str:
+        """Why a standing rule holds such a new message; empty: none does.
+
+        `accept` and `settle` ask it of what nobody has claimed from the first moment; whoever claims asks before.
+        """
+        ...
+
+    def write_rules(self, rules: HoldRules) -> None:
+        """Durable when it returns, and in force after `take_rules`. Raises SpoolFault."""
+        ...
+
+    def take_rules(self) -> Awaitable[Sequence[HoldRule]]:
+        """Read the standing rules anew: they are in force at once.
+
+        Done when what was accepted before that can be found; gives the rules that were not yet applied to it. When they
+        are, `rules_applied` says so; until then the next opening does it.
+
+        Raises:
+            SpoolFault: they cannot be read; those in force stay so.
+        """
+        ...
+
+    def rules_applied(self, number: int) -> Awaitable[None]:
+        """All messages that are queued were judged by the rules up to this number."""
+        ...
+
     def purge(self, before: float, limit: int) -> Awaitable[int]:
         """Forget finished messages older than `before`; the number forgotten."""
         ...
@@ -492,6 +539,10 @@ class SpoolPaths(msgspec.Struct, frozen=True):
     @property
     def control(self) -> Path:
         return self.root / "control.sock"
+
+    def control_of(self, worker: int) -> Path:
+        """The control socket of a worker."""
+        return self.control if worker == 0 else self.root / f"control.{worker}.sock"
 
     @property
     def submit(self) -> Path:

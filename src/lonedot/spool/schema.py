@@ -19,7 +19,7 @@ from lonedot.spool.subject import fingerprint_of
 
 __all__ = ["VERSION", "open_reader", "open_writer", "query"]
 
-VERSION = 4
+VERSION = 5
 
 PAGE_SIZE = 8192
 """Measured with 4096, 8192 and 16384 at 1, 10 and 64 KiB: within 5 % at 1 and 10 KiB, the larger the better at 64."""
@@ -107,9 +107,10 @@ CREATE TABLE progress (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     transactions INTEGER NOT NULL,   -- rises by one with each; tells whether one in doubt is there
     finished INTEGER NOT NULL,       -- messages in state finished
-    salt BLOB NOT NULL DEFAULT x''   -- key of the fingerprints of subjects; of this shard alone
+    salt BLOB NOT NULL DEFAULT x'',  -- key of the fingerprints of subjects; of this shard alone
+    rule INTEGER NOT NULL DEFAULT 0  -- up to this number standing rules were applied to what is queued here
 ) STRICT;
-INSERT INTO progress VALUES (1, 0, 0, randomblob(16));
+INSERT INTO progress VALUES (1, 0, 0, randomblob(16), 0);
 """
 
 
@@ -181,10 +182,15 @@ def _with_lanes(connection: apsw.Connection) -> None:
     )
 
 
+def _with_rules(connection: apsw.Connection) -> None:
+    connection.execute("ALTER TABLE progress ADD COLUMN rule INTEGER NOT NULL DEFAULT 0")
+
+
 _STEPS: dict[int, Callable[[apsw.Connection], None]] = {
     1: _with_transport,
     2: _with_search,
     3: _with_lanes,
+    4: _with_rules,
 }
 """From each older version to the next."""
 
@@ -203,6 +209,7 @@ SETTLE = (
 SENDER = "UPDATE message SET sender = ? WHERE id = ?"
 DROP_CONTENT = "DELETE FROM content WHERE message = ?"
 PROGRESS = "UPDATE progress SET transactions = ?, finished = finished + ?"
+RULE = "UPDATE progress SET rule = max(rule, ?)"
 PROGRESS_STEP = "UPDATE progress SET transactions = transactions + 1"
 
 

@@ -114,6 +114,8 @@ def _conditions(connection: apsw.Connection, wanted: Filter) -> tuple[list[str],
         add("size >= ?", wanted.larger)
     if wanted.smaller:
         add("size < ?", wanted.smaller)
+    if wanted.held_for:
+        add("state = 'held' AND reason = ?", wanted.held_for)
     if wanted.sender:
         match, value = _address(wanted.sender)
         add(f"sender {match}", value)

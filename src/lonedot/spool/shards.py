@@ -16,10 +16,12 @@ import msgspec
 
 from lonedot.message.content import Content, FileBody
 from lonedot.spool.bodies import fault_from
+from lonedot.spool.hold_rules import HoldRule, HoldRules
 from lonedot.spool.interface import (
     Acceptance,
     BodyWriter,
     Claim,
+    Facts,
     Filter,
     Listed,
     MessageState,
@@ -30,6 +32,7 @@ from lonedot.spool.interface import (
 )
 from lonedot.spool.merging import merge_counts, merge_rows, newest_ids
 from lonedot.spool.sqlite import SqliteSpool
+from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId, id_shard
 
 __all__ = ["Shards"]
@@ -178,6 +181,26 @@ class Shards:
             forgotten += await one.purge(before, limit - forgotten) if forgotten < limit else 0
         return forgotten
 
+    # -- standing rules --------------------------------------------------------------------------------
+
+    def rules(self) -> HoldRules:
+        return self._shards[0].rules()
+
+    def held_by(self, envelope: Envelope, facts: Facts, size: int) -> str:
+        return self._shards[0].held_by(envelope, facts, size)
+
+    def write_rules(self, rules: HoldRules) -> None:
+        self._shards[0].write_rules(rules)
+
+    async def take_rules(self) -> Sequence[HoldRule]:
+        """Those that some shard has not applied yet: holding twice changes nothing."""
+        open_rules = await asyncio.gather(*[one.take_rules() for one in self._shards])
+        return sorted({rule.number: rule for some in open_rules for rule in some}.values(), key=_number)
+
+    async def rules_applied(self, number: int) -> None:
+        for one in self._shards:
+            await one.rules_applied(number)
+
     async def close(self) -> None:
         """Close all of them, also when one fails."""
         try:
@@ -212,6 +235,10 @@ class Shards:
             for place, one in zip(mine, results, strict=True)
         }
         return [found[place] for place in range(len(ids))]
+
+
+def _number(rule: HoldRule) -> int:
+    return rule.number
 
 
 def _from_the_first(wanted: Filter) -> Filter:

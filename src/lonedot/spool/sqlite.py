@@ -24,10 +24,12 @@ from lonedot.spool.bodies import Bodies, fault_from
 from lonedot.spool.claims import Claims
 from lonedot.spool.disk import Disk, InlineSyncer, RealDisk, Syncer
 from lonedot.spool.flight import SLOT_COUNT, SLOT_SIZE, Flight
+from lonedot.spool.hold_rules import HoldRule, HoldRules, read_rules, write_rules
 from lonedot.spool.interface import (
     Acceptance,
     BodyWriter,
     Claim,
+    Facts,
     Filter,
     KeyUsed,
     Listed,
@@ -44,6 +46,7 @@ from lonedot.spool.syncer import ProcessSyncer
 from lonedot.spool.work import Accepting, Acting, NewMessage, Preparer, Settling
 from lonedot.spool.writer import Writer
 from lonedot.terms.clock import Clock
+from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId
 
 __all__ = ["CONTENT_LIMIT", "KeepContent", "Policy", "SqliteSpool", "open_offline", "open_spool"]
@@ -134,14 +137,17 @@ class SqliteSpool:
                 make_syncer,
                 notice,
             )
+            self._root = paths.root
+            self._rules = read_rules(paths.root)
             connection = writer.open()
             self.recovered = recovery.recover(connection, self._bodies, flight)
             flight.clear()  # counted: an opening that fails or is killed from here on must not count it again
+            self._apply_rules(connection)
             writer.begin()
             ((self._prepare.salt,),) = schema.query(connection, "SELECT salt FROM progress")
             for path in self.recovered.orphans:
                 disk.unlink(path)
-        except (apsw.Error, OSError, SpoolFault) as error:
+        except (apsw.Error, OSError, ValueError, SpoolFault) as error:
             if writer is not None:
                 writer.stop()
             if flight is not None:
@@ -189,7 +195,7 @@ class SqliteSpool:
                     if given.key in self._keys or given.key in keys or self.has_key(given.key):
                         raise KeyUsed(given.id)
                     keys.append(given.key)
-                messages.append(self._prepare.message(self._in_place(given, bodies, made)))
+                messages.append(self._prepare.message(self._in_place(self._judged(given), bodies, made)))
             work = Accepting(future, messages)
             if not self._room.has(work.size):
                 raise SpoolFull("less room on the disk than the reserve")
@@ -233,7 +239,8 @@ class SqliteSpool:
         try:
             prepared = [
                 self._prepare.settlement(
-                    settlement, [self._in_place(spawned, bodies, made) for spawned in settlement.spawned]
+                    settlement,
+                    [self._in_place(self._judged(spawned), bodies, made) for spawned in settlement.spawned],
                 )
                 for settlement in batch
             ]
@@ -413,6 +420,59 @@ class SqliteSpool:
         """An action nobody waits for; when it fails, the next opening does as much."""
         self._act(action).add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    # -- standing rules --------------------------------------------------------------------------------
+
+    def rules(self) -> HoldRules:
+        return self._rules
+
+    def held_by(self, envelope: Envelope, facts: Facts, size: int) -> str:
+        if not self._rules.rules:
+            return ""
+        addresses = [recipient.address.text for recipient in envelope.recipients]
+        return self._rules.words_for(envelope.reverse_path.text, addresses, facts.client, size)
+
+    def _judged(self, given: Acceptance) -> Acceptance:
+        """Held, when a standing rule says so and nobody works on it yet."""
+        if not self._rules.rules or given.owner or given.state is not MessageState.QUEUED:
+            return given
+        words = self.held_by(given.envelope, given.facts, given.size)
+        return msgspec.structs.replace(given, state=MessageState.HELD, reason=words) if words else given
+
+    def write_rules(self, rules: HoldRules) -> None:
+        try:
+            write_rules(self._root, rules)
+        except OSError as error:
+            raise fault_from(error, "the standing rules cannot be written") from error
+
+    async def take_rules(self) -> Sequence[HoldRule]:
+        try:
+            self._rules = read_rules(self._root)
+        except (OSError, ValueError) as error:
+            raise SpoolFault(str(error)) from error
+        await self._writer.bodies_synced()
+        applied = await self._act(lambda connection, effects: _applied_rule(connection))
+        return [rule for rule in self._rules.rules if rule.number > applied]
+
+    def rules_applied(self, number: int) -> Awaitable[None]:
+        def note(connection: apsw.Connection, effects: Effects) -> None:
+            connection.execute(schema.RULE, (number,))
+
+        return self._act(note)
+
+    def _apply_rules(self, connection: apsw.Connection) -> None:
+        """At opening: hold what rules are about that the last process did not get round to."""
+        rules = self._rules
+        applied = _applied_rule(connection)
+        if applied >= rules.newest:
+            return
+        with connection:
+            for rule in rules.rules:
+                if rule.number > applied:
+                    ids = search.select_messages(connection, Filter.of_rule(rule, -1))
+                    self._actions.hold(connection, Effects(), ids, rule.words)
+            connection.execute(schema.RULE, (rules.newest,))
+            connection.execute(schema.PROGRESS_STEP)
+
     # -- the end ---------------------------------------------------------------------------------------
 
     async def close(self) -> None:
@@ -454,6 +514,11 @@ def _keep_content(policy: KeepContent) -> Callable[[bool], bool]:
             return lambda remarkable: remarkable
         case KeepContent.ALL:
             return lambda remarkable: True
+
+
+def _applied_rule(connection: apsw.Connection) -> int:
+    ((number,),) = schema.query(connection, "SELECT rule FROM progress")
+    return int(number)
 
 
 def _ignore(words: str) -> None:

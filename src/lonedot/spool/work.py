@@ -341,6 +341,9 @@ class Work(Protocol):
     """One call of the spool, waiting for its transaction."""
 
     @property
+    def future(self) -> asyncio.Future[Any]: ...
+
+    @property
     def size(self) -> int:
         """Octets it puts into the log, about."""
         ...

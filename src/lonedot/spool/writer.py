@@ -189,6 +189,11 @@ class Writer:
         self._bodies_sent[work] = bodies
         self._living_syncer().sync_bodies(bodies, lambda error: self._bodies_synced(work, error))
 
+    async def bodies_synced(self) -> None:
+        """What waits for its body files by now is there, or has failed."""
+        if waiting := [work.future for work in self._bodies_sent]:
+            await asyncio.wait(waiting)
+
     def remove(self, paths: list[Path]) -> None:
         """Remove body files; those that stay are removed at the next opening."""
         if self._keeping:

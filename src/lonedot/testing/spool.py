@@ -12,11 +12,13 @@ import msgspec
 from lonedot.message.content import Content, FileBody, MemoryBody
 from lonedot.message.ledger import Entry
 from lonedot.spool.actions import reasons
+from lonedot.spool.hold_rules import HoldRule, HoldRules
 from lonedot.spool.interface import (
     Acceptance,
     Attempt,
     BodyWriter,
     Claim,
+    Facts,
     Filter,
     KeyUsed,
     Listed,
@@ -29,6 +31,7 @@ from lonedot.spool.interface import (
     Stored,
 )
 from lonedot.spool.rows import current_envelope, is_remarkable, joined_ledger, new_sender
+from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId
 
 __all__ = ["MemorySpool"]
@@ -124,6 +127,9 @@ class MemorySpool:
         self._bodies: dict[Path, bytes] = {}
         self._keys: dict[bytes, str] = {}
         self.flying: set[MessageId] = set()
+        self._rules = HoldRules()
+        self._next_rules = HoldRules()
+        self._applied = 0
         self.fault: SpoolFault | None = None
         self.room = True
         self._now = 0.0
@@ -145,6 +151,10 @@ class MemorySpool:
         return _done(None)
 
     def _add(self, given: Acceptance) -> None:
+        if given.state is MessageState.QUEUED and not given.owner:
+            words = self.held_by(given.envelope, given.facts, given.size)
+            if words:
+                given = msgspec.structs.replace(given, state=MessageState.HELD, reason=words)
         arrival = given.arrival
         if isinstance(arrival.body, FileBody):
             octets = self._bodies.pop(arrival.body.path)
@@ -355,6 +365,24 @@ class MemorySpool:
         kept.finish(now)
         self._drop_content(kept)
         return True
+
+    def rules(self) -> HoldRules:
+        return self._rules
+
+    def held_by(self, envelope: Envelope, facts: Facts, size: int) -> str:
+        addresses = [recipient.address.text for recipient in envelope.recipients]
+        return self._rules.words_for(envelope.reverse_path.text, addresses, facts.client, size)
+
+    def write_rules(self, rules: HoldRules) -> None:
+        self._next_rules = rules
+
+    def take_rules(self) -> Awaitable[Sequence[HoldRule]]:
+        self._rules = self._next_rules
+        return _done([rule for rule in self._rules.rules if rule.number > self._applied])
+
+    def rules_applied(self, number: int) -> Awaitable[None]:
+        self._applied = max(self._applied, number)
+        return _done(None)
 
     def purge(self, before: float, limit: int) -> Awaitable[int]:
         old = [

@@ -9,11 +9,13 @@ from typing import NoReturn, TypeVar
 import msgspec
 
 from lonedot.message.content import Content
+from lonedot.spool.hold_rules import HoldRule, HoldRules
 from lonedot.spool.interface import (
     Acceptance,
     BodyWriter,
     Claim,
     ContentDamaged,
+    Facts,
     Filter,
     Listed,
     MessageState,
@@ -22,6 +24,7 @@ from lonedot.spool.interface import (
     Settlement,
     Stored,
 )
+from lonedot.terms.envelope import Envelope
 from lonedot.terms.ids import MessageId
 
 T = TypeVar("T")
@@ -168,6 +171,21 @@ class DoubleSpool:
         raise NotImplementedError
 
     def purge(self, before: float, limit: int) -> Awaitable[int]:
+        raise NotImplementedError
+
+    def rules(self) -> HoldRules:
+        raise NotImplementedError
+
+    def held_by(self, envelope: Envelope, facts: Facts, size: int) -> str:
+        raise NotImplementedError
+
+    def write_rules(self, rules: HoldRules) -> None:
+        raise NotImplementedError
+
+    def take_rules(self) -> Awaitable[Sequence[HoldRule]]:
+        raise NotImplementedError
+
+    def rules_applied(self, number: int) -> Awaitable[None]:
         raise NotImplementedError
 
 
