@@ -460,6 +460,9 @@ class Acceptor:
         redirects: Sequence[tuple[int, str]] = (),
         transport: Progress | None = None,
     ) -> None:
+        if state is MessageState.QUEUED and (words := self.spool.held_by(envelope, facts, size)):
+            state, reason = MessageState.HELD, words
+            transport = transport and msgspec.structs.replace(transport, was_given_back=True)
         is_discarded = state is MessageState.FINISHED
         status = RecipientStatus.DELETED if is_discarded else RecipientStatus.WAITING
         queued = state is MessageState.QUEUED
