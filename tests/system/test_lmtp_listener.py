@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import smtplib
+import socket
+import stat
 from pathlib import Path
 
 import pytest
 
+from lonedot.app import AppFault
+from lonedot.config.load import examine
 from lonedot.testing.relay import running_relay
 from tests.peers.strict_sink import StrictSink
-from tests.system.talk import MESSAGE, Client, connected, finished, first_config, id_of, strangers_only
+from tests.system.talk import (
+    MESSAGE,
+    Client,
+    connected,
+    finished,
+    first_config,
+    id_of,
+    strangers_only,
+)
 
 LMTP = 'protocol = "lmtp"'
 DOMAIN = """
@@ -103,3 +116,79 @@ async def test_the_client_of_the_standard_library_hands_over_mail(folder: Path) 
     with StrictSink() as receiver:
         async with running_relay(folder, first_config(receiver.port, listener=LMTP)) as relay:
             assert await asyncio.to_thread(send, relay.addresses["in"]) == {}
+
+
+def over_socket(toml: str, path: Path, more: str = "") -> str:
+    """The same with the listener at a unix socket."""
+    toml = toml.replace('address = "127.0.0.1:0"', f'address = "unix:{path}"\nprotocol = "lmtp"\n{more}')
+    return strangers_only(toml)
+
+
+async def test_who_can_connect_to_a_unix_socket_may_send(folder: Path) -> None:
+    path = folder / "lmtp"
+    with StrictSink() as receiver:
+        toml = over_socket(first_config(receiver.port, more=DOMAIN), path)
+        async with running_relay(folder, toml) as relay:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert relay.addresses["in"] == (str(path), 0)
+            async with Client(*await asyncio.open_unix_connection(str(path))) as client:
+                await client.reply()
+                await client.say("LHLO client.example")
+                said = await client.envelope("anna@dest.example", "nobody@dest.example", "x@away.example")
+                assert [answer[:3] for answer in said] == ["250", "250", "550", "250"]
+                await finished(relay, id_of(await client.content()))
+    (arrival,) = receiver.arrivals
+    assert set(arrival.recipients) == {b"anna@dest.example", b"x@away.example"}
+    assert b"with LMTP id " in arrival.content
+
+
+async def test_a_reload_keeps_the_socket_and_gives_it_to_whom_the_file_says(folder: Path) -> None:
+    path = folder / "lmtp"
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port)
+        async with running_relay(folder, over_socket(toml, path)) as relay:
+            before = path.stat().st_ino
+            for more, mode in (('group = "*"', 0o666), ("", 0o600)):
+                (folder / "lonedot.toml").write_text(over_socket(toml, path, more))
+                await relay.reload(os.getuid())
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+                assert path.stat().st_ino == before
+            (folder / "lonedot.toml").write_text(over_socket(toml, folder / "moved"))
+            await relay.reload(os.getuid())
+            assert not path.exists()
+            async with Client(*await asyncio.open_unix_connection(str(folder / "moved"))) as client:
+                assert await client.reply() == "220 relay.example.com LMTP"
+
+
+async def test_a_socket_that_a_dead_relay_has_left_is_replaced_and_a_live_one_is_not(folder: Path) -> None:
+    path = folder / "lmtp"
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.close()
+    with StrictSink() as receiver:
+        toml = over_socket(first_config(receiver.port), path)
+        async with running_relay(folder, toml):
+            other = folder / "other"
+            other.mkdir()
+            with pytest.raises(AppFault, match="served by another process"):
+                async with running_relay(other, toml):
+                    raise AssertionError("two relays at one socket")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ('protocol = "smtp"', "where SMTP is not spoken"),
+        ('protocol = "lmtp"\nrelay_from = ["127.0.0.0/8"]', "no clients of a network"),
+        ('protocol = "lmtp"\ngroup = "no such group"', "there is no group"),
+    ],
+)
+def test_what_a_unix_socket_cannot_have_is_told(folder: Path, wrong: str, words: str) -> None:
+    toml = strangers_only(first_config(2526)).replace(
+        'address = "127.0.0.1:0"', f'address = "unix:{folder}/lmtp"\n{wrong}'
+    )
+    file = folder / "lonedot.toml"
+    file.write_text(toml)
+    assert [one.what for one in examine(file).faults if words in one.what]
+    file.write_text(first_config(2526, listener='group = "root"'))
+    assert ["group" in one.where for one in examine(file).faults] == [True]

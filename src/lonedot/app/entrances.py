@@ -56,7 +56,7 @@ class Face(NamedTuple):
 
     @property
     def places(self) -> list[Place]:
-        return [Place(settings.name, settings.host, settings.port) for _, settings in self.listeners]
+        return [settings.place for _, settings in self.listeners]
 
 
 class _PickupNotes:
@@ -241,7 +241,7 @@ class Entrances:
             self._has_route,
             self._observer.session_noted,
             config.revision,
-            seats.get(Place(settings.name, settings.host, settings.port).key),
+            seats.get(settings.place.key),
         )
 
     async def open_pickups(self, config: Config) -> None:

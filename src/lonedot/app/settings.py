@@ -79,6 +79,7 @@ def listener_from(listener: Listener, config: Config) -> ListenerSettings:
         name=listener.name or str(listener.address),
         host=listener.address.host,
         port=listener.address.port,
+        group=listener.group,
         options=options,
         tls=context,
         logins=None if listener.logins is None else Logins(listener.logins),

@@ -102,7 +102,7 @@ def _take_parent() -> _Parent | None:
 
 def _open_sockets(config: Config) -> ListeningSockets:
     """All that the configuration listens on: systemd's own, or opened here; then no longer root, if so wished."""
-    places = [Place(one.name, one.address.host, one.address.port) for one in config.listeners]
+    places = [Place(one.name, one.address.host, one.address.port, one.group) for one in config.listeners]
     try:
         sockets = ListeningSockets(from_systemd(os.environ, os.getpid(), places))
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):

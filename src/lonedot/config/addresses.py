@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from lonedot.config.values import Unfit, show, text
+from lonedot.config.values import Unfit, path, show, text
 from lonedot.terms.address import Address
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "is_host_name",
     "keyword",
     "listen_endpoint",
+    "listen_place",
     "name_server",
     "network",
     "next_hop",
@@ -45,12 +46,18 @@ KEYWORDS = (
 
 
 class Endpoint(msgspec.Struct, frozen=True, order=True):
-    """Host (name or address, without brackets) and port."""
+    """Host (name or address, without brackets) and port; or the path of a unix socket, and 0."""
 
     host: str
     port: int
 
+    @property
+    def is_unix(self) -> bool:
+        return self.host.startswith("/")
+
     def __str__(self) -> str:
+        if self.is_unix:
+            return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -201,6 +208,14 @@ def listen_endpoint(value: object, folder: Path) -> Endpoint:
             f"{show(value)} is not address and port", 'write it as "127.0.0.1:25", "0.0.0.0:25" or "[::1]:25"'
         )
     return found
+
+
+def listen_place(value: object, folder: Path) -> Endpoint:
+    """Address and port, or `unix:` and a path."""
+    words = value.strip() if isinstance(value, str) else ""
+    if words.startswith("unix:"):
+        return Endpoint(str(path(words.removeprefix("unix:"), folder.absolute())), 0)
+    return listen_endpoint(value, folder)
 
 
 def next_hop(value: object, folder: Path) -> Endpoint:

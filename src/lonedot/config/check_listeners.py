@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from lonedot.config import disk
 from lonedot.config.addresses import Endpoint, Network
+from lonedot.config.check_sendmail import is_group
 from lonedot.config.choices import InboundTls, ListenerProtocol
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
@@ -63,7 +66,12 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from _judge_collisions(drafts.listeners)
     for given in drafts.listeners:
         if given.value is not None:
-            yield from _judge_rights(given, given.value, drafts)
+            if given.value.address.is_unix and given.knows("address"):
+                yield from _judge_socket(given, given.value)
+            else:
+                yield from _judge_rights(given, given.value, drafts)
+                if given.has("group"):
+                    yield given.fault("group", "is that of a unix socket", "remove it")
             yield from _judge_tls(given, given.value)
             yield from _judge_logins(given, given.value)
 
@@ -91,6 +99,8 @@ def _judge_collisions(listeners: Sequence[Given[Listener]]) -> Iterator[Found]:
 
 def collide(one: Endpoint, other: Endpoint) -> bool:
     """Both cannot be listened at: the same port, and the same address or every address of its kind."""
+    if one.is_unix or other.is_unix:
+        return one == other
     if one.port != other.port or not one.port:
         return False
     if one.host == other.host:
@@ -98,6 +108,42 @@ def collide(one: Endpoint, other: Endpoint) -> bool:
     if (":" in one.host) != (":" in other.host):
         return False
     return "0.0.0.0" in (one.host, other.host) or "::" in (one.host, other.host)
+
+
+# --- unix sockets --------------------------------------------------------------------------------
+
+_NOT_OF_A_SOCKET = ("relay_from", "proxy_from", "xclient_from", "relay_to", "logins")
+"""What says who a client of a network is."""
+
+
+def _judge_socket(given: Given[Listener], listener: Listener) -> Iterator[Found]:
+    path = Path(listener.address.host)
+    if listener.protocol is not ListenerProtocol.LMTP and given.knows("protocol"):
+        yield given.fault(
+            "address",
+            "is a unix socket, where SMTP is not spoken",
+            'write protocol = "lmtp"; local programs have [sendmail]',
+        )
+    for name in _NOT_OF_A_SOCKET:
+        if given.has(name):
+            yield given.fault(name, "a unix socket has no clients of a network", "remove it, and write group")
+    if listener.tls is not InboundTls.OFF:
+        yield given.fault("tls", "there is none over a unix socket", 'write tls = "off"')
+    if listener.group not in ("", "*") and given.knows("group") and not is_group(listener.group):
+        yield given.fault(
+            "group", f'there is no group "{listener.group}"', "name one of /etc/group, or write *"
+        )
+    state = disk.state_of(path.parent)
+    if state is None:
+        yield given.fault(
+            "address", f"the folder {path.parent} does not exist", f"run mkdir -p {path.parent}"
+        )
+    elif state.st_mode & stat.S_IWOTH:
+        yield given.fault(
+            "address",
+            f"everybody may write in {path.parent}, and put a socket of their own there",
+            f"run chmod o-w {path.parent}, or name another folder",
+        )
 
 
 # --- who may relay -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from lonedot.config import disk
 from lonedot.config.given import Drafts, Found
 
-__all__ = ["judge"]
+__all__ = ["is_group", "judge"]
 
 
 def judge(drafts: Drafts) -> Iterator[Found]:
@@ -19,7 +19,7 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     if sendmail is None or not sendmail.enabled:
         return
     if sendmail.group and given.knows("group", "socket"):
-        if sendmail.group != "*" and not _is_group(sendmail.group):
+        if sendmail.group != "*" and not is_group(sendmail.group):
             yield given.fault(
                 "group", f'there is no group "{sendmail.group}"', "name one of /etc/group, or write *"
             )
@@ -44,7 +44,8 @@ def judge(drafts: Drafts) -> Iterator[Found]:
             )
 
 
-def _is_group(name: str) -> bool:
+def is_group(name: str) -> bool:
+    """The machine has it."""
     try:
         grp.getgrnam(name)
     except KeyError:

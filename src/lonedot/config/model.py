@@ -203,11 +203,22 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     address: Annotated[
         a.Endpoint,
         Key(
-            a.listen_endpoint,
-            "Address and port. `0.0.0.0` is every IPv4 address, `[::]` every IPv6 address.",
+            a.listen_place,
+            "Address and port. `0.0.0.0` is every IPv4 address, `[::]` every IPv6 address. For `lmtp` also `unix:` and "
+            "the path of a socket.",
             '"127.0.0.1:2525"',
         ),
     ]
+    group: Annotated[
+        str,
+        Key(
+            v.text,
+            "Of a unix socket: whose members may connect; `*`: every user of the machine. Whoever can connect may send "
+            "anywhere.",
+            '"postfix"',
+            "root, and the user of the relay",
+        ),
+    ] = ""
     name: Annotated[str, Key(v.label, "What logs call it.", '"copiers"', "the address")] = ""
     source: Annotated[
         int,

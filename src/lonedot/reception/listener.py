@@ -106,7 +106,7 @@ class Listener:
 
     @property
     def place(self) -> Place:
-        return Place(self.settings.name, self.settings.host, self.settings.port)
+        return self.settings.place
 
     async def start(self, listening: Sequence[socket.socket] = ()) -> None:
         """Accept on these sockets, which are this listener's own from now on; without any, on new ones.
@@ -117,6 +117,10 @@ class Listener:
         settings = self.settings
         implicit = settings.tls if settings.options.tls_active else None
         for one in listening or [bound(at) for _, at in resolved(self.place)]:
+            if one.family == socket.AF_UNIX:
+                loop = asyncio.get_running_loop()
+                self._servers.append(await loop.create_unix_server(self._new_session, sock=one, backlog=1024))
+                continue
             server = await asyncio.get_running_loop().create_server(
                 self._new_session,
                 sock=one,
@@ -128,7 +132,9 @@ class Listener:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port as bound (port 0 in the settings becomes a real one)."""
+        """Host and port as bound (port 0 in the settings becomes a real one); of a unix socket its path, and 0."""
+        if self.place.is_unix:
+            return self.place.host, 0
         host, port = self._servers[0].sockets[0].getsockname()[:2]
         return str(host), int(port)
 
@@ -168,6 +174,8 @@ class Listener:
         return ""
 
     def is_trusted(self, client: str) -> bool:
+        if self.place.is_unix:
+            return True  # who may not connect, cannot
         known = self._trusted.get(client)
         if known is None:
             if len(self._trusted) >= KNOWN_CLIENTS:

@@ -9,13 +9,17 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import NamedTuple
+
+from lonedot.reception.unix_socket import bound_at, give
 
 __all__ = [
     "SOCKETS_ENVIRONMENT",
@@ -41,11 +45,20 @@ class Place(NamedTuple):
 
     name: str
     host: str
+    """A path (it begins with a slash) is that of a unix socket."""
     port: int
+    group: str = ""
+    """Whose members may connect to a unix socket; see `unix_socket`."""
+
+    @property
+    def is_unix(self) -> bool:
+        return self.host.startswith("/")
 
     @property
     def key(self) -> str:
         """The same for as long as the socket may be kept. Port 0 is another port for each listener."""
+        if self.is_unix:
+            return f"unix:{self.host}"
         return f"{self.host}:{self.port}" if self.port else f"{self.name} {self.host}:0"
 
 
@@ -55,6 +68,11 @@ def bound(place: Place) -> socket.socket:
     Raises:
         OSError: the address is taken or not ours; the words name it.
     """
+    if place.is_unix:
+        try:
+            return bound_at(Path(place.host), place.group, BACKLOG)
+        except OSError as error:
+            raise OSError(error.errno, _words(place, error)) from error
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -77,6 +95,8 @@ def resolved(place: Place) -> list[tuple[str, Place]]:
     Raises:
         OSError: the name has none.
     """
+    if place.is_unix:
+        return [(place.key, place)]
     try:
         ip_address(place.host)
     except ValueError:
@@ -96,7 +116,8 @@ def _words(place: Place, error: OSError) -> str:
     more = ""
     if isinstance(error, PermissionError) and 0 < place.port < 1024:
         more = "; it takes a socket of systemd, CAP_NET_BIND_SERVICE, or a start as root with [server] user"
-    return f"cannot listen on {place.host}:{place.port}: {reason}{more}"
+    where = place.key if place.is_unix else f"{place.host}:{place.port}"
+    return f"cannot listen on {where}: {reason}{more}"
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, socket.socket]:
@@ -153,6 +174,8 @@ def from_systemd(
 
 
 def _is_at(listening: socket.socket, place: Place) -> bool:
+    if listening.family == socket.AF_UNIX:
+        return bool(listening.getsockname() == place.host)
     if listening.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     host, port = listening.getsockname()[:2]
@@ -197,6 +220,8 @@ class ListeningSockets:
                         raise OSError(errno.ENOTCONN, f"the first worker has not handed over {key}")
                     self._held[key] = bound(at)
                     fresh.append(key)
+                elif at.is_unix and not self._follows:
+                    give(Path(at.host), at.group)  # it may be another's since the last configuration
                 copies.append(self._held[key].dup())
         except OSError:
             for copy in copies:
@@ -248,6 +273,9 @@ class ListeningSockets:
             listening = self._held.pop(key, None)
             if listening is not None:
                 self._tell(b"-", key, None)
+                if key.startswith("unix:") and not self._follows:
+                    with contextlib.suppress(OSError):
+                        os.unlink(key.removeprefix("unix:"))
                 listening.close()
 
     def keep_only(self, places: Iterable[Place]) -> None:
