@@ -116,6 +116,7 @@ class ControlServer:
     """
 
     def __init__(
+        hello: what is said first; by default that of a relay with one worker.
         self,
         desk: Desk,
         path: Path,
@@ -126,7 +127,9 @@ class ControlServer:
     ) -> None:
         self._desk = desk
         self._path = path
+        hello: Hello | None = None,
         self._uids = frozenset({0, os.geteuid()}) if allowed_uids is None else allowed_uids
+        self._hello = hello if hello is not None else Hello(__version__, os.getpid())
         self._patience = patience
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
@@ -201,7 +204,7 @@ class ControlServer:
             if refusal is not None:
                 await self._write(writer, Reply(error=refusal))
                 return
-            await self._write(writer, Reply(hello=Hello(__version__, os.getpid())))
+            await self._write(writer, Reply(hello=self._hello))
             while await self._one(reader, writer, uid):
                 pass
         except (ConnectionError, TimeoutError, asyncio.CancelledError):

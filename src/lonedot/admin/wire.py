@@ -30,8 +30,15 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hello(msgspec.Struct, frozen=True):
+    """Who answers."""
+
     version: str
     pid: int
+    worker: int = 0
+    workers: int = 1
+    """How many there are."""
+    shards: tuple[int, ...] = (0,)
+    """Whose messages this worker has."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,11 +12,14 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from lonedot.admin.seeing import Door
 from lonedot.app.directory import directory_from
 from lonedot.app.observer import RelayObserver
 from lonedot.app.rewriting import rewriting_from
 from lonedot.app.settings import listener_from, submit_from
+from lonedot.app.workers import Post
 from lonedot.config.model import Config
 from lonedot.delivery.routing import RouteTable
 from lonedot.directory.rewriting import Rewriting
@@ -82,8 +85,10 @@ class Entrances:
         transcripts: Callable[[SessionId, str], Transcript],
         routes: RouteTable,
         sockets: ListeningSockets,
+        post: Post,
     ) -> None:
-        """`routes` is read at each question: they may change."""
+        """`routes` is read at each question: they may change. `post`: Pickup and local programs are the first's."""
+        self._post = post
         self._spool = spool
         self._handover = handover
         self._observer = observer
@@ -125,7 +130,7 @@ class Entrances:
     def configure(self, config: Config) -> None:
         """Acceptors and bounds, in one step; bindings are given to the acceptors by whoever has them."""
         server = config.server
-        self._budget.limit = server.memory
+        self._budget.limit = self._post.share_of(server.memory)
         routes = frozenset(route.name for route in self._routes)
         before = self.acceptors
         self.acceptors = {}
@@ -187,7 +192,9 @@ class Entrances:
         after: list[Listener] = []
         try:
             for (source, settings), sockets in zip(face.listeners, held, strict=True):
-                listener = self._listener(Listener, settings, source, config, seats)
+                share = self._post.share_of(settings.max_connections)
+                shared = msgspec.structs.replace(settings, max_connections=share)
+                listener = self._listener(Listener, shared, source, config, seats)
                 after.append(listener)
                 await listener.start(sockets)
             by_programs = await self._open_submit(face, config)
@@ -206,12 +213,12 @@ class Entrances:
         self._sockets.keep_only(face.places)
         for listener in after:
             host, port = listener.address
-            if (listener.settings.name, (host, port)) not in known:
+            if self._post.is_first and (listener.settings.name, (host, port)) not in known:
                 log.event("listening", listener=listener.settings.name, host=host, port=port)
 
     async def _open_submit(self, face: Face, config: Config) -> SubmitSocket | None:
         there = next((one for one in self._listeners if isinstance(one, SubmitSocket)), None)
-        if face.submit is None:
+        if face.submit is None or not self._post.is_first:
             return None
         settings, place = face.submit
         if there is not None and there.settings == settings and there.at == place:
@@ -247,6 +254,8 @@ class Entrances:
     async def open_pickups(self, config: Config) -> None:
         """Stop those that run, behind the file at hand, and start those of this configuration."""
         await self.close_pickups()
+        if not self._post.is_first:
+            return
         for source in config.sources:
             if source.pickup is None:
                 continue

@@ -1,4 +1,5 @@
-"""The relay: one process, one event loop, one shard. Builds every part from the configuration, starts and stops them.
+"""One worker of the relay: one process, one event loop. Builds every part from the configuration, starts and stops
+them.
 
 Start: evidence, spool (takes the lock, recovers), scheduler, control socket, Pickup, listeners last. Stop: the
 same backwards, so that nothing is taken that cannot be kept.
@@ -14,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lonedot import __version__
 from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
 from lonedot.admin.reload import Reloaded
 from lonedot.admin.values import AdminError
 from lonedot.app.directory import directory_from
+from lonedot.admin.wire import Hello
+from lonedot.app.custody import open_custody
 from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
@@ -27,9 +31,10 @@ from lonedot.app.reload import with_what_stays
 from lonedot.app.rewriting import rewriting_from
 from lonedot.app.seeing import Health, Seeing
 from lonedot.app.settings import asker_from, ourselves_from
-from lonedot.app.stalls import Stall, book_stalls
+from lonedot.app.stalls import Stall, book_stalls, left_files
 from lonedot.app.standing import StandingDesk
 from lonedot.config.addresses import Endpoint
+from lonedot.app.workers import Post
 from lonedot.config.load import examine
 from lonedot.config.model import Config
 from lonedot.delivery.choosing import RouteChooser
@@ -58,7 +63,7 @@ from lonedot.sinks.watch import Watch
 from lonedot.spool.disk import Disk
 from lonedot.spool.interface import Acceptance, Claim, SpoolFault, SpoolLocked, SpoolPaths
 from lonedot.spool.recovery import Recovered
-from lonedot.spool.sqlite import KeepContent, Policy, SqliteSpool, open_spool
+from lonedot.spool.sqlite import KeepContent, Policy, SqliteSpool
 from lonedot.terms.clock import Clock
 from lonedot.terms.ids import IdSource, MessageId
 
@@ -67,7 +72,6 @@ __all__ = ["AppFault", "Relay"]
 FLUSH_SECONDS = 0.2
 PURGE_SECONDS = 600.0
 PURGE_BATCH = 1000
-SHARD = 0
 
 
 if TYPE_CHECKING:
@@ -106,7 +110,7 @@ class _Hooks:
 
 
 class Relay:
-    """One running relay: a virtual server, or several."""
+    """One running worker, with all virtual servers. Where there is one worker, it is the relay."""
 
     def __init__(
         self,
@@ -118,13 +122,16 @@ class Relay:
         watch: Watch | None = None,
         sockets: ListeningSockets | None = None,
     ) -> None:
+        post: Post | None = None,
         """`bindings` take the place of those in the configuration; `clock` and `disk` that of the system's.
 
         A given disk is synced on the loop: the process that syncs could not know it. `watch`: a parent looks after the
-        sinks that run here. `sockets`: those that listen already.
+        sinks that run here. `sockets`: those that listen already. `post`: which worker this is; by default
+        the only one.
         """
         self.config = config
         self.clock: Clock = clock or SystemClock()
+        self.post = post or Post()
         self._standing = StandingDesk(config.server.paths.root, self.clock)
         self._keeper = RegistryKeeper(config, config.server.registry, given=bindings, standing=self._standing)
         self._standing.when_changed = self._keeper.take_again
@@ -181,17 +188,21 @@ class Relay:
             policy = Policy(
                 keep_content=KeepContent(config.server.keep_content.value), inline_sync=self._disk is not None
             )
-            self.spool = spool = open_spool(
-                paths, self.clock, policy, shard=SHARD, disk=self._disk, notice=self._store_noted
+            self._custody = custody = await open_custody(
+                paths, self.clock, policy, self.post, self._disk, self._store_noted
             )
         except SpoolLocked as error:
+            self.spool = own = custody.own
+            spool = custody.whole
             raise AppFault(f"{error}; stop that relay, or give this one a spool of its own") from error
         except (SpoolFault, OSError) as error:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
-        self._tell_recovered(spool.recovered)
+        for recovered in custody.recovered:
+            self._tell_recovered(recovered)
         self._standing.events = self.events
         self._standing.load()
-        book_stalls(paths.root, self.events, self._charge)
+        for left in left_files(paths.root, self.post.number, self.post.count):
+            book_stalls(left, self.events, self._charge)
         try:
             # At once: a sink that ends the relay may do so again before the next gust of writing.
             await self._standing.save()
@@ -203,20 +214,21 @@ class Relay:
             self.clock,
             lambda: self._entrances.doors(),  # noqa: PLW0108 — they are made later
             lambda: self.config,
-            lambda: spool.fault,
+            lambda: custody.fault,
             lambda: self.scheduler.hops(),  # noqa: PLW0108 — it is made later
         )
-        spool.tell_commits(seeing.committed)
+        for shard in custody.shards:
+            shard.tell_commits(seeing.committed)
         observer = RelayObserver(self.events, self._watchers, self._standing, seeing.meter)
         # One source for messages and sessions: an id found in a log means one thing.
-        ids = IdSource(SHARD)
+        ids = IdSource(self.post.number)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
         self._dns = Dns(asker_from(config), self.clock)
         self._courier = Courier(
             routes,
             RouteResolver(HostFinder(self._dns, lambda: ourselves_from(self.config))),
             self.transcripts,
-            self.spool.content,
+            spool.content,
             lambda: ids.next(self.clock.now()),
             self.clock,
             self._executor,
@@ -228,7 +240,7 @@ class Relay:
             config.server.hostname,
             self._badmail_of,
             routes,
-            self.spool.content,
+            spool.content,
             lambda: MessageId(ids.next(self.clock.now())),
             self.clock,
             self.chains_of_server,
@@ -236,29 +248,29 @@ class Relay:
             observer.discarded,
         )
         self._reporter = reporter = _Reporter(notifier, observer)
-        transport = Transport(self._chains_in_force, self.spool.content, self.hosts, observer, self.clock)
+        transport = Transport(self._chains_in_force, spool.content, self.hosts, observer, self.clock)
         transport.resolver = Resolver(
             lambda: directory_from(self.config),
             lambda: MessageId(ids.next(self.clock.now())),
-            self.spool.body_writer,
+            own.body_writer,
             self.clock,
             observer.copied,
             lambda: rewriting_from(self.config),
         )
         self.scheduler = Scheduler(
-            self.spool,
+            spool,
             self._courier,
             reporter,
             observer,
             _lanes(routes),
-            RouteChooser(routes, self.spool.content).name_for,
+            RouteChooser(routes, spool.content).name_for,
             self.clock,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{SHARD}",
+            owner=f"{socket.gethostname()}:{os.getpid()}:{self.post.number}",
             preparer=transport,
             destination=self._courier.destination,
         )
         self._entrances = Entrances(
-            spool,
+            own,
             self.scheduler,
             observer,
             self.clock,
@@ -269,6 +281,7 @@ class Relay:
             routes,
             self._sockets,
         )
+            self.post,
         self._entrances.configure(config)
         self._keeper.take = self._take
         self._take(snapshot)
@@ -284,20 +297,23 @@ class Relay:
         self.scheduler.start()
         self._expire_seconds.update(_expire_seconds(self._routes))
         desk = Desk(
-            self.spool,
+            self._custody.whole,
             self.clock,
             transcripts=StoredTranscripts(self.transcripts),
             hooks=_Hooks(self.scheduler),
             since=self.clock.now(),
             expire_seconds=self._expire_seconds,
             reporter=self._reporter,
-            shards=(self.spool,),
+            shards=self._custody.shards,
             keeper=self._keeper,
             reloader=self,
             seer=self._seeing,
-            events=self.events.read,
+            # All workers write into one folder: the first reads it for all.
+            events=self.events.read if self.post.is_first else None,
         )
-        self._control = ControlServer(desk, paths.control)
+        shards = tuple(shard.shard for shard in self._custody.shards)
+        hello = Hello(__version__, os.getpid(), self.post.number, self.post.count, shards)
+        self._control = ControlServer(desk, paths.control_of(self.post.number), hello=hello)
         await self._control.start()
         await self._entrances.open_pickups(config)
         await self._entrances.open(config, face, self._entrances.hold(face))
@@ -315,7 +331,7 @@ class Relay:
             await self._metrics.stop()
             self._metrics = None
         self._metrics_address = address
-        if address is None:
+        if address is None or not self.post.is_first:
             return
         from lonedot.app.metrics_endpoint import MetricsEndpoint  # noqa: PLC0415
 
@@ -475,10 +491,11 @@ class Relay:
 
     async def _purge(self) -> None:
         before = self.clock.now() - self.config.server.keep_history.total_seconds()
-        self.transcripts.forget(before)
-        self.events.forget(before)
+        if self.post.is_first:
+            self.transcripts.forget(before)
+            self.events.forget(before)
         try:
-            while await self.spool.purge(before, PURGE_BATCH) == PURGE_BATCH:
+            while await self._custody.whole.purge(before, PURGE_BATCH) == PURGE_BATCH:
                 pass  # each batch is a commit of its own: mail goes on in between
         except SpoolFault as error:
             self.events.append(EventKind.SPOOL_FAULT, "", f"purge: {error}")
@@ -512,7 +529,7 @@ class Relay:
             await self._standing.save()
         except OSError as error:
             self._standing_not_written(error)
-        await self.spool.close()
+        await self._custody.close()
         self.events.append(EventKind.STOPPED, "", self.config.server.hostname)
         self.transcripts.close()
         self.events.close()

@@ -1,4 +1,5 @@
-"""What the parent left about sinks that stalled the relay or ended it: read by the next worker, booked, removed."""
+"""What the parent left about sinks that stalled a worker or ended it: read by the next one of that number, booked,
+removed."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import msgspec
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.observability import log
 from lonedot.observability.levels import LogLevel
-from lonedot.sinks.board import STALLED_FILE
+from lonedot.sinks.board import stalled_file
 
-__all__ = ["Stall", "book_stalls"]
+__all__ = ["Stall", "book_stalls", "left_files"]
 
 FILE_LIMIT = 1024 * 1024
 
@@ -33,12 +34,24 @@ class Stall(msgspec.Struct, frozen=True):
 Charge = Callable[[Stall], object]
 
 
-def book_stalls(spool: Path, events: EventLog, charge: Charge | None = None) -> tuple[Stall, ...]:
+def left_files(spool: Path, number: int, count: int) -> list[Path]:
+    """What may be left for worker `number` of `count`: the first also takes what is left for those that are no more."""
+    found = [spool / stalled_file(number)]
+    if number == 0:
+        found += [path for path in sorted(spool.glob("stalled.*.json")) if _number_of(path) >= count]
+    return found
+
+
+def _number_of(path: Path) -> int:
+    number = path.name.split(".")[1]
+    return int(number) if number.isdecimal() else -1
+
+
+def book_stalls(path: Path, events: EventLog, charge: Charge | None = None) -> tuple[Stall, ...]:
     """Make an event of each, `charge` those that are to blame, and remove the file. What was booked.
 
     A crash in the midst of it books them twice: better than not at all.
     """
-    path = spool / STALLED_FILE
     try:
         with path.open("rb") as stream:
             stalls = msgspec.json.decode(stream.read(FILE_LIMIT), type=tuple[Stall, ...])

@@ -1,17 +1,21 @@
-"""The parent of the relay: starts it, watches its inline sinks, starts it again when it dies. Run by its path.
+"""The parent of the relay: starts its workers, watches their inline sinks, starts them again. Run by its path.
 
 `lonedot serve` becomes this program: it keeps its process id, and holds no code of the relay.
-The worker is the command as it was given, started once more with `LONEDOT_WATCH` in its environment. Between the two:
+A worker is the command as it was given, started once more with `LONEDOT_WATCH` in its environment. Between the two:
 
-- shared memory (`lonedot.sinks.board`): the worker's state, and which inline sink runs since when;
-- a pair of sockets: its end is the end of the parent, on which the worker drains and stops; over it the worker hands
-  the parent each listening socket that it opens, and says which are no more;
+- shared memory (`lonedot.sinks.board`), one for each worker: its state, and which inline sink runs since when;
+- one more shared memory, the same for all workers and over their deaths, of which the parent knows nothing;
+- a pair of sockets for each worker: its end is the end of the parent, on which the worker drains and stops; over it
+  the worker hands the parent each listening socket that it opens, and says which are no more. The parent passes that
+  on to the other workers;
 - the listening sockets: the parent has them from the start on, never accepts, and hands them to each worker;
-- signals: SIGHUP is passed on; the first SIGTERM or SIGINT has the worker drain, the second ends it at once.
+- the lock of the spool: one open file, held by the parent and every worker, free when the last of them has ended;
+- signals: SIGHUP is passed on to the first worker; the first SIGTERM or SIGINT has all drain, the second ends them.
 
 Rules:
-1. A worker that ends by itself before it ever listened (a fault in the configuration) ends the parent, with its exit
-   code. So does one that stopped in order. Any other end is a death, and the worker is started again.
+1. The first worker is started alone; the others when it is ready. A worker that ends by itself before it was ever
+   ready (a fault in the configuration) ends the parent, with its exit code. So does one that stopped in order. Any
+   other end is a death, and that worker is started again; the others go on.
 2. What ran when a worker was killed or died is on disk before the next one is started.
 3. Nothing is imported here at run time but small modules of the standard library and `lonedot.sinks.board`.
 4. A listening socket is closed only when a worker says so, or when the parent is told to stop.
@@ -49,6 +53,8 @@ KEPT_STALLS = 100
 
 SOCKETS_ENVIRONMENT = "LONEDOT_SOCKETS"
 """As `lonedot.reception.sockets` reads it: a JSON object, key to descriptor."""
+SHARED_SIZE = 1 << 20
+"""Octets that all workers share; none is used before a worker writes there."""
 SOCKETS_LIMIT = 1024
 KEY_LIMIT = 1024
 """Octets of one message of a worker: a sign and a key."""
@@ -94,169 +100,257 @@ def suspects(running: list[board.Running], seen: dict[int, float], now: float) -
     return found
 
 
-class Supervisor:
-    """One parent and its one worker."""
+class _Worker:
+    """One worker, from the parent's side."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
-        self._memory = os.memfd_create("lonedot-watch", os.MFD_CLOEXEC)
-        os.ftruncate(self._memory, board.SIZE)
-        self._board = board.Board(self._memory)
+    __slots__ = (
+        "backoff",
+        "board",
+        "code",
+        "line",
+        "line_of_worker",
+        "memory",
+        "number",
+        "pid",
+        "seen",
+        "start_at",
+        "started_at",
+        "was_ready",
+    )
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.memory = os.memfd_create("lonedot-watch", os.MFD_CLOEXEC)
+        os.ftruncate(self.memory, board.SIZE)
+        self.board = board.Board(self.memory)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         ours.setblocking(False)
-        self._line = ours
-        self._line_of_worker = theirs.detach()
+        theirs.setblocking(False)
+        self.line = ours
+        self.line_of_worker = theirs
+        self.backoff = Backoff()
+        self.seen: dict[int, float] = {}
+        self.pid = 0
+        """0: it does not run."""
+        self.started_at = 0.0
+        self.start_at: float | None = None
+        """When it is to be started, by the monotonic clock."""
+        self.was_ready = False
+        """One of this number was."""
+        self.code = 0
+        """How the last one ended, as an exit code."""
+
+    @property
+    def stalled_file(self) -> str:
+        return board.stalled_file(self.number)
+
+
+class Supervisor:
+    """One parent and its workers."""
+
+    def __init__(self, command: list[str], count: int = 1) -> None:
+        """`command`: of a worker; `count`: how many."""
+        self._command = command
+        self._workers = [_Worker(number) for number in range(count)]
+        self._shared = os.memfd_create("lonedot-shared", os.MFD_CLOEXEC)
+        os.ftruncate(self._shared, SHARED_SIZE)
         self._sockets = _handed_over()
-        self._backoff = Backoff()
-        self._seen: dict[int, float] = {}
-        self._pid = 0
-        self._started_at = 0.0
+        self._lock = _lock_handed_over()
         self._stops = 0
         """How often we were told to stop."""
-        self._was_ready = False
-        """A worker of ours was."""
+        self._is_told = False
+        """The service manager knows that we are ready."""
         self._is_reload_due = False
         self._notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
 
     def close(self) -> None:
-        """Let go of what is shared with the worker, which then drains and stops."""
-        self._line.close()
-        _close((self._line_of_worker, *self._sockets.values()))
+        """Let go of what is shared with the workers, which then drain and stop."""
+        for worker in self._workers:
+            worker.line.close()
+            worker.line_of_worker.close()
+            _close([worker.memory])
+        _close([self._shared, *self._sockets.values()])
+        if self._lock >= 0:
+            _close([self._lock])
 
     def run(self) -> int:
-        """Until the worker has stopped in order; the exit code."""
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # one that is ignored, as whoever started us may have it, hides deaths
+        """Until every worker has stopped; the exit code."""
+        # One that is ignored, as whoever started us may have it, hides deaths.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        if not self._start():
+        if not self._start(self._workers[0]):
             return 1
         while True:
-            self._heed(LOOK_SECONDS)
-            code = self._reaped()
-            if code is None:
-                self._look()
+            self._heed(self._until_next_start(LOOK_SECONDS))
+            for worker in self._workers:
+                if not worker.pid:
+                    continue
+                code = _reaped(worker.pid)
+                if code is None:
+                    self._look(worker)
+                else:
+                    self._ended(worker, code)
+            if self._stops:
+                if not any(worker.pid for worker in self._workers):
+                    return max(worker.code for worker in self._workers)
                 continue
-            ended = self._ended(code)
-            if ended is not None:
-                return ended
+            self._start_due()
 
-    # -- the worker ----------------------------------------------------------------------------------
+    # -- the workers ---------------------------------------------------------------------------------
 
-    def _start(self) -> bool:
-        """Start the worker; False when the system has no process for it."""
-        self._board.clear()
-        self._seen.clear()
-        self._heed_worker()
-        pipe = self._line_of_worker
-        for descriptor in (self._memory, pipe, *self._sockets.values()):
-            os.set_inheritable(descriptor, True)
+    def _until_next_start(self, longest: float) -> float:
+        due = [worker.start_at for worker in self._workers if worker.start_at is not None]
+        return min([longest, *[max(0.0, at - time.monotonic()) for at in due]])
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.start_at is not None and worker.start_at <= now and not self._start(worker):
+                worker.start_at = time.monotonic() + worker.backoff.after(0)
+
+    def _start(self, worker: _Worker) -> bool:
+        """Start it; False when the system has no process for it."""
+        worker.board.clear()
+        worker.seen.clear()
+        worker.code = 0
+        self._heed_worker(worker)
+        _drain(
+            worker.line_of_worker
+        )  # what was told to the one before: the next one is told all at its start
+        line = worker.line_of_worker.fileno()
+        lent = [worker.memory, line, self._shared, *self._sockets.values()]
+        if self._lock >= 0:
+            lent.append(self._lock)
+        said = (worker.memory, line, worker.number, len(self._workers), self._shared, self._lock)
         environment = {
             **os.environ,
-            board.ENVIRONMENT: f"{self._memory},{pipe}",
+            board.ENVIRONMENT: ",".join(map(str, said)),
             SOCKETS_ENVIRONMENT: json.dumps(self._sockets),
         }
-        self._started_at = time.monotonic()
+        worker.started_at = time.monotonic()
         try:
-            self._pid = os.posix_spawn(self._command[0], self._command, environment, setsigmask=())
+            for descriptor in lent:
+                os.set_inheritable(descriptor, True)
+            worker.pid = os.posix_spawn(self._command[0], self._command, environment, setsigmask=())
         except OSError as error:
-            self._say("worker.not-started", words=str(error))
+            self._say("worker.not-started", worker=worker.number, words=str(error))
             return False
+        finally:
+            for descriptor in lent:
+                os.set_inheritable(descriptor, False)
+        worker.start_at = None
         return True
 
-    def _reaped(self) -> int | None:
-        """How the worker ended (negative: the signal), None while it lives."""
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if pid else None
-
-    def _ended(self, code: int) -> int | None:
-        """Book a death and start again; the parent's own exit code when it is over."""
-        lived = time.monotonic() - self._started_at
-        state = self._board.state
-        self._pid = 0
-        self._was_ready = (
-            self._was_ready or state == board.READY
-        )  # it may have been so briefly that nobody looked
-        own_code = code if code >= 0 else 128 - code
-        if state == board.STOPPED:
-            return own_code
-        if state == board.STARTING and code >= 0 and not self._was_ready:
-            return own_code
+    def _ended(self, worker: _Worker, code: int) -> None:
+        """Book how it ended: it is started again after a while, or all are to stop."""
+        lived = time.monotonic() - worker.started_at
+        state = worker.board.state
+        worker.pid = 0
+        # It may have been ready so briefly that nobody looked.
+        worker.was_ready = worker.was_ready or state == board.READY
+        worker.code = code if code >= 0 else 128 - code
+        if state == board.STOPPED or (state == board.STARTING and code >= 0 and not worker.was_ready):
+            if not self._stops:
+                self._stop()
+            return
         if state == board.STARTING and self._stops and code == -signal.SIGTERM:
-            return 0  # told to stop before there was anything to drain
-        running = [Suspect(one, time.monotonic() - one.since) for one in self._board.running()]
+            worker.code = 0  # told to stop before there was anything to drain
+            return
+        running = [Suspect(one, time.monotonic() - one.since) for one in worker.board.running()]
         if running and -code not in _FROM_OUTSIDE:
             how = f"ended with code {code}" if code >= 0 else f"died of signal {-code}"
             # Of several nobody can say which it was: they are named, and none is blamed.
-            self._leave([_entry(one, f"the relay {how} while it ran", len(running) == 1) for one in running])
+            self._leave(
+                worker, [_entry(one, f"the relay {how} while it ran", len(running) == 1) for one in running]
+            )
         if self._stops:
-            return own_code
-        pause = self._backoff.after(lived)
-        self._say("worker.died", code=code, lived_seconds=round(lived, 3), again_in_seconds=pause)
-        while True:
-            until = time.monotonic() + pause
-            while (left := until - time.monotonic()) > 0:
-                if self._heed(left):
-                    return 0  # nothing runs
-            if self._start():
-                return None
-            pause = self._backoff.after(0)
+            return
+        worker.code = 0
+        pause = worker.backoff.after(lived)
+        worker.start_at = time.monotonic() + pause
+        self._say(
+            "worker.died",
+            worker=worker.number,
+            code=code,
+            lived_seconds=round(lived, 3),
+            again_in_seconds=pause,
+        )
 
-    def _look(self) -> None:
-        """See how far the worker is, and end it when a sink of it does not."""
-        self._heed_worker()
-        if self._board.state == board.READY:
-            if not self._was_ready:
-                self._was_ready = True
-                self._notify(b"READY=1")
-            if self._is_reload_due:
+    def _look(self, worker: _Worker) -> None:
+        """See how far it is, and end it when a sink of it does not."""
+        self._heed_worker(worker)
+        if worker.board.state == board.READY:
+            if not worker.was_ready:
+                worker.was_ready = True
+                self._became_ready(worker)
+            if self._is_reload_due and worker.number == 0:
                 # Not before it is ready: it would die of a signal that it does not expect yet.
                 self._is_reload_due = False
-                os.kill(self._pid, signal.SIGHUP)
-        stalled = suspects(self._board.running(), self._seen, time.monotonic())
+                os.kill(worker.pid, signal.SIGHUP)
+        stalled = suspects(worker.board.running(), worker.seen, time.monotonic())
         if not stalled:
             return
         self._leave(
+            worker,
             [
                 _entry(
                     one, f"ran for {one.ran_seconds:.1f} s; deadline {one.running.deadline_seconds:g} s", True
                 )
                 for one in stalled
-            ]
+            ],
         )
         for one in stalled:
             self._say(
                 "sink.stalled",
+                worker=worker.number,
                 binding=one.running.binding,
                 id=one.running.id,
                 ran_seconds=round(one.ran_seconds, 3),
             )
-        os.kill(self._pid, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
+
+    def _became_ready(self, worker: _Worker) -> None:
+        """For the first time."""
+        if worker.number == 0:
+            for other in self._workers[1:]:
+                if not other.pid and not other.was_ready:
+                    other.start_at = time.monotonic()
+        if not self._is_told and all(one.was_ready for one in self._workers):
+            self._is_told = True
+            self._notify(b"READY=1")
 
     # -- listening sockets ---------------------------------------------------------------------------
 
-    def _heed_worker(self) -> None:
-        """Take what the worker has said about listening sockets since the last look."""
+    def _heed_worker(self, worker: _Worker) -> None:
+        """Take what it has said about listening sockets since the last look, and pass it on to the others."""
         while True:
             try:
-                said, ancillary, _, _ = self._line.recvmsg(
+                said, ancillary, _, _ = worker.line.recvmsg(
                     KEY_LIMIT, _socket.CMSG_SPACE(array("i").itemsize), _socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
             if not said:
                 return
-            got = array("i")
-            for _, _, octets in ancillary:
-                got.frombytes(octets[: len(octets) - len(octets) % got.itemsize])
+            got = _descriptors(ancillary)
             key = os.fsdecode(said[1:])
             if self._stops or (got and len(self._sockets) >= SOCKETS_LIMIT):
                 _close(got)
             elif said[:1] == b"+" and len(got) == 1:
                 _close([self._sockets.pop(key)] if key in self._sockets else [])
                 self._sockets[key] = got[0]
+                self._pass_on(worker, said, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, got)])
             elif said[:1] == b"-" and key in self._sockets:
                 _close([self._sockets.pop(key)])
+                self._pass_on(worker, said, [])
+
+    def _pass_on(self, teller: _Worker, said: bytes, ancillary: list[tuple[int, int, array[int]]]) -> None:
+        for worker in self._workers:
+            if worker is not teller and worker.pid:
+                try:
+                    worker.line.sendmsg([said], ancillary)
+                except OSError as error:  # far behind, or about to end
+                    self._say("worker.not-told", worker=worker.number, words=str(error))
 
     def _stop_listening(self) -> None:
         """Nobody shall wait at a relay that goes."""
@@ -265,29 +359,34 @@ class Supervisor:
 
     # -- signals -------------------------------------------------------------------------------------
 
-    def _heed(self, seconds: float) -> bool:
-        """Wait for a signal, no longer than that, and do what it says. Whether we are to stop."""
+    def _heed(self, seconds: float) -> None:
+        """Wait for a signal, no longer than that, and do what it says."""
         told = signal.sigtimedwait(_SIGNALS, max(0.0, seconds))
         match told.si_signo if told is not None else 0:
             case signal.SIGHUP:
                 self._is_reload_due = True
             case signal.SIGTERM | signal.SIGINT:
-                self._stops += 1
-                if self._stops == 1:
-                    self._notify(b"STOPPING=1")
-                    self._stop_listening()
-                if self._pid:
-                    os.kill(self._pid, signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
-        return self._stops > 0
+                self._stop()
+
+    def _stop(self) -> None:
+        """Have the workers drain; told again, end them at once."""
+        self._stops += 1
+        if self._stops == 1:
+            self._notify(b"STOPPING=1")
+            self._stop_listening()
+        for worker in self._workers:
+            worker.start_at = None
+            if worker.pid:
+                os.kill(worker.pid, signal.SIGTERM if self._stops == 1 else signal.SIGKILL)
 
     # -- what is left and told -----------------------------------------------------------------------
 
-    def _leave(self, entries: list[dict[str, object]]) -> None:
-        """Add to the spool's `stalled.json`, synced."""
-        folder = self._board.spool
+    def _leave(self, worker: _Worker, entries: list[dict[str, object]]) -> None:
+        """Add to the spool's `stalled.json`, or that of a further worker, synced."""
+        folder = worker.board.spool
         if not folder:
             return
-        path = os.path.join(folder, board.STALLED_FILE)
+        path = os.path.join(folder, worker.stalled_file)
         try:
             with open(path, "rb") as stream:
                 before = json.load(stream)
@@ -313,7 +412,7 @@ class Supervisor:
     def _say(self, what: str, **fields: object) -> None:
         """One line of the log, as the worker writes them."""
         now = time.time()
-        if self._board.logs_json:
+        if self._workers[0].board.logs_json:
             at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
             line = json.dumps({"at": at, "level": "error", "event": what, **fields})
         else:
@@ -350,6 +449,44 @@ def _handed_over() -> dict[str, int]:
     return sockets
 
 
+def _lock_handed_over() -> int:
+    """Descriptor of the lock of the spool; -1 when there is none."""
+    try:
+        descriptor = int(os.environ.pop(board.LOCK_ENVIRONMENT, "-1"))
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
+    except (ValueError, OSError):
+        return -1
+    return descriptor
+
+
+def _reaped(pid: int) -> int | None:
+    """How that child ended (negative: the signal), None while it lives."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> array[int]:
+    got = array("i")
+    for _, _, octets in ancillary:
+        got.frombytes(octets[: len(octets) - len(octets) % got.itemsize])
+    return got
+
+
+def _drain(line: _socket.socket) -> None:
+    """Forget what waits there."""
+    while True:
+        try:
+            said, ancillary, _, _ = line.recvmsg(
+                KEY_LIMIT, _socket.CMSG_SPACE(array("i").itemsize), _socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        _close(_descriptors(ancillary))
+        if not said:
+            return
+
+
 def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
@@ -370,4 +507,4 @@ def _entry(suspect: Suspect, words: str, is_blamed: bool) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(Supervisor(sys.argv[1:]).run())
+    sys.exit(Supervisor(sys.argv[2:], int(sys.argv[1])).run())

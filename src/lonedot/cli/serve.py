@@ -1,12 +1,14 @@
 """`lonedot serve`: run the relay until SIGTERM or Ctrl-C, then drain and stop.
 
-The command is run twice: first it becomes the parent (`lonedot.app.supervisor`), which then starts it as the worker.
+The command is run several times: first it becomes the parent (`lonedot.app.supervisor`), which then starts it as each
+of the workers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import pwd
 import resource
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import click
 
 from lonedot.cli.output import Problem, config_option
+from lonedot.config.cores import count_workers
 from lonedot.config.faults import Severity
 from lonedot.config.load import examine
 from lonedot.config.model import Config
@@ -31,11 +34,14 @@ from lonedot.reception.sockets import (
     from_environment,
     from_systemd,
 )
-from lonedot.sinks.board import ENVIRONMENT, READY, STOPPED, Board
+from lonedot.sinks.board import ENVIRONMENT, LOCK_ENVIRONMENT, READY, STOPPED, Board
 from lonedot.sinks.watch import Watch
+from lonedot.spool.interface import SpoolLocked
+from lonedot.spool.lock import SpoolLock
 
 __all__ = ["command", "prepare_process", "run_loop"]
 
+OTHER_RELAY = "stop that relay, or give this one a spool of its own"
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the thread that commits gets the interpreter back after its sync (the default is ten times as long)."""
 
@@ -45,14 +51,15 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 @click.option(
     "--no-supervisor",
     is_flag=True,
-    help="No parent: a relay that dies stays dead, and a sink that never returns stops it. For a debugger.",
+    help="No parent, one worker: a relay that dies stays dead, and a sink that never returns stops it. For a debugger.",
 )
 def command(config_file: Path, no_supervisor: bool) -> int:
     """Run the relay.
 
     SIGTERM or Ctrl-C stops it: sessions and attempts may finish, nothing that was accepted is lost. SIGHUP takes the
-    configuration as it is now, as `lonedot reload` does. A small parent has the listening sockets, starts the relay
-    again when it dies, and ends it when a sink does not return by its deadline.
+    configuration as it is now, as `lonedot reload` does. A small parent has the listening sockets, starts a worker
+    again when it dies, and ends it when a sink does not return by its deadline. How many workers there are says
+    [server] workers; without a parent there is one.
     """
     parent = _take_parent()
     if parent is None and not no_supervisor and sys.platform == "linux":
@@ -64,8 +71,9 @@ def command(config_file: Path, no_supervisor: bool) -> int:
             "\n".join(["the configuration cannot be used:", *map(str, faults)]),
             do=f"run lonedot check -c {config_file} for all of it",
         )
-    for fault in found.faults:
-        click.echo(str(fault), err=True)
+    if parent is None or parent.number == 0:
+        for fault in found.faults:
+            click.echo(str(fault), err=True)
     log.configure(found.config.server.log, found.config.server.log_level)
     prepare_process()
     sockets = parent.sockets if parent is not None else _open_sockets(found.config)
@@ -78,8 +86,13 @@ class _Parent(NamedTuple):
 
     watch: Watch
     sockets: ListeningSockets
-    pipe: int
+    line: int
     """At its end when the parent has died."""
+    number: int
+    workers: int
+    """How many there are."""
+    shared: mmap.mmap | None
+    lock: SpoolLock | None
 
 
 def _take_parent() -> _Parent | None:
@@ -90,14 +103,26 @@ def _take_parent() -> _Parent | None:
     listening = dict(os.environ)
     os.environ.pop(SOCKETS_ENVIRONMENT, None)
     try:
-        memory, pipe = map(int, said.split(","))
+        memory, line, number, count, shared, lock = map(int, said.split(","))
         board = Board(memory)
-        os.set_inheritable(pipe, False)
-        sockets = ListeningSockets(from_environment(listening), pipe)
+        os.set_inheritable(line, False)
+        sockets = ListeningSockets(from_environment(listening), line, follows=number > 0)
+        page = mmap.mmap(shared, os.fstat(shared).st_size) if shared >= 0 else None
+        parent = _Parent(
+            Watch(board),
+            sockets,
+            line,
+            number,
+            count,
+            page,
+            SpoolLock.handed(lock) if lock >= 0 else None,
+        )
     except (OSError, ValueError) as error:
         raise Problem(f"{ENVIRONMENT} in the environment is no parent's: {error}", do="remove it") from error
-    os.close(memory)
-    return _Parent(Watch(board), sockets, pipe)
+    for descriptor in (memory, shared):
+        if descriptor >= 0:
+            os.close(descriptor)
+    return parent
 
 
 def _open_sockets(config: Config) -> ListeningSockets:
@@ -146,12 +171,28 @@ def _become_supervisor(config_file: Path) -> None:
         for number in numbers.values():
             os.set_inheritable(number, True)
         os.environ[SOCKETS_ENVIRONMENT] = json.dumps(numbers)
+        os.environ[LOCK_ENVIRONMENT] = str(_lock(config))
     sys.stdout.flush()
     sys.stderr.flush()
     # -I and -S: no folder of anybody's is searched, and less is loaded.
+    count = str(1 if config is None else count_workers(config))
     os.execv(  # noqa: S606 — our own program, without a shell
-        sys.executable, [sys.executable, "-I", "-S", str(program), sys.executable, *words]
+        sys.executable, [sys.executable, "-I", "-S", str(program), count, sys.executable, *words]
     )
+
+
+def _lock(config: Config) -> int:
+    """Descriptor of the lock of the spool, which the parent and all workers hold; -1: a worker says what is wrong."""
+    paths = config.server.paths
+    try:
+        paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = SpoolLock(paths.lock).descriptor
+    except SpoolLocked as error:
+        raise Problem(str(error), do=OTHER_RELAY) from error
+    except OSError:
+        return -1
+    os.set_inheritable(descriptor, True)
+    return descriptor
 
 
 def prepare_process() -> None:
@@ -174,13 +215,15 @@ def run_loop(main: Coroutine[None, None, None]) -> None:
 
 async def _serve(config: Config, parent: _Parent | None, sockets: ListeningSockets) -> None:
     from lonedot.app import AppFault, Relay
+    from lonedot.app.workers import Post
 
     board = parent.watch.board if parent is not None else None
     if board is not None:
         kind = config.server.log
         logs_json = kind is LogKind.JSON or (kind is LogKind.AUTO and not sys.stderr.isatty())
         board.describe(str(config.server.paths.root.absolute()), logs_json=logs_json)
-    relay = Relay(config, watch=parent.watch if parent is not None else None, sockets=sockets)
+    post = Post() if parent is None else Post(parent.number, parent.workers, parent.shared, parent.lock)
+    relay = Relay(config, watch=parent.watch if parent is not None else None, sockets=sockets, post=post)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
@@ -202,7 +245,12 @@ async def _serve(config: Config, parent: _Parent | None, sockets: ListeningSocke
         raise Problem(str(fault)) from fault
     is_up = True
     if parent is not None:
-        loop.add_reader(parent.pipe, stop.set)
+
+        def heed_parent() -> None:
+            if not sockets.heed_parent():
+                stop.set()
+
+        loop.add_reader(parent.line, heed_parent)
         parent.watch.board.set_state(READY)
     await stop.wait()
     if parent is None:
@@ -212,7 +260,7 @@ async def _serve(config: Config, parent: _Parent | None, sockets: ListeningSocke
     else:
         # One signal may come twice, from the terminal or the service manager and from the parent: it is the parent that
         # ends a worker at once.
-        loop.remove_reader(parent.pipe)
+        loop.remove_reader(parent.line)
     await relay.stop()
     if parent is not None:
         parent.watch.board.set_state(STOPPED)

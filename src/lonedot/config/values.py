@@ -21,6 +21,7 @@ __all__ = [
     "Secret",
     "Unfit",
     "boolean",
+    "count_or_auto",
     "duration",
     "guid",
     "label",
@@ -173,6 +174,19 @@ def whole(lowest: int, highest: int) -> Reader[int]:
             raise Unfit(f"{show(value)} is not a whole number", f"write a number from {lowest} to {highest}")
         if not lowest <= value <= highest:
             raise Unfit(f"{show(value)} is out of range", f"write a number from {lowest} to {highest}")
+        return value
+
+    return read
+
+
+def count_or_auto(highest: int) -> Reader[int]:
+    """A whole number from 1, or `auto`, which is 0."""
+
+    def read(value: object, _: Path) -> int:
+        if value == "auto":
+            return 0
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
+            raise Unfit(f"{show(value)} is no such number", f'write "auto", or a number from 1 to {highest}')
         return value
 
     return read

@@ -1,8 +1,8 @@
-"""The memory that a worker shares with its parent: how far the worker is, and which inline sink runs since when.
+"""The memory that each worker shares with its parent: how far the worker is, and which inline sink runs since when.
 
 The parent (`lonedot.app.supervisor`) looks several times a second and kills a worker whose sink is over its deadline:
-a sink that never returns cannot be stopped from inside. What the parent saw it leaves in `spool/stalled.json` for the
-next worker, which books it against the binding.
+a sink that never returns cannot be stopped from inside. What the parent saw it leaves in `spool/stalled.json` (of
+further workers `stalled.N.json`) for the next worker, which books it against the binding.
 
 Rules a change here must keep:
 1. The parent imports this module and must stay small: nothing is imported here but a few modules of the standard
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ENVIRONMENT",
+    "LOCK_ENVIRONMENT",
     "READY",
     "SINCE",
     "SINCE_OFFSET",
@@ -31,12 +32,16 @@ __all__ = [
     "STOPPED",
     "Board",
     "Running",
+    "stalled_file",
 ]
 
 ENVIRONMENT = "LONEDOT_WATCH"
-"""Tells a worker its two descriptors, the shared memory and the pipe of its parent: `MEMORY,PIPE`."""
+"""Tells a worker who it is and what it has of its parent: `MEMORY,LINE,NUMBER,COUNT,SHARED,LOCK`, where all but NUMBER
+(from 0) and COUNT of workers are descriptors; -1: none."""
+LOCK_ENVIRONMENT = "LONEDOT_LOCK"
+"""Tells the parent the descriptor of the lock of the spool, which the program that becomes it has taken."""
 STALLED_FILE = "stalled.json"
-"""In the spool: what ran when a worker was killed or died; read and removed by the next one."""
+"""In the spool: what ran when the first worker was killed or died; read and removed by the next one."""
 
 STARTING, READY, STOPPED = 0, 1, 2
 """States of a worker: not yet listening; listening; has stopped as it was told to."""
@@ -53,6 +58,11 @@ SLOT_COUNT = 64
 """The loop and every thread of the pool that takes large bodies; a call beyond that goes unwatched."""
 SIZE = _SLOTS_AT + SLOT_COUNT * SLOT.size
 SLOT_PLACES = range(_SLOTS_AT, SIZE, SLOT.size)
+
+
+def stalled_file(worker: int) -> str:
+    """Name of that file of the worker of a number."""
+    return STALLED_FILE if worker == 0 else f"stalled.{worker}.json"
 
 
 class Running(NamedTuple):

@@ -85,11 +85,11 @@ def parent() -> Iterator[Supervisor]:
 def leave(parent: Supervisor, count: int) -> None:
     for number in range(count):
         one = Suspect(running(number), 10.5)
-        parent._leave([supervisor._entry(one, f"number {number}", is_blamed=True)])
+        parent._leave(parent._workers[0], [supervisor._entry(one, f"number {number}", is_blamed=True)])
 
 
 def test_what_is_left_is_added_to_what_waits(parent: Supervisor, tmp_path: Path) -> None:
-    parent._board.describe(str(tmp_path), logs_json=True)
+    parent._workers[0].board.describe(str(tmp_path), logs_json=True)
     leave(parent, 2)
     file = tmp_path / STALLED_FILE
     assert [entry["words"] for entry in json.loads(file.read_text())] == ["number 0", "number 1"]
@@ -98,7 +98,7 @@ def test_what_is_left_is_added_to_what_waits(parent: Supervisor, tmp_path: Path)
 
 
 def test_what_is_left_is_bounded_and_outlives_nonsense(parent: Supervisor, tmp_path: Path) -> None:
-    parent._board.describe(str(tmp_path), logs_json=True)
+    parent._workers[0].board.describe(str(tmp_path), logs_json=True)
     (tmp_path / STALLED_FILE).write_bytes(b"\xff{")
     leave(parent, KEPT_STALLS + 3)
     words = [entry["words"] for entry in json.loads((tmp_path / STALLED_FILE).read_text())]
@@ -110,7 +110,7 @@ def test_a_folder_that_is_no_more_is_said_and_harms_nothing(
     parent: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     leave(parent, 1)  # no worker has said where
-    parent._board.describe(str(tmp_path / "gone"), logs_json=True)
+    parent._workers[0].board.describe(str(tmp_path / "gone"), logs_json=True)
     leave(parent, 1)
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "stalled.not-written"
@@ -119,7 +119,7 @@ def test_a_folder_that_is_no_more_is_said_and_harms_nothing(
 def test_lines_for_people_have_no_sign_that_steers_a_terminal(
     parent: Supervisor, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    parent._board.describe("/spool", logs_json=False)
+    parent._workers[0].board.describe("/spool", logs_json=False)
     parent._say("sink.stalled", binding="Plug-in\x1b[1m\nworker.died", ran_seconds=1.5)
     said = capfd.readouterr().err
     assert said.endswith('error: sink.stalled binding="Plug-in\\u001b[1m\\nworker.died" ran_seconds=1.5\n')
@@ -134,6 +134,7 @@ def test_a_command_that_ends_before_it_was_ready_ends_the_parent(code: int) -> N
             "-I",
             "-S",
             supervisor.__file__,
+            "1",
             sys.executable,
             "-c",
             f"import sys; sys.exit({code})",
@@ -148,7 +149,7 @@ def test_a_command_that_ends_before_it_was_ready_ends_the_parent(code: int) -> N
 def test_the_parent_loads_nothing_of_the_relay() -> None:
     """What it imports is the standard library and the board alone."""
     program = (
-        "import sys, runpy; sys.argv[1:] = [sys.executable, '-c', '']\n"
+        "import sys, runpy; sys.argv[1:] = ['1', sys.executable, '-c', '']\n"
         "try:\n    runpy.run_path(PATH, run_name='__main__')\nexcept SystemExit:\n    pass\n"
         "print(sorted(name for name in sys.modules if name.startswith('lonedot')))\n"
         "print(sorted({'msgspec', 'click', 'asyncio', 'subprocess', 'socket'} & set(sys.modules)))\n"
@@ -162,7 +163,7 @@ def test_the_parent_loads_nothing_of_the_relay() -> None:
 
 def test_a_command_that_cannot_be_run_is_said() -> None:
     done = subprocess.run(
-        [sys.executable, "-I", "-S", supervisor.__file__, "/nowhere/python"],
+        [sys.executable, "-I", "-S", supervisor.__file__, "1", "/nowhere/python"],
         check=False,
         capture_output=True,
         timeout=60,
