@@ -113,10 +113,10 @@ class ControlServer:
         path: of the socket; its folder is the spool's.
         allowed_uids: who is heard; by default root and the user of this process.
         patience: seconds a peer may be silent.
+        hello: what is said first; by default that of a relay with one worker.
     """
 
     def __init__(
-        hello: what is said first; by default that of a relay with one worker.
         self,
         desk: Desk,
         path: Path,
@@ -124,12 +124,12 @@ class ControlServer:
         allowed_uids: frozenset[int] | None = None,
         patience: float = _PATIENCE,
         max_connections: int = MAX_CONNECTIONS,
+        hello: Hello | None = None,
     ) -> None:
+        self._hello = hello if hello is not None else Hello(__version__, os.getpid())
         self._desk = desk
         self._path = path
-        hello: Hello | None = None,
         self._uids = frozenset({0, os.geteuid()}) if allowed_uids is None else allowed_uids
-        self._hello = hello if hello is not None else Hello(__version__, os.getpid())
         self._patience = patience
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None

@@ -20,9 +20,9 @@ from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
 from lonedot.admin.reload import Reloaded
 from lonedot.admin.values import AdminError
-from lonedot.app.directory import directory_from
 from lonedot.admin.wire import Hello
 from lonedot.app.custody import open_custody
+from lonedot.app.directory import directory_from
 from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
@@ -33,8 +33,8 @@ from lonedot.app.seeing import Health, Seeing
 from lonedot.app.settings import asker_from, ourselves_from
 from lonedot.app.stalls import Stall, book_stalls, left_files
 from lonedot.app.standing import StandingDesk
-from lonedot.config.addresses import Endpoint
 from lonedot.app.workers import Post
+from lonedot.config.addresses import Endpoint
 from lonedot.config.load import examine
 from lonedot.config.model import Config
 from lonedot.delivery.choosing import RouteChooser
@@ -121,8 +121,8 @@ class Relay:
         disk: Disk | None = None,
         watch: Watch | None = None,
         sockets: ListeningSockets | None = None,
-    ) -> None:
         post: Post | None = None,
+    ) -> None:
         """`bindings` take the place of those in the configuration; `clock` and `disk` that of the system's.
 
         A given disk is synced on the loop: the process that syncs could not know it. `watch`: a parent looks after the
@@ -130,8 +130,8 @@ class Relay:
         the only one.
         """
         self.config = config
-        self.clock: Clock = clock or SystemClock()
         self.post = post or Post()
+        self.clock: Clock = clock or SystemClock()
         self._standing = StandingDesk(config.server.paths.root, self.clock)
         self._keeper = RegistryKeeper(config, config.server.registry, given=bindings, standing=self._standing)
         self._standing.when_changed = self._keeper.take_again
@@ -191,9 +191,9 @@ class Relay:
             self._custody = custody = await open_custody(
                 paths, self.clock, policy, self.post, self._disk, self._store_noted
             )
-        except SpoolLocked as error:
             self.spool = own = custody.own
             spool = custody.whole
+        except SpoolLocked as error:
             raise AppFault(f"{error}; stop that relay, or give this one a spool of its own") from error
         except (SpoolFault, OSError) as error:
             raise AppFault(f"the spool {paths.root} cannot be opened: {error}") from error
@@ -280,8 +280,8 @@ class Relay:
             self.transcripts.session,
             routes,
             self._sockets,
-        )
             self.post,
+        )
         self._entrances.configure(config)
         self._keeper.take = self._take
         self._take(snapshot)
