@@ -3,25 +3,17 @@
 import tempfile
 from pathlib import Path
 
-import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lonedot.config.faults import Severity
 from lonedot.config.load import Examined, examine, examine_octets, keys_of
-from lonedot.config.model import Badmail, Listener, Pickup, Route, Server, Sink, Source
+from lonedot.config.reference import TABLES
 
 FILE = Path("/nowhere/lonedot.toml")
 
-_KINDS: dict[str, type[msgspec.Struct]] = {
-    "server": Server,
-    "pickup": Pickup,
-    "badmail": Badmail,
-    "listener": Listener,
-    "route": Route,
-    "sink": Sink,
-    "source": Source,
-}
+_KINDS = {header.strip("[]"): kind for header, kind in TABLES}
+_LISTS = {header.strip("[]") for header, _ in TABLES if header.startswith("[[")}
 _EXAMPLES = sorted({key.example for kind in _KINDS.values() for key in keys_of(kind).values()})
 _ODD = [
     "-1",
@@ -63,16 +55,35 @@ _headers = st.sampled_from(
 )
 
 
-def check(examined: Examined) -> None:
+_NOWHERE = ("", "route", "listener", "server: hostname", "server: postmaster", "server: spool")
+"""What a fault may speak of that no line has: the file as a whole, or a table that is not there."""
+
+
+def check(examined: Examined, texts: dict[str, str] | None = None) -> None:
+    """Every fault has words, and a place that is there; `texts` are the files by name."""
     broken = any(fault.severity is Severity.FAULT for fault in examined.faults)
     assert (examined.config is None) is broken
     for fault in examined.faults:
-        assert fault.what and fault.do and fault.line >= 0
+        assert fault.what and fault.do
         assert "\n" not in str(fault)
+        if fault.line == 0:
+            assert fault.column == 0 and fault.where in _NOWHERE, fault
+            continue
+        assert fault.line >= 1 and fault.column >= 1
+        text = None if texts is None else texts.get(fault.file)
+        if text is not None:
+            lines = text.split("\n")
+            assert fault.line <= len(lines), fault
+            assert fault.column <= len(lines[fault.line - 1]) + 1, fault
 
 
 def machine_name() -> str:
     return "relay.example.com"
+
+
+def examine_text(text: str) -> None:
+    octets = text.encode("utf-8", "surrogatepass")
+    check(examine_octets(octets, FILE, machine_name), {str(FILE): text})
 
 
 @given(st.binary(max_size=300))
@@ -84,21 +95,21 @@ def test_random_octets(octets: bytes) -> None:
 
 @given(st.lists(st.one_of(_headers, _lines), max_size=30))
 def test_random_toml(lines: list[str]) -> None:
-    check(examine_octets("\n".join(lines).encode("utf-8", "surrogatepass"), FILE, machine_name))
+    examine_text("\n".join(lines))
 
 
 @given(st.data())
 def test_random_keys_in_their_tables(data: st.DataObject) -> None:
     text = ""
     for name, kind in _KINDS.items():
-        header = f"[[{name}]]" if name in ("listener", "route", "sink") else f"[{name}]"
+        header = f"[[{name}]]" if name in _LISTS else f"[{name}]"
         for _ in range(1 if header[1] != "[" else data.draw(st.integers(0, 2))):
             text += header + "\n"
             keys = keys_of(kind)
             for key in data.draw(st.lists(st.sampled_from(sorted(keys)), unique=True)):
                 value = data.draw(st.one_of(st.just(keys[key].example), _values))
                 text += f"{key} = {value}\n"
-    check(examine_octets(text.encode("utf-8", "surrogatepass"), FILE, machine_name))
+    examine_text(text)
 
 
 _files = st.lists(st.one_of(_headers, _lines), max_size=12).map("\n".join)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lonedot.config.code import SinkFile
+from lonedot.config.files import not_plain
 from lonedot.config.secrets import MAX_SECRET, first_line
 from lonedot.config.values import Secret, Unfit
 from lonedot.reception.logins import FILE_LIMIT, LoginsFault, read_logins
@@ -45,6 +46,8 @@ def mode_of(path: Path) -> int:
 
 def check_logins(path: Path) -> Unfit | None:
     """Why nobody could log in by this file; None when somebody can."""
+    if unfit := not_plain(path):
+        return unfit
     try:
         with path.open("rb") as file:
             octets = file.read(FILE_LIMIT + 1)
@@ -92,6 +95,8 @@ def find_password(route: NamesPassword) -> Secret | Unfit | None:
         return Secret(value)
     if route.password_file is None:
         return None
+    if unfit := not_plain(route.password_file):
+        return unfit
     try:
         with route.password_file.open("rb") as file:
             octets = file.read(MAX_SECRET)
@@ -185,6 +190,8 @@ def _top_level_names(tree: ast.Module) -> set[str]:
 
 
 def _check_readable(path: Path) -> Unfit | None:
+    if unfit := not_plain(path):
+        return unfit
     try:
         with path.open("rb"):
             return None

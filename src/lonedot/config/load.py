@@ -21,6 +21,7 @@ from lonedot.config import addresses, check, disk, values
 from lonedot.config.domains import Domain
 from lonedot.config.drop import Drop, folder_in
 from lonedot.config.faults import ConfigFaults, Fault, Severity
+from lonedot.config.files import not_plain
 from lonedot.config.given import Drafts, Given
 from lonedot.config.model import (
     Badmail,
@@ -225,6 +226,9 @@ class _Reading(TableReader):
         if len(self.origins.files) > MAX_FILES:
             if len(self.origins.files) == MAX_FILES + 1:
                 fault(f"leads to more than {MAX_FILES} files", "put some of them together")
+            return
+        if unfit := not_plain(path):
+            fault(unfit.what, unfit.do)
             return
         octets = read_file(path)
         if isinstance(octets, Fault):

@@ -18,6 +18,7 @@ from lonedot.config import values as v
 from lonedot.config.bindings import BindingKeys, SourceKeys, row_from
 from lonedot.config.code import SinkFile, sink_code
 from lonedot.config.faults import Fault, Severity
+from lonedot.config.files import not_plain
 from lonedot.config.given import Found, Given
 from lonedot.config.key import Key
 from lonedot.config.model import Config, Sink, Source
@@ -107,6 +108,9 @@ def examine_registry(path: Path, beside: Beside = ALONE) -> ExaminedRegistry:
     state = disk.state_of(path)
     if state is None and not path.is_symlink():
         return examine_registry_octets(b"", path, beside)
+    if unfit := not_plain(path):
+        words = f"cannot be read: it {unfit.what.removeprefix(f'{path} ')}"
+        return ExaminedRegistry(None, (Fault(str(path), 0, 0, Severity.FAULT, "", words, unfit.do),), {})
     octets = read_file(path)
     if isinstance(octets, Fault):
         fault = msgspec.structs.replace(octets, do="give the relay's user the right to read it")

@@ -7,6 +7,7 @@ mended; what it said before is not used any more, for somebody may have been tak
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -43,6 +44,8 @@ class DirectoryFile(Generic[T]):
             if self._said is not None and state == self._state:
                 return self._said
             self._said = None
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+                raise DirectoryFault(f"{self.path} is no plain file")
             with self.path.open("rb") as file:
                 octets = file.read(FILE_LIMIT + 1)
             if len(octets) > FILE_LIMIT:
