@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from lonedot import Effect, Message, Part, Sink
 from lonedot.config.load import examine
 from lonedot.sinks.calls import Decision
 from lonedot.sinks.load import GROUP, load_file
-from lonedot.testing import bound, make_message, run_sink
+from lonedot.testing import ask_sink, bound, make_message, make_session, run_sink
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "sink-author.md").read_text(encoding="utf-8")
@@ -28,7 +30,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_the_example_and_its_test(tmp_path: Path) -> None:
-    example, _, test, _ = blocks("python")
+    example, _, _, test, _ = blocks("python")
     (tmp_path / "department.py").write_text(example, encoding="utf-8")
     (tmp_path / "test_department.py").write_text(test, encoding="utf-8")
     environment = {
@@ -54,8 +56,28 @@ def test_a_class(tmp_path: Path) -> None:
     assert run_sink(flood).words == "too many from this sender"
 
 
+def test_a_coroutine(tmp_path: Path) -> None:
+    (tmp_path / "policy.py").write_text(blocks("python")[2], encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+        port = server.getsockname()[1]
+        (tmp_path / "policy.py").write_text(
+            (tmp_path / "policy.py").read_text(encoding="utf-8").replace("10040", str(port)), encoding="utf-8"
+        )
+
+        def answered() -> bytes:
+            with server.accept()[0] as connection, connection.makefile("rwb") as stream:
+                asked: bytes = stream.readline()
+                stream.write(b"no\n")
+                return asked
+
+        asked = thread.submit(answered)
+        policy = load_file(tmp_path / "policy.py")
+        ask_sink(policy, make_session("rcpt", recipient="joe@example.com")).assert_refused("Try again later")
+        assert asked.result() == b"joe@example.com\n"
+
+
 def test_parts(tmp_path: Path) -> None:
-    (tmp_path / "footer.py").write_text(blocks("python")[3], encoding="utf-8")
+    (tmp_path / "footer.py").write_text(blocks("python")[4], encoding="utf-8")
     footer = load_file(tmp_path / "footer.py")
     lead = b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n\r\nhello'
     tail = b"\r\n--b\r\nContent-Type: application/pdf\r\n\r\nx\r\n--b--\r\n"

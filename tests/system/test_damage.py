@@ -72,7 +72,7 @@ SHORT = {
 CASES = [
     case
     for event in (Event.END_OF_DATA, Event.ARRIVAL)
-    for isolation in Isolation
+    for isolation in (Isolation.INLINE, Isolation.PROCESS)
     for role in Role
     for on_damage in OnDamage
     if (case := Case(on_damage, role, isolation, event)) in SHORT

@@ -23,7 +23,7 @@ from tests.system.talk import MESSAGE, eventually, finished, first_config, repor
 from tests.unit.delivery.peer import Peer, running
 
 SINKS = Path(__file__).with_name("delivery_sinks.py")
-BOTH = pytest.mark.parametrize("isolation", list(Isolation), ids=lambda i: i.value)
+BOTH = pytest.mark.parametrize("isolation", [Isolation.INLINE, Isolation.PROCESS], ids=lambda i: i.value)
 ANNA, BLOCKED = "anna@dest.example", "blocked@dest.example"
 KEPT = 'keep_content = "all"'
 

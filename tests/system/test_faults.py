@@ -85,7 +85,7 @@ async def faults(relay: Relay) -> dict[str, list[Fault]]:
 
 
 @pytest.mark.parametrize("event", [Event.END_OF_DATA, Event.ARRIVAL])
-@pytest.mark.parametrize("isolation", Isolation)
+@pytest.mark.parametrize("isolation", [Isolation.INLINE, Isolation.PROCESS])
 @pytest.mark.parametrize("on_error", ["defer", "skip", "reject", "hold"])
 async def test_every_fault(tmp_path: Path, on_error: str, isolation: Isolation, event: Event) -> None:
     """Where the client waits it is told; a sink in a process of its own is asked of an arrival in custody."""

@@ -148,7 +148,8 @@ class BindingKeys(msgspec.Struct, frozen=True, kw_only=True):
         Key(
             v.one_of(Isolation),
             "Where its code runs: in the relay (`inline`), or in a process of its own (`process`). Code that you would "
-            "not trust with the whole queue belongs in a process.",
+            "not trust with the whole queue belongs in a process. A coroutine (`async def`) in the relay is always "
+            "`task`: many calls at once.",
             '"process"',
         ),
     ] = Isolation.INLINE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
@@ -82,6 +82,8 @@ class Isolation(enum.Enum):
     """In the relay itself: quick, and trusted. At its deadline the parent ends the relay and starts it again."""
     PROCESS = "process"
     """In a process of its own, which is killed when a call takes too long."""
+    TASK = "task"
+    """In the relay, many calls at once, which is for coroutines (`async def`); a call that is late is cancelled."""
 
 
 class Part(enum.Enum):
@@ -131,6 +133,8 @@ class Binding(msgspec.Struct, frozen=True):
     """Number of the virtual server that it belongs to."""
     reads_body: bool = True
     """It is shown the body; else reading it is a fault of the sink."""
+    close: Callable[[], Awaitable[None]] | None = None
+    """Of a coroutine's object: lets go of what it keeps open. It may be called again afterwards."""
 
 
 class Chains(msgspec.Struct, frozen=True):
@@ -143,7 +147,7 @@ class Chains(msgspec.Struct, frozen=True):
     submitted: tuple[Binding, ...] = ()
     """Those shown any other message (Pickup): of the transport events."""
     has_apart: bool = False
-    """Some of those that are shown a message run in processes of their own."""
+    """Some of those that are shown a message are not called right here: processes and tasks."""
     revision: str = ""
     """Of configuration and registry; the ledger of each message names it. Empty: that of the session."""
     splits: bool = False

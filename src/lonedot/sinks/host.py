@@ -9,6 +9,7 @@ the next (the descriptor of a body is closed when the sink has returned).
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import os
@@ -18,7 +19,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import cast
 
 import msgspec
@@ -186,6 +187,8 @@ class _Prepared:
         self._given: tuple[dict[str, Setting], bool] | None = None
         self.settings: dict[str, Setting] = {}
         self.function = sink.function
+        self.runner = asyncio.Runner() if sink.is_coroutine else None
+        """The loop of a sink that is a coroutine; it lives as long as the process."""
 
     def take(self, call: wire.CallFrame | wire.AskFrame | wire.HopFrame) -> None:
         settings = dict(call.hop.settings) if isinstance(call, wire.HopFrame) else call.settings
@@ -252,6 +255,8 @@ def _answered(
             )
         # The relay has seen to it that the sink is asked what it takes.
         returned: object = prepared.function(cast(Message, shown))
+        if prepared.runner is not None:
+            returned = prepared.runner.run(cast("Coroutine[object, object, object]", returned))
         has_returned = True
         answer = wire.frame(wire.Said(call.number, _sendable(returned)))
         if len(answer) > wire.ANSWER_LIMIT:

@@ -1,4 +1,4 @@
-"""The processes of all bindings that ask for one: started, shared and ended as the registry says.
+"""The processes and tasks of all bindings that ask for one: started, shared and ended as the registry says.
 
 Rules: bindings share a process when they are the same binding with the same code and limits; what is no longer in
 force ends when it is idle, never under a call.
@@ -16,6 +16,7 @@ from lonedot.sinks.calls import Answer, Call
 from lonedot.sinks.inquiry import HopCall
 from lonedot.sinks.process import ProcessHost
 from lonedot.sinks.protocol import Question
+from lonedot.sinks.tasks import TaskHost
 
 __all__ = ["Hosts"]
 
@@ -29,41 +30,44 @@ class _Identity(msgspec.Struct, frozen=True):
     sink_class: str
     memory_octets: int
     user: str
+    isolation: Isolation
 
 
 class Hosts:
-    """The processes of all bindings that ask for one. Calling it calls the sink."""
+    """The processes and tasks of all bindings that ask for one. Calling it calls the sink."""
 
     def __init__(self) -> None:
-        self._hosts: dict[_Identity, ProcessHost] = {}
-        self._leaving: list[ProcessHost] = []
+        self._hosts: dict[_Identity, ProcessHost | TaskHost] = {}
+        self._leaving: list[ProcessHost | TaskHost] = []
         self._is_closed = False
 
     def __call__(self, call: Call | Question | HopCall) -> asyncio.Future[Answer]:
         return self.host(call.binding).call(call)
 
-    def host(self, binding: Binding) -> ProcessHost:
-        identity = _Identity(binding.guid, binding.sink_class, binding.memory_octets, binding.user)
+    def host(self, binding: Binding) -> ProcessHost | TaskHost:
+        identity = _Identity(
+            binding.guid, binding.sink_class, binding.memory_octets, binding.user, binding.isolation
+        )
         host = self._hosts.get(identity)
         if host is None:
-            host = self._hosts[identity] = ProcessHost(binding)
+            is_task = binding.isolation is Isolation.TASK
+            host = self._hosts[identity] = TaskHost(binding) if is_task else ProcessHost(binding)
             if self._is_closed:
                 host.close()
         return host
 
     def use(self, bindings: Iterable[Binding]) -> None:
-        """These are in force: start their processes, and end those of others that are idle.
+        """These are in force: start their processes, and end those of others that are idle; likewise tasks.
 
         A binding that was made anew gets a new process, for its code may have changed.
         """
-        used: list[ProcessHost] = []
+        used: list[ProcessHost | TaskHost] = []
         for binding in bindings:
-            if binding.isolation is Isolation.PROCESS:
+            if binding.isolation is not Isolation.INLINE:
                 host = self.host(binding)
                 used.append(host)
                 if host.binding is not binding:
-                    host.binding = binding
-                    host.renew()
+                    host.take(binding)
                 host.warm()
         for identity, host in list(self._hosts.items()):
             if host.is_idle and host not in used:

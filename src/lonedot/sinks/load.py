@@ -204,6 +204,13 @@ def bind(
     # Who changes the body is shown it.
     reads_body = Effect.BODY in declared or Part.BODY in read
     check_fit(chosen_name, chosen_event, declared, compiled, splits)
+    wanted = Isolation(isolation)
+    if sink.is_coroutine and wanted is Isolation.INLINE:
+        wanted = Isolation.TASK
+    elif wanted is Isolation.TASK and not sink.is_coroutine:
+        raise ValueError(
+            f"sink {chosen_name!r}: isolation 'task' is for a coroutine (async def); use 'inline' or 'process'"
+        )
     try:
         call = sink.call_with(settings or {})
     except SettingsFault as fault:
@@ -220,7 +227,7 @@ def bind(
         on_damage=damage,
         on_error=error,
         settings=dict(settings or {}),
-        isolation=Isolation(isolation),
+        isolation=wanted,
         deadline_seconds=deadline_seconds,
         memory_octets=memory_octets,
         user=user,
@@ -230,6 +237,7 @@ def bind(
         split=splits,
         source=source,
         reads_body=reads_body,
+        close=getattr(call, "close", None) if sink.is_coroutine and wanted is Isolation.TASK else None,
     )
 
 

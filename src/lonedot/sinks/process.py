@@ -161,6 +161,11 @@ class ProcessHost:
                 self._start()
         return answer
 
+    def take(self, binding: Binding) -> None:
+        """This one is in force from now on."""
+        self.binding = binding
+        self.renew()
+
     def renew(self) -> None:
         """A new process, with the code as it is now, as soon as no call is under way."""
         self._wants_renewal = True

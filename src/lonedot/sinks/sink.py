@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
@@ -30,6 +31,8 @@ from lonedot.sinks.view import Message
 __all__ = ["USUAL_READS", "AnySink", "HopEvent", "SessionEvent", "Sink", "declared_by", "sink"]
 
 S = TypeVar("S")
+Said: TypeAlias = Verdict | Awaitable[Verdict]
+"""What a sink gives back: a verdict, or as a coroutine (`async def`) one in a while."""
 
 USUAL_READS = frozenset({Part.ENVELOPE, Part.HEADER})
 """What every sink of messages is shown."""
@@ -102,6 +105,8 @@ class Sink(msgspec.Struct, frozen=True):
     event: Event = Event.ARRIVAL
     split: bool = False
     reads: frozenset[Part] = USUAL_READS
+    is_coroutine: bool = False
+    """Calling it gives a coroutine."""
 
     def call_with(self, settings: Mapping[str, Setting]) -> SinkCall:
         """What a binding with these settings calls.
@@ -138,15 +143,15 @@ class _MessageDeclared(_Declared, total=False):
 
 
 class _OfMessages(Protocol):
-    def __call__(self, message: Message, /) -> Verdict: ...
+    def __call__(self, message: Message, /) -> Said: ...
 
 
 class _OfSessions(Protocol):
-    def __call__(self, session: Session, /) -> Verdict: ...
+    def __call__(self, session: Session, /) -> Said: ...
 
 
 class _OfHops(Protocol):
-    def __call__(self, hop: Hop, /) -> Verdict: ...
+    def __call__(self, hop: Hop, /) -> Said: ...
 
 
 MessageClass = TypeVar("MessageClass", bound=_OfMessages)
@@ -185,37 +190,37 @@ class _DeclaresHops(Protocol[Function_contra]):
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, on: SessionEvent, **declared: Unpack[_Declared]
-) -> _DeclaresSessions[Callable[[Session], Verdict]]: ...
+) -> _DeclaresSessions[Callable[[Session], Said]]: ...
 
 
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, settings: type[S], on: SessionEvent, **declared: Unpack[_Declared]
-) -> _DeclaresSessions[Callable[[Session, S], Verdict]]: ...
+) -> _DeclaresSessions[Callable[[Session, S], Said]]: ...
 
 
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, on: HopEvent, **declared: Unpack[_Declared]
-) -> _DeclaresHops[Callable[[Hop], Verdict]]: ...
+) -> _DeclaresHops[Callable[[Hop], Said]]: ...
 
 
 @overload
 def sink(  # type: ignore[overload-overlap]  # a literal is told from any other text
     name: str, *, settings: type[S], on: HopEvent, **declared: Unpack[_Declared]
-) -> _DeclaresHops[Callable[[Hop, S], Verdict]]: ...
+) -> _DeclaresHops[Callable[[Hop, S], Said]]: ...
 
 
 @overload
 def sink(
     name: str, *, on: Event | str = Event.ARRIVAL, **declared: Unpack[_MessageDeclared]
-) -> _DeclaresMessages[Callable[[Message], Verdict]]: ...
+) -> _DeclaresMessages[Callable[[Message], Said]]: ...
 
 
 @overload
 def sink(
     name: str, *, settings: type[S], on: Event | str = Event.ARRIVAL, **declared: Unpack[_MessageDeclared]
-) -> _DeclaresMessages[Callable[[Message, S], Verdict]]: ...
+) -> _DeclaresMessages[Callable[[Message, S], Said]]: ...
 
 
 def sink(
@@ -246,6 +251,10 @@ def sink(
     `reads`: a sink of messages that looks at the body says `reads={"body"}`; one with the effect `body` says so by
     that. With `split` it is called for each recipient that the rule matches, shown that one alone, and its edits are
     for the copy of that one.
+
+    A function, or the `__call__` of a class, may be `async def`: it is for code that waits for others, and many calls
+    are under way at once. It must not do anything long without waiting. A class may have `async def close(self)`, which
+    lets go of what the object keeps open; the object may be called again after that.
 
     Raises:
         ValueError: a value is not one of those named; the words say which are.
@@ -284,6 +293,7 @@ def sink(
             event,
             split,
             read,
+            inspect.iscoroutinefunction(code.__call__ if isinstance(code, type) else code),
         )
         if not isinstance(code, type):
             return made

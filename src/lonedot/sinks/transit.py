@@ -27,7 +27,7 @@ from lonedot.sinks.shadow import compared
 from lonedot.spool.interface import Facts, Progress, RecipientState, RecipientStatus, Stored
 from lonedot.terms.clock import Clock
 
-__all__ = ["RESOLVED", "Leg", "Refused", "Transit", "bindings_left", "parted_at_resolve", "progress_behind"]
+__all__ = ["RESOLVED", "TO_RESOLVE", "Leg", "Refused", "Transit", "bindings_left", "parted_at_resolve", "progress_behind"]
 
 _FIRST: OrderKey = (-1, 0, "", "")
 STRANGER = "refused when it was in custody; held, because a report could go to somebody who never sent it"
@@ -63,6 +63,8 @@ def progress_behind(binding: Binding | None, waits_for: str) -> Progress:
 
 RESOLVED = Progress(Event.BEFORE_RESOLVE.value, MAX_PRIORITY + 1)
 """The place of a message whose recipients were resolved just now."""
+TO_RESOLVE = Progress(Event.ROUTE.value, MAX_PRIORITY + 1, waits_for="resolve", resolves=True)
+"""The place of a report: it meets no sink of transport events, and only its recipient is resolved."""
 
 
 def parted_at_resolve(bindings: Sequence[Binding]) -> tuple[tuple[Binding, ...], tuple[Binding, ...]]:

@@ -6,10 +6,12 @@ returned or raised, what was found, the octets that differ), so that nobody need
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict, Unpack
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypedDict, Unpack, cast
 
 import msgspec
 
@@ -19,7 +21,7 @@ from lonedot.message.findings import Finding, Severity
 from lonedot.message.header import HeaderView
 from lonedot.message.intake import content_from
 from lonedot.message.ledger import Entry
-from lonedot.sinks.bindings import Binding, OnDamage, OnError, Part, Role, Setting
+from lonedot.sinks.bindings import Binding, Isolation, OnDamage, OnError, Part, Role, Setting, SinkCall
 from lonedot.sinks.calls import Answer, Decision, Dispatched, call_inline
 from lonedot.sinks.dispatch import steps
 from lonedot.sinks.events import EVENTS, Event, Shows, event_named
@@ -173,9 +175,29 @@ def bound(sink: AnySink | Binding, **options: Unpack[BindingOptions]) -> Binding
     if isinstance(sink, Binding):
         if options:
             raise ValueError(f"it is bound already; it takes no {', '.join(options)} any more")
-        return sink
-    declared = declared_by(sink)
-    return bind(sink, sink_class=f"test:{'' if declared is None else declared.name}", **options)
+        binding = sink
+    else:
+        declared = declared_by(sink)
+        binding = bind(sink, sink_class=f"test:{'' if declared is None else declared.name}", **options)
+    if binding.isolation is not Isolation.TASK:
+        return binding
+    # In a thread, because the test may have a loop of its own; each call on a loop that ends with it.
+    call = cast("Callable[[object], Coroutine[object, object, object]]", binding.call)
+    close = binding.close
+
+    async def whole(shown: object) -> object:
+        try:
+            async with asyncio.timeout(binding.deadline_seconds):
+                return await call(shown)
+        finally:
+            if close is not None:
+                await close()
+
+    def in_thread(shown: object) -> Verdict:
+        with ThreadPoolExecutor(1) as thread:
+            return cast(Verdict, thread.submit(asyncio.run, whole(shown)).result())
+
+    return msgspec.structs.replace(binding, call=cast(SinkCall, in_thread), isolation=Isolation.INLINE)
 
 
 class Ran(msgspec.Struct, frozen=True):

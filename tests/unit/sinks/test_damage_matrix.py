@@ -5,6 +5,7 @@ What leaves is compared with the vectors octet for octet. `tests/system/test_dam
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lonedot import Edit, Message, Next, sink
+from lonedot import Edit, Message, Next, Sink, Verdict, sink
 from lonedot.message.encode import DataEncoder, canonicalise
 from lonedot.message.findings import Severity
 from lonedot.message.fold import digests_of, fold
@@ -70,6 +71,20 @@ def undeclared(message: Message) -> Next:
 WAYS = {"whole": whole, "body_alone": body_alone, "undeclared": undeclared}
 
 
+def _in_time(way: Sink) -> Sink:
+    """The same as a coroutine."""
+
+    @sink(way.name, effects=way.effects)
+    async def in_time(message: Message) -> Verdict:
+        await asyncio.sleep(0)
+        return way(message)
+
+    return in_time
+
+
+IN_TIME = {name: _in_time(way) for name, way in WAYS.items()}
+
+
 class Case(NamedTuple):
     role: Role
     on_damage: OnDamage | None
@@ -89,7 +104,7 @@ class Case(NamedTuple):
 
 def bound(case: Case, way: str) -> Binding:
     return bind(
-        WAYS[way],
+        IN_TIME[way] if case.isolation is Isolation.TASK else WAYS[way],
         sink_class=f"{Path(__file__)}:{way}",
         role=case.role,
         on_damage=case.on_damage,

@@ -31,7 +31,6 @@ from lonedot.sinks.process import (
     DeadlineExceeded,
     HostDown,
     ProcessDied,
-    ProcessHost,
     SinkRaised,
     SinkReturned,
 )
@@ -576,7 +575,7 @@ async def test_processes_follow_the_bindings_in_force(tmp_path: Path) -> None:
 async def test_the_end_cancels_who_waits() -> None:
     hosts = Hosts()
     under_way, behind = hosts(call(apart("hangs"))), hosts(call(apart("hangs")))
-    host: ProcessHost = hosts.host(apart("hangs"))
+    host = hosts.host(apart("hangs"))
     pid = host.pid
     await hosts.close()
     assert under_way.cancelled() and behind.cancelled()
