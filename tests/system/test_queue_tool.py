@@ -92,3 +92,55 @@ async def test_a_backup_of_a_running_relay_holds_what_was_promised(
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert first in [row["id"] for row in rows]
     assert {row["state"] for row in rows} == {MessageState.HELD.value}
+
+
+async def test_a_standing_rule_holds_what_waits_and_what_comes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(_peer(busy=True)) as peer, running_relay(tmp_path, first_config(peer.port)) as relay:
+        waits = await _deferred(relay)
+        words = ("--rule", "to=*@dest.example", "--reason", "their server loses mail")
+        assert await _lonedot(relay, "queue", "hold", *words, "--dry-run") == 0
+        assert "1 message would be held" in capsys.readouterr().out
+        assert await _lonedot(relay, "queue", "hold", *words) == 0
+        assert "rule 1 holds to=*@dest.example: 1 message of the queue" in capsys.readouterr().out
+        assert relay.spool.show(waits).state is MessageState.HELD
+        comes = await submit(relay)
+        stored = relay.spool.show(comes)
+        assert (stored.state, stored.reason) == (
+            MessageState.HELD,
+            "held by rule 1: their server loses mail",
+        )
+        assert stored.recipients[0].attempts == 0
+        await relay.spool.hold((waits,), "looked at by hand")
+        peer.answers.clear()
+        assert await _lonedot(relay, "queue", "rules", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["rules"][0]["recipient"] == "@dest.example"
+        assert await _lonedot(relay, "queue", "release", "--rule", "1", "--and-messages") == 0
+        assert "1 message released" in capsys.readouterr().out
+        await finished(relay, comes)
+        assert relay.spool.show(waits).state is MessageState.HELD  # not for the rule alone
+        await finished(relay, await submit(relay))
+
+
+async def test_what_is_returned_with_the_relay_down_is_returned_when_it_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(_peer(busy=True)) as peer:
+        async with running_relay(tmp_path, first_config(peer.port)) as relay:
+            id, kept = await _deferred(relay), await _deferred(relay)
+            spool = str(relay.config.server.paths.root)
+        down = ("queue", "bounce", "--yes", "--reason", "she left; for good", "--spool", spool)
+        assert await asyncio.to_thread(run, [*down, id, kept]) == 0
+        assert "returned to its sender when the relay starts" in capsys.readouterr().out
+        assert await asyncio.to_thread(run, ["queue", "release", kept, "--spool", spool]) == 0
+        async with running_relay(tmp_path, first_config(peer.port)) as relay:
+            stored = await finished(relay, id)
+            assert stored.recipients[0].status is RecipientStatus.FAILED
+            (report,) = reports_of(relay, id)
+            await finished(relay, report.id)
+            assert relay.spool.show(kept).state is MessageState.QUEUED
+        (sent,) = [one for one in peer.messages if b"multipart/report" in one.octets]
+        assert b"she left, for good" in sent.octets
+        async with running_relay(tmp_path, first_config(peer.port)) as relay:
+            assert len(reports_of(relay, id)) == 1

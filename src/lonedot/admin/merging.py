@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from lonedot.admin.values import MAX_LISTED, Changed, Left, ListArguments, Listing, Selected, Status
+from lonedot.admin.hold_rules import Taken
+from lonedot.admin.values import MAX_LISTED, Changed, ListArguments, Listing, Selected, Status
 from lonedot.spool.merging import merge_rows, newest_ids
 from lonedot.terms.ids import id_shard
 
@@ -21,6 +22,7 @@ __all__ = [
     "merge_listings",
     "merge_selected",
     "merge_status",
+    "merge_taken",
 ]
 
 
@@ -49,14 +51,13 @@ def merge_selected(wanted: ListArguments, parts: Sequence[Selected]) -> Selected
     return Selected(tuple(ids), len(ids) >= limit)
 
 
-def merge_changed(parts: Iterable[Changed]) -> Changed:
+def merge_changed(parts: Sequence[Changed]) -> Changed:
     """What was done, and what was left, in all."""
-    done: tuple[str, ...] = ()
-    left: tuple[Left, ...] = ()
-    for part in parts:
-        done += part.done
-        left += part.left
-    return Changed(done, left)
+    return Changed(
+        tuple(id for part in parts for id in part.done),
+        tuple(left for part in parts for left in part.left),
+        any(part.later for part in parts),
+    )
 
 
 def merge_status(parts: Sequence[Status]) -> Status:
@@ -68,6 +69,11 @@ def merge_status(parts: Sequence[Status]) -> Status:
         _sums(part.counts for part in parts),
         min((part.next_due for part in parts if part.next_due), default=0.0),
     )
+
+
+def merge_taken(parts: Iterable[Taken]) -> Taken:
+    """What the workers hold because of a rule, in all."""
+    return Taken(sum(part.held for part in parts))
 
 
 def by_shard(ids: Iterable[str]) -> dict[int, tuple[str, ...]]:

@@ -3,6 +3,9 @@
 Rules:
 1. A message is taken from whoever has it, changed by one settlement and given back; a crash between changes nothing.
 2. What is on the wire is left alone: its outcome is not known yet.
+3. Only a running relay writes to senders. With the relay down a message that is to be returned is held, with the words
+   for its sender in the reason; the relay returns it when it starts (`finish_bounces`). It is one of both at any time,
+   and released in between it is sent on as ever.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from lonedot.queue.plan import Report, ReportKind, refuse
 from lonedot.spool.interface import (
     Attempt,
     Claim,
+    Filter,
     MessageState,
     NoSuchMessage,
     RecipientState,
@@ -28,21 +32,23 @@ from lonedot.spool.interface import (
 from lonedot.terms.ids import MessageId
 from lonedot.terms.outcome import Outcome, Result, Stage
 
-__all__ = ["BOUNCE", "REROUTE"]
+__all__ = ["BOUNCE", "REROUTE", "finish_bounces"]
 
 _Settling = Callable[[Claim], Awaitable[Settlement]]
 _LEASE_SECONDS = 60.0
 _OWNER = "admin"
 _REASON_LIMIT = 500
+_LATER = "to be returned to the sender when the relay starts: "
+_BATCH = 500
 _ADMINISTRATIVE = "5.7.1"
 """RFC 3463 §3.8: delivery not authorized, message refused. An administrator's decision."""
 
 
 async def bounce(desk: Desk, wanted: BounceArguments) -> Changed:
-    """End them now: who has not got it fails, and the sender is told."""
-    if desk.reporter is None:
-        raise AdminError("only a running relay can write to senders", "bounce", "start it: lonedot serve")
+    """End them: who has not got it fails, and the sender is told. Now; with the relay down when it starts."""
     words = " ".join(wanted.reason.split())[:_REASON_LIMIT] or BounceArguments(()).reason
+    if desk.reporter is None:
+        return await _bounce_later(desk, wanted.ids, words)
     outcome = Outcome(Result.FAILED, Stage.LOCAL, words, status=_ADMINISTRATIVE)
     now = desk.clock.now()
 
@@ -73,6 +79,37 @@ async def bounce(desk: Desk, wanted: BounceArguments) -> Changed:
     if desk.hooks is not None and changed.done:
         desk.hooks.kick([])  # the reports are due
     return changed
+
+
+async def _bounce_later(desk: Desk, given: Sequence[str], words: str) -> Changed:
+    ids = resolve_all(desk.spool, given)
+    done = await desk.spool.hold(ids, _LATER + words.replace("; ", ", "))  # reasons are parted by that
+    left = [Left(id, _why_left(desk, id)) for id, was_done in zip(ids, done, strict=True) if not was_done]
+    return Changed(
+        tuple(id for id, was_done in zip(ids, done, strict=True) if was_done), tuple(left), later=True
+    )
+
+
+async def finish_bounces(desk: Desk) -> int:
+    """Return what was to be returned while the relay was down; how many. Called once, when the relay starts.
+
+    One that cannot be returned now (Badmail cannot be written) stays held for it.
+    """
+    returned = 0
+    below = ""
+    while True:
+        wanted = Filter(states=(MessageState.HELD,), reason=_LATER, limit=_BATCH, below=below)
+        rows = await desk.spool.search(wanted)
+        if not rows:
+            return returned
+        below = min(row.id for row in rows)
+        by_words: dict[str, list[str]] = {}
+        for row in rows:
+            _, mark, words = row.reason.partition(_LATER)
+            if mark:
+                by_words.setdefault(words.partition("; ")[0], []).append(row.id)
+        for words, ids in by_words.items():
+            returned += len((await bounce(desk, BounceArguments(tuple(ids), words))).done)
 
 
 async def reroute(desk: Desk, wanted: RerouteArguments) -> Changed:

@@ -173,6 +173,8 @@ class Left(msgspec.Struct, frozen=True):
 class Changed(msgspec.Struct, frozen=True):
     done: tuple[str, ...]
     left: tuple[Left, ...] = ()
+    later: bool = False
+    """It is done when the relay starts."""
 
 
 class Status(msgspec.Struct, frozen=True):

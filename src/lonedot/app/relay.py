@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from lonedot import __version__
 from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
+from lonedot.admin.queue_operations import finish_bounces
 from lonedot.admin.reload import Reloaded
 from lonedot.admin.values import AdminError
 from lonedot.admin.wire import Hello
@@ -144,6 +145,7 @@ class Relay:
         self._control: ControlServer | None = None
         self._metrics: MetricsEndpoint | None = None
         self._metrics_address: Endpoint | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self.hosts = Hosts()
@@ -318,6 +320,7 @@ class Relay:
         await self._entrances.open_pickups(config)
         await self._entrances.open(config, face, self._entrances.hold(face))
         self._seeing.start()
+        self._returning = asyncio.get_running_loop().create_task(self._finish_bounces(desk))
         await self._open_metrics(config)
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
@@ -485,6 +488,14 @@ class Relay:
             self._standing.save_soon()
             self._flusher = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
+    async def _finish_bounces(self, desk: Desk) -> None:
+        """Return to their senders what a person said so of while the relay was down."""
+        try:
+            if returned := await finish_bounces(desk):
+                log.event("queue.returned", count=returned)
+        except SpoolFault as error:
+            self.events.append(EventKind.SPOOL_FAULT, "", f"messages are not returned: {error}")
+
     def _tidy(self) -> None:
         """Forget what is older than the history."""
         self._tidying = asyncio.get_running_loop().create_task(self._purge())
@@ -513,6 +524,8 @@ class Relay:
         ends_at = loop.time() + self.config.server.drain_seconds
         for timer in self._timers:
             timer.cancel()
+        if self._returning is not None:
+            self._returning.cancel()  # what it has not come to is held until the next start
         self._entrances.close()
         self._seeing.stop()
         if self._metrics is not None:

@@ -134,11 +134,12 @@ def _change(which: _Which, verb: str, done: str, act: Act, ask: str = "") -> int
     if which.as_json:
         print_json(changed)
         return 1 if changed.left else 0
+    when = " when the relay starts" if changed.later else ""
     if which.ids and len(which.ids) <= _MANY:
         for id in changed.done:
-            click.echo(f"{id}: {done}")
+            click.echo(f"{id}: {done}{when}")
     else:
-        click.echo(f"{_messages(len(changed.done))} {verb}")
+        click.echo(f"{_messages(len(changed.done))} {verb}{when}")
     for left in changed.left[:_MANY]:
         click.echo(f"{left.id}: left as it is: {left.why}", err=True)
     if len(changed.left) > _MANY:
@@ -224,7 +225,9 @@ def end_rule(which: _Which, number: int, *, and_messages: bool) -> int:
         if changed is not None:
             click.echo(f"{_messages(len(changed.done))} released")
         elif ids:
-            click.echo(f"{_messages(len(ids))} stay held: lonedot queue release --why 'held by rule {number}:'")
+            click.echo(
+                f"{_messages(len(ids))} stay held: lonedot queue release --why 'held by rule {number}:'"
+            )
     return 1 if changed is not None and changed.left else 0
 
 
@@ -313,7 +316,7 @@ def delete(which: _Which, yes: bool) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_which_options(*_LIVE)
 def bounce(which: _Which, reason: str, yes: bool) -> int:
-    """Return messages to their senders now, with a report; the relay must be running.
+    """Return messages to their senders now, with a report; with the relay down, when it starts.
 
     What was delivered stays delivered; recipients that still wait fail. A message that came without a sender goes to
     Badmail.

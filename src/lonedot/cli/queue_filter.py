@@ -202,6 +202,7 @@ async def in_batches(
     """Do it to all of them, some at a time."""
     done: list[str] = []
     left: list[Left] = []
+    later = False
     progress = Progress(len(ids), verb)
     try:
         for start in range(0, len(ids), BATCH):
@@ -209,10 +210,11 @@ async def in_batches(
             changed = await act(batch)
             done += changed.done
             left += changed.left
+            later = later or changed.later
             progress.step(len(batch))
     finally:
         progress.end()
-    return Changed(tuple(done), tuple(left))
+    return Changed(tuple(done), tuple(left), later)
 
 
 class Progress:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from lonedot.admin.operations import Desk
-from lonedot.admin.queue_operations import BOUNCE, REROUTE
+from lonedot.admin.queue_operations import BOUNCE, REROUTE, finish_bounces
 from lonedot.admin.values import AdminError, BounceArguments, RerouteArguments
 from lonedot.queue.plan import Report, ReportKind
 from lonedot.spool.interface import (
@@ -130,10 +130,34 @@ class TestBounce:
         assert changed.left[0].why == "Badmail could not be written"
         assert office.spool.show(id) == before
 
-    async def test_only_a_running_relay_can(self, office: Office) -> None:
+    async def test_with_the_relay_down_it_is_held_until_the_relay_returns_it(self, office: Office) -> None:
+        id, held, kept = await office.take(), await office.take(MessageState.HELD), await office.take()
+        await office.spool.hold((held,), "looked at")
+        down = Desk(office.spool, office.clock)
+        changed = await BOUNCE.run(down, BounceArguments((id, held, kept, NOWHERE), "sold; gone"))
+        assert (changed.done, changed.later) == ((id, held, kept), True)
+        assert changed.left[0].why == "there is no such message"
+        assert office.spool.show(held).reason.startswith("looked at; to be returned")
+        await office.spool.release((kept,), office.clock.now())
+        await office.spool.hold((id,), "again by hand")
+        assert await finish_bounces(office.desk) == 2
+        for one in (id, held):
+            stored = office.spool.show(one)
+            last = stored.recipients[0].last
+            assert last is not None and last.reason == "sold, gone"
+            assert stored.state is MessageState.FINISHED
+        assert office.spool.show(kept).state is MessageState.QUEUED
+        assert len(office.reports.made) == 2
+        assert await finish_bounces(office.desk) == 0
+
+    async def test_what_cannot_be_returned_at_a_start_waits_for_the_next(self, office: Office) -> None:
         id = await office.take()
-        with pytest.raises(AdminError, match="only a running relay"):
-            await BOUNCE.run(Desk(office.spool, office.clock), BounceArguments((id,)))
+        await BOUNCE.run(Desk(office.spool, office.clock), BounceArguments((id,)))
+        office.reports.fails = True
+        assert await finish_bounces(office.desk) == 0
+        assert office.spool.show(id).state is MessageState.HELD
+        office.reports.fails = False
+        assert await finish_bounces(office.desk) == 1
 
 
 class TestReroute:

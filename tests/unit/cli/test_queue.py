@@ -184,7 +184,7 @@ class TestChanging:
 
     def test_json(self, shell: Shell) -> None:
         changed = json.loads(shell.queue("release", HELD, "--json"))
-        assert changed == {"done": [HELD], "left": []}
+        assert changed == {"done": [HELD], "left": [], "later": False}
 
     def test_an_id_is_needed(self, shell: Shell) -> None:
         shell.queue("hold", code=2)
