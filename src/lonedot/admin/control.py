@@ -95,6 +95,7 @@ _ANSWERS: dict[str, _Answer] = {
     sinks_operations.RELOAD.name: _answering(sinks_operations.RELOAD),
     reload_operations.RELOAD.name: _answering(reload_operations.RELOAD),
     seeing_operations.FIGURES.name: _answering(seeing_operations.FIGURES),
+    seeing_operations.HEALTH.name: _answering(seeing_operations.HEALTH),
     seeing_operations.SCREEN.name: _answering(seeing_operations.SCREEN),
     seeing_operations.LOGS.name: _answering(seeing_operations.LOGS),
 }

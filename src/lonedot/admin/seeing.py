@@ -6,7 +6,7 @@ is made from the spool and the event log alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from lonedot.spool.interface import Listed, MessageState
 __all__ = [
     "Broken",
     "Door",
+    "Health",
     "LogLine",
     "LogLines",
     "LogsArguments",
@@ -28,6 +29,7 @@ __all__ = [
     "Waiting",
     "Worker",
     "broken_of",
+    "order_hops",
     "waiting_of",
 ]
 
@@ -45,6 +47,8 @@ class Worker(msgspec.Struct, frozen=True):
     """0: nothing was written yet."""
     fault: str = ""
     """Why it cannot write the spool; empty when it can."""
+    number: int = 0
+    """Counted from 0; also that of its part of the spool."""
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -101,25 +105,42 @@ class Screen(msgspec.Struct, frozen=True):
     hops: tuple[HopStatus, ...] = ()
     """Next hops that are not open, those with most mail first."""
     figures: Figures = Figures()
+    missing: tuple[str, ...] = ()
+    """Workers that did not answer, in words; what they have is not in it."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether mail can be taken: the answer of `/healthz`."""
+
+    live: bool
+    ready: bool
+    why: tuple[str, ...]
+    """Why it is not ready."""
+    loop_lag_seconds: float
+    last_commit_at: float
+    workers: int = 1
+    """How many answered."""
 
 
 class LogLine(msgspec.Struct, frozen=True):
     number: int
+    """Counted by the worker that wrote it."""
     line: str
     """As it was written: an object of JSON, or a line for people."""
+    worker: int = 0
 
 
 class LogsArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     words: str
     """Usually an id; lines that hold it are wanted."""
-    after: int = 0
-    """Number of the last line known; -1: none of those that are there."""
+    after: Mapping[int, int] = {}
+    """By worker, the number of the last line known."""
 
 
 class LogLines(msgspec.Struct, frozen=True):
     lines: tuple[LogLine, ...]
-    last: int
-    """To be given as `after` the next time."""
+    last: Mapping[int, int]
+    """By worker; to be given as `after` the next time."""
 
 
 class Seer(Protocol):
@@ -131,9 +152,21 @@ class Seer(Protocol):
         """`bare` with what is known of the processes."""
         ...
 
+    def health(self) -> Health: ...
+
+    @property
+    def number(self) -> int:
+        """Of this worker."""
+        ...
+
     def lines(self, words: bytes, after: int, limit: int) -> tuple[int, Sequence[tuple[int, bytes]]]:
         """Number of the last line of the log, and the kept lines that hold those words."""
         ...
+
+
+def order_hops(hops: Iterable[HopStatus]) -> tuple[HopStatus, ...]:
+    """Those with most mail first."""
+    return tuple(sorted(hops, key=lambda hop: (-(hop.ready + hop.parked), hop.route, hop.destination)))
 
 
 def waiting_of(rows: Iterable[Listed]) -> tuple[Waiting, ...]:
@@ -187,4 +220,6 @@ def broken_of(events: Iterable[Event]) -> tuple[Broken, ...]:
         )
         for kind, alike in groups.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-one.kind.facts.level.number, -one.count)))
+    return tuple(
+        sorted(found, key=lambda one: (-one.kind.facts.level.number, -one.count, one.kind.facts.number))
+    )

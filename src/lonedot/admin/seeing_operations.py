@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lonedot.admin.operations import Desk, Operation
-from lonedot.admin.seeing import LogLine, LogLines, LogsArguments, Screen, Seer, broken_of, waiting_of
+from lonedot.admin.seeing import Health, LogLine, LogLines, LogsArguments, Screen, Seer, broken_of, waiting_of
 from lonedot.admin.values import AdminError, NoArguments
 from lonedot.observability.metrics import Figures
 from lonedot.spool.interface import Filter, MessageState, Sort
 
-__all__ = ["BROKEN_SECONDS", "FIGURES", "LOGS", "LOOKED_AT", "SCREEN"]
+__all__ = ["BROKEN_SECONDS", "FIGURES", "HEALTH", "LOGS", "LOOKED_AT", "SCREEN"]
 
 BROKEN_SECONDS = 24 * 3600.0
 """How far back the screen looks for what broke."""
@@ -22,6 +22,11 @@ MAX_LINES = 1000
 async def figures(desk: Desk, _: NoArguments) -> Figures:
     """All figures of the relay."""
     return _seer(desk).figures()
+
+
+async def health(desk: Desk, _: NoArguments) -> Health:
+    """Whether this worker can take mail."""
+    return _seer(desk).health()
 
 
 async def screen(desk: Desk, _: NoArguments) -> Screen:
@@ -50,9 +55,12 @@ async def logs(desk: Desk, wanted: LogsArguments) -> LogLines:
     words = wanted.words.encode("utf-8", "replace")
     if len(words) < 4:
         raise AdminError("fewer than four signs select too much", "ID", "give the whole id")
-    last, found = _seer(desk).lines(words, wanted.after, MAX_LINES)
+    seer = _seer(desk)
+    worker = seer.number
+    last, found = seer.lines(words, wanted.after.get(worker, 0), MAX_LINES)
     reached = found[-1][0] if len(found) == MAX_LINES else last
-    return LogLines(tuple(LogLine(number, _text(line)) for number, line in found), reached)
+    lines = tuple(LogLine(number, _text(line), worker) for number, line in found)
+    return LogLines(lines, {worker: reached})
 
 
 def _text(line: bytes) -> str:
@@ -68,5 +76,6 @@ def _seer(desk: Desk) -> Seer:
 
 
 FIGURES = Operation("figures", NoArguments, Figures, figures)
+HEALTH = Operation("health", NoArguments, Health, health)
 SCREEN = Operation("screen", NoArguments, Screen, screen)
 LOGS = Operation("logs", LogsArguments, LogLines, logs)

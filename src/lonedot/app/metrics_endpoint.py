@@ -14,8 +14,8 @@ from http import HTTPStatus
 import h11
 import msgspec
 
+from lonedot.admin.seeing import Health
 from lonedot.app.exposition import expose
-from lonedot.app.seeing import Health
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.log import event
 from lonedot.observability.metrics import Figures

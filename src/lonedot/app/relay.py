@@ -20,17 +20,18 @@ from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
 from lonedot.admin.queue_operations import finish_bounces
 from lonedot.admin.reload import Reloaded
+from lonedot.admin.seeing import Health
 from lonedot.admin.values import AdminError
 from lonedot.admin.wire import Hello
 from lonedot.app.custody import open_custody
-from lonedot.app.directory import directory_from
+from lonedot.app.directory import directory_from, may_lead_on
 from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
 from lonedot.app.registry import RegistryKeeper, Snapshot
 from lonedot.app.reload import with_what_stays
 from lonedot.app.rewriting import rewriting_from
-from lonedot.app.seeing import Health, Seeing
+from lonedot.app.seeing import Seeing
 from lonedot.app.settings import asker_from, ourselves_from
 from lonedot.app.stalls import Stall, book_stalls, left_files
 from lonedot.app.standing import StandingDesk
@@ -218,6 +219,7 @@ class Relay:
             lambda: self.config,
             lambda: custody.fault,
             lambda: self.scheduler.hops(),  # noqa: PLW0108 — it is made later
+            self.post.number,
         )
         for shard in custody.shards:
             shard.tell_commits(seeing.committed)
@@ -248,6 +250,7 @@ class Relay:
             self.chains_of_server,
             self.hosts,
             observer.discarded,
+            lambda address: may_lead_on(self.config, address),
         )
         self._reporter = reporter = _Reporter(notifier, observer)
         transport = Transport(self._chains_in_force, spool.content, self.hosts, observer, self.clock)

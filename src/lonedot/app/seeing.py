@@ -14,21 +14,21 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from lonedot import __version__
-from lonedot.admin.seeing import Door, Screen, Worker
+from lonedot.admin.seeing import Door, Health, Screen, Worker, order_hops
 from lonedot.config.model import Config
 from lonedot.evidence.events import EventLog
 from lonedot.message.ledger import Action, Entry
 from lonedot.observability import log
 from lonedot.observability.metrics import Figures, Metric, Metrics, Sample
+from lonedot.queue.courier import Delivery
 from lonedot.queue.lanes import HopStatus
 from lonedot.queue.pace import PaceState
-from lonedot.queue.scheduler import Delivery
 from lonedot.spool.interface import Acceptance, Claim, Filter, MessageState, Sort, Spool
 from lonedot.terms.clock import Clock
 from lonedot.terms.outcome import Result
 from lonedot.terms.reply import Reply
 
-__all__ = ["Health", "Meter", "Seeing"]
+__all__ = ["Meter", "Seeing"]
 
 LOOK_SECONDS = 1.0
 SHOWN_HOPS = 100
@@ -79,18 +79,6 @@ class Meter:
         self.metrics.record(Metric.COMMIT, seconds)
 
 
-class Health(msgspec.Struct, frozen=True):
-    """The answer of `/healthz`."""
-
-    live: bool
-    ready: bool
-    why: tuple[str, ...]
-    """Why it is not ready."""
-    loop_lag_seconds: float
-    last_commit_at: float
-    workers: int = 1
-
-
 class Seeing:
     """Satisfies `admin.seeing.Seer` for one process."""
 
@@ -103,8 +91,10 @@ class Seeing:
         config: Callable[[], Config],
         spool_fault: Callable[[], str],
         hops: Callable[[], Sequence[HopStatus]],
+        number: int = 0,
     ) -> None:
-        """`config` is the one in force; `spool_fault` why nothing can be written, or nothing; `hops` the next hops."""
+        """`config` is the one in force; `spool_fault` why nothing can be written, or nothing; `hops` the next hops;
+        `number` that of this worker."""
         self._hops = hops
         self._hops_seen: tuple[float, Sequence[HopStatus]] = (float("-inf"), ())
         self._spool = spool
@@ -113,6 +103,7 @@ class Seeing:
         self._doors = doors
         self._config = config
         self._spool_fault = spool_fault
+        self.number = number
         self._since = clock.now()
         self._lag = 0.0
         self._last_commit_at = 0.0
@@ -180,8 +171,7 @@ class Seeing:
     def screen(self, bare: Screen) -> Screen:
         doors = tuple(self._doors())
         config = self._config()
-        troubled = [hop for hop in self._hops_now() if hop.state != PaceState.OPEN.value]
-        troubled.sort(key=lambda hop: -(hop.ready + hop.parked))
+        troubled = order_hops(hop for hop in self._hops_now() if hop.state != PaceState.OPEN.value)
         worker = Worker(
             os.getpid(),
             self._since,
@@ -189,6 +179,7 @@ class Seeing:
             round(self.lag_seconds, 4),
             self._last_commit_at,
             self._spool_fault(),
+            self.number,
         )
         return msgspec.structs.replace(
             bare,
@@ -198,13 +189,14 @@ class Seeing:
             revision=config.revision,
             workers=(worker,),
             doors=doors,
-            hops=tuple(troubled[:SHOWN_HOPS]),
+            hops=troubled[:SHOWN_HOPS],
             figures=self.figures(),
         )
 
     def lines(self, words: bytes, after: int, limit: int) -> tuple[int, Sequence[tuple[int, bytes]]]:
         recent = log.recent()
-        return recent.last, [] if after < 0 else recent.holding(words, after, limit)
+        after = after if after <= recent.last else 0  # counted by the process that was before this one
+        return recent.last, recent.holding(words, after, limit)
 
     # -- health --------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +13,9 @@ import click
 import msgspec
 
 from lonedot.admin.client import Caller
+from lonedot.admin.merging_seeing import merge_log_lines
 from lonedot.admin.operations import SHOW
-from lonedot.admin.seeing import LogLine, LogLines, LogsArguments
+from lonedot.admin.seeing import LogLines, LogsArguments
 from lonedot.admin.seeing_operations import LOGS
 from lonedot.admin.values import AdminError, IdArguments
 from lonedot.cli.output import Problem, json_option, print_json
@@ -73,18 +74,18 @@ def command(
     where = place(config_file, spool_folder)
     from_file = tuple(_of_file(log_file, id.encode()))
 
-    async def ask(caller: Caller) -> tuple[Said, int]:
+    async def ask(caller: Caller) -> tuple[Said, Mapping[int, int] | None]:
         record = await _record(caller, id)
         known = record.id if record is not None else id
         kept = [await _kept(caller, one) for one in dict.fromkeys((known, *_sessions(record, id)))]
-        lines = {line.number: line.line for one in kept if one is not None for line in one.lines}
-        ordered = tuple(lines[number] for number in sorted(lines))
-        last = kept[0].last if kept[0] is not None else -1
+        answers = [one for one in kept if one is not None]
+        ordered = tuple(line.line for line in merge_log_lines(answers).lines)
+        last = kept[0].last if kept[0] is not None else None
         return _said(where, known, record, (*from_file, *ordered)), last
 
     async def watch(caller: Caller) -> None:
         after = last  # what came since the first look is new
-        if after < 0:
+        if after is None:
             raise Problem("the relay is down, there is nothing to follow", do="lonedot serve")
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
@@ -119,15 +120,14 @@ async def _record(caller: Caller, id: str) -> Record | None:
 
 async def _kept(caller: Caller, id: str) -> LogLines | None:
     """What the relay keeps in memory; None when it is down."""
-    lines: list[LogLine] = []
-    after = 0
+    pages: list[LogLines] = []
+    after: Mapping[int, int] = {}
     try:
         while True:
-            more = await caller.call(LOGS, LogsArguments(id, after))
-            lines += more.lines
-            if not more.lines:
-                return LogLines(tuple(lines), more.last)
-            after = more.last
+            pages.append(await caller.call(LOGS, LogsArguments(id, after)))
+            if not pages[-1].lines:
+                return merge_log_lines(pages)
+            after = pages[-1].last
     except AdminError as error:
         if error.problem.what.startswith("the relay is down"):
             return None

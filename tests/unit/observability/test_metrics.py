@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lonedot.observability.metrics import Figures, Merge, Metric, Metrics, Sample, merge
+from lonedot.observability.metrics import Figures, Merge, Metric, Metrics, Sample, Spread, merge
 from lonedot.observability.recent import KEEP_LINES, KEEP_OCTETS, RecentLines
 
 
@@ -29,6 +29,36 @@ def test_a_value_falls_into_the_class_that_ends_at_or_above_it(value: float) -> 
     place = spread.classes.index(1)
     assert value <= bounds[place]
     assert place == 0 or bounds[place - 1] < value
+
+
+numbers = st.integers(0, 10**6).map(float)
+samples = st.builds(
+    Sample,
+    st.sampled_from([m for m in Metric if not m.facts.bounds]),
+    st.tuples(st.sampled_from("ab")),
+    numbers,
+)
+
+
+def figures_of(found: list[Sample], values: list[float]) -> Figures:
+    """Each figure once."""
+    return merge([Figures(tuple(found), counted(values).spreads)])
+
+
+some = st.builds(figures_of, st.lists(samples, max_size=6), st.lists(numbers, max_size=4))
+
+
+def plain(figures: Figures) -> tuple[set[Sample], set[Spread]]:
+    assert len(set(figures.samples)) == len(figures.samples)
+    return set(figures.samples), set(figures.spreads)
+
+
+@given(some, some, some)
+def test_merging_knows_neither_order_nor_groups(one: Figures, two: Figures, three: Figures) -> None:
+    whole = plain(merge([one, two, three]))
+    assert merge([one]) == one and merge([one, Figures()]) == one
+    assert whole == plain(merge([merge([one, two]), three])) == plain(merge([one, merge([two, three])]))
+    assert whole == plain(merge([three, one, two]))
 
 
 def test_gauges_are_merged_as_their_rows_say() -> None:
