@@ -7,6 +7,7 @@ Profiles, chosen by HYPOTHESIS_PROFILE:
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,10 @@ from hypothesis import HealthCheck, settings
 from tests.need import need
 
 __all__ = ["need"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell gives that to what it starts in the background, and it would go on to every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadlines: a shared machine stalls for reasons that are not ours, and pytest-timeout stops what hangs.
 settings.register_profile(
