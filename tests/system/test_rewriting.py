@@ -53,7 +53,8 @@ owner = "owner@old.example"
 members = ["anna", "bert@old.example"]
 post = "local"
 """
-MORE = DOMAIN + REWRITE[: REWRITE.rindex("[[rewrite]]")]
+ONWARD = REWRITE[: REWRITE.rindex("[[rewrite]]")]
+MORE = DOMAIN + ONWARD
 
 
 @pytest.fixture
@@ -65,9 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def relaying(
-    folder: Path, more: str, *, relay_to: str = ""
-) -> AsyncIterator[tuple[Relay, StrictSink]]:
+async def relaying(folder: Path, more: str, *, relay_to: str = "") -> AsyncIterator[tuple[Relay, StrictSink]]:
     with StrictSink() as receiver:
         toml = first_config(receiver.port, listener=relay_to, server='keep_content = "all"', more=more)
         async with running_relay(folder, strangers_only(toml) if relay_to else toml) as relay:
@@ -195,12 +194,12 @@ async def test_why_tells_what_was_written_anew(folder: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert await asyncio.to_thread(run, ["why", id, "-c", str(file)]) == 0
     assert "joe@old.example is now joe@local.example (rewrite 2)" in out.getvalue()
-    assert "sender c@old.example is now c@local.example (rewrite 2)" in out.getvalue()
+    assert "Sender c@old.example is now c@local.example (rewrite 2)" in out.getvalue()
 
 
 async def test_pickup_takes_what_becomes_routable(folder: Path) -> None:
     with StrictSink() as receiver:
-        toml = first_config(receiver.port, more=REWRITE).replace('to = "*"', 'to = "local.example"')
+        toml = first_config(receiver.port, more=ONWARD).replace('to = "*"', 'to = "local.example"')
         async with running_relay(folder, toml) as relay:
             pickup = relay.config.pickup.folder
             (pickup / "one.eml").write_bytes(

@@ -63,6 +63,8 @@ def _judge_order(
                 yield _warning(given, key, number, what, "remove it, or mend into")
         earlier += [(pattern, given.where) for pattern in patterns(rewrite)]
     for given, rewrite in known:
+        if rewrite.into in patterns(rewrite):
+            continue
         for other, again in known:
             if other is not given and any(covers(one, rewrite.into) for one in patterns(again)):
                 if again.into == rewrite.into:

@@ -52,7 +52,10 @@ def test_the_null_sender_is_written_anew_by_nothing() -> None:
 
 def test_senders_and_recipients_have_rules_of_their_own() -> None:
     rewriting = Rewriting(
-        [Rule("1", "a.example", senders=("old.example",)), Rule("2", "b.example", recipients=("old.example",))]
+        [
+            Rule("1", "a.example", senders=("old.example",)),
+            Rule("2", "b.example", recipients=("old.example",)),
+        ]
     )
     address = Address(b"joe@old.example")
     sender, recipient = rewriting.sender(address), rewriting.recipient(address)
