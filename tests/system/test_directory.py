@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,52 @@ async def test_success_is_told_for_the_list_and_never_for_its_members(folder: Pa
     assert b"Final-Recipient: rfc822; chief@local.example\r\nAction: relayed" in octets
     for hidden in (b"blind", b"bert", b"far@", b"away", b"crew", b"owner@"):
         assert hidden not in octets
+
+
+async def test_a_report_is_resolved_as_other_mail_is(folder: Path) -> None:
+    peer = Peer(answers={b"RCPT": [REFUSED, b"250 2.1.5 Ok\r\n"]})
+    async with (
+        running(peer),
+        running_relay(folder, first_config(peer.port, server=KEPT, more=DOMAIN)) as relay,
+    ):
+        id = await submit(relay, MESSAGE, "x@away.example", sender="chief@local.example")
+        found = await all_over(relay, 2)
+        (report,) = reports_of(relay, id)
+        assert report.ledger[-1].event == "resolve"
+        delivered = {
+            one.recipient.address.octets
+            for one in report.recipients
+            if one.status is RecipientStatus.DELIVERED
+        }
+        assert delivered == {b"anna@local.example", b"far@away.example"}
+        assert reports_to(found) == {b"chief@local.example"}
+
+
+async def test_a_report_for_nobody_we_know_goes_to_badmail(folder: Path) -> None:
+    peer = Peer(answers={b"RCPT": REFUSED})
+    async with running(peer), running_relay(folder, first_config(peer.port, more=DOMAIN)) as relay:
+        await submit(relay, MESSAGE, "x@away.example", sender="nobody@local.example")
+        await all_over(relay, 2)
+    assert [path.suffix for path in (folder / "spool" / "badmail").iterdir() if path.suffix == ".eml"]
+    assert len(peer.messages) == 0
+
+
+async def test_a_reload_takes_local_domains(folder: Path) -> None:
+    with StrictSink() as receiver:
+        before = strangers_only(first_config(receiver.port, more=DOMAIN))
+        async with running_relay(folder, before) as relay:
+            assert (await rcpt(relay, "anna@second.example")).startswith("550 5.7.1")
+            more = DOMAIN + DOMAIN.replace("local.example", "second.example")
+            (folder / "lonedot.toml").write_text(strangers_only(first_config(receiver.port, more=more)))
+            assert not (await relay.reload(os.getuid())).needs_restart
+            assert (await rcpt(relay, "anna@second.example")).startswith("250")
+            assert (await rcpt(relay, "nobody@second.example")).startswith("550 5.1.1")
+            await finished(relay, await submit(relay, MESSAGE, "chief@second.example"))
+            (folder / "lonedot.toml").write_text(before)
+            await relay.reload(os.getuid())
+            assert (await rcpt(relay, "anna@second.example")).startswith("550 5.7.1")
+    (arrival,) = receiver.arrivals
+    assert set(arrival.recipients) == {b"anna@second.example", b"far@away.example"}
 
 
 def reports_to(found: list[Stored]) -> set[bytes]:

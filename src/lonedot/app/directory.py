@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
+from lonedot.app.rewriting import rewriting_from
 from lonedot.config.disk import find_password
 from lonedot.config.domains import Domain, RecipientSource, SourceKind
 from lonedot.config.model import Config
@@ -22,12 +23,12 @@ from lonedot.directory.lists import DistributionList, read_lists
 from lonedot.directory.probe import LmtpRecipients
 from lonedot.directory.sources import FileRecipients, MaildirRecipients, Recipients, Remembered
 from lonedot.observability.clock import SystemClock
-from lonedot.terms.address import Address
+from lonedot.terms.address import NULL_REVERSE_PATH, Address
 
 if TYPE_CHECKING:
     from lonedot.directory.sql import Database
 
-__all__ = ["directory_from"]
+__all__ = ["directory_from", "may_lead_on"]
 
 Databases = dict[RecipientSource, "Database"]
 """Those of one directory, by what reaches them."""
@@ -40,6 +41,14 @@ def directory_from(config: Config) -> Directory | None:
     if not config.domains:
         return None
     return _made(config.domains, config.server.postmaster, config.server.hostname)
+
+
+def may_lead_on(config: Config, address: Address) -> bool:
+    """Mail to that address is to be resolved: it is written anew, or is one of a local domain."""
+    directory, rewriting = directory_from(config), rewriting_from(config)
+    if rewriting is not None and rewriting.touches(NULL_REVERSE_PATH, (address,)):
+        return True
+    return directory is not None and directory.covers(address)
 
 
 @functools.lru_cache(maxsize=4)

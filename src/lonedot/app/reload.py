@@ -22,6 +22,7 @@ TAKEN = frozenset(
         "file",
         "revision",
         "server",
+        "domains",
         "listeners",
         "routes",
         "rewrites",

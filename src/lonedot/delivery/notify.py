@@ -27,6 +27,7 @@ from lonedot.sinks.bindings import Chains
 from lonedot.sinks.calls import Decision, Dispatched
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Departure
+from lonedot.sinks.transit import TO_RESOLVE
 from lonedot.spool.badmail import file_badmail
 from lonedot.spool.interface import (
     Acceptance,
@@ -100,11 +101,12 @@ class Notifier:
         chains_of: Callable[[int], Chains] = lambda server: NO_CHAINS,
         elsewhere: Elsewhere = nobody_elsewhere,
         discarded: Callable[[Claim, Acceptance], None] = lambda claim, report: None,
+        is_to_resolve: Callable[[Address], bool] = lambda address: False,
     ) -> None:
         """`content_of` is `Spool.content`; `badmail_of` the folder of a virtual server, made when it is needed.
 
         `chains_of` and `elsewhere` are as those of `Courier`; `discarded` is told of a report that a sink does not let
-        go out, with the entries of its ledger.
+        go out, with the entries of its ledger. `is_to_resolve`: the address that gets it may lead to others.
         """
         self.hostname = hostname
         self._badmail_of = badmail_of
@@ -115,6 +117,7 @@ class Notifier:
         self._chains_of = chains_of
         self._elsewhere = elsewhere
         self._discarded = discarded
+        self._is_to_resolve = is_to_resolve
 
     async def report(self, claim: Claim, reports: Sequence[plan.Report]) -> Sequence[Acceptance]:
         """The DSNs to be committed with the outcome that causes them.
@@ -222,6 +225,7 @@ class Notifier:
             ledger=(),
             recipients=(RecipientState(0, sender, next_at=now),),
             size=dsn.size,
+            transport=TO_RESOLVE if self._is_to_resolve(sender.address) else None,
         )
 
     def _build(

@@ -27,7 +27,16 @@ from lonedot.sinks.shadow import compared
 from lonedot.spool.interface import Facts, Progress, RecipientState, RecipientStatus, Stored
 from lonedot.terms.clock import Clock
 
-__all__ = ["RESOLVED", "TO_RESOLVE", "Leg", "Refused", "Transit", "bindings_left", "parted_at_resolve", "progress_behind"]
+__all__ = [
+    "RESOLVED",
+    "TO_RESOLVE",
+    "Leg",
+    "Refused",
+    "Transit",
+    "bindings_left",
+    "parted_at_resolve",
+    "progress_behind",
+]
 
 _FIRST: OrderKey = (-1, 0, "", "")
 STRANGER = "refused when it was in custody; held, because a report could go to somebody who never sent it"
