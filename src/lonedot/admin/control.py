@@ -25,6 +25,7 @@ from lonedot import __version__
 from lonedot.admin import (
     backup_operations,
     hold_rules,
+    hops,
     operations,
     queue_operations,
     reload_operations,
@@ -85,6 +86,7 @@ _ANSWERS: dict[str, _Answer] = {
     operations.DELETE.name: _answering(operations.DELETE),
     queue_operations.BOUNCE.name: _answering(queue_operations.BOUNCE),
     queue_operations.REROUTE.name: _answering(queue_operations.REROUTE),
+    hops.HOPS.name: _answering(hops.HOPS),
     hold_rules.RULES.name: _answering(hold_rules.RULES),
     hold_rules.ADD.name: _answering(hold_rules.ADD),
     hold_rules.REMOVE.name: _answering(hold_rules.REMOVE),

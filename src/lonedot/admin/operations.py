@@ -47,6 +47,7 @@ from lonedot.admin.values import (
 from lonedot.diagnosis.record import Record, record_of
 from lonedot.diagnosis.why import Journey, TranscriptLine, Transcripts, journey
 from lonedot.evidence.events import Event
+from lonedot.queue.lanes import HopStatus
 from lonedot.queue.plan import Report
 from lonedot.spool.backup import Saved
 from lonedot.spool.interface import (
@@ -149,6 +150,8 @@ class Desk:
     """Who takes a changed configuration; None: the relay is down."""
     seer: Seer | None = None
     """Who knows the processes of the relay; None: the relay is down."""
+    hops: Callable[[], Sequence[HopStatus]] | None = None
+    """Next hops of which something is known; None: the relay is down."""
     events: Callable[[float], Sequence[Event]] | None = None
     """Reads the events since a time."""
     asker: int = -1

@@ -306,6 +306,7 @@ class Relay:
             self.clock,
             transcripts=StoredTranscripts(self.transcripts),
             hooks=_Hooks(self.scheduler),
+            hops=self.scheduler.hops,
             since=self.clock.now(),
             expire_seconds=self._expire_seconds,
             reporter=self._reporter,

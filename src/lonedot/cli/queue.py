@@ -34,6 +34,7 @@ from lonedot.admin.values import (
 from lonedot.cli.output import Problem, json_option, print_json
 from lonedot.cli.queue_change import bounce, delete, hold, release, reroute, retry, rules
 from lonedot.cli.queue_filter import BATCH, Progress, chosen_ids, filter_options, page_options
+from lonedot.cli.queue_hops import hops
 from lonedot.cli.queue_text import print_listing, record_lines
 from lonedot.cli.spool_access import place, place_options, work
 from lonedot.cli.why import print_lines
@@ -181,8 +182,8 @@ async def _octets_as_json(caller: Caller, wanted: OctetsArguments) -> int:
     return int(any(remark.is_fault for remark in remarks))
 
 
-for changing in (hold, release, rules, retry, delete, bounce, reroute):
-    command.add_command(changing)
+for one in (hops, hold, release, rules, retry, delete, bounce, reroute):
+    command.add_command(one)
 
 
 @command.command("export")

@@ -15,7 +15,7 @@ import msgspec
 from lonedot.queue.pace import Pace, PaceState, Rate
 from lonedot.queue.retry import RetrySchedule
 
-__all__ = ["LARGE", "HopStatus", "Lane", "LaneState", "key_of"]
+__all__ = ["LARGE", "HopStatus", "Lane", "LaneState", "key_of", "parts_of"]
 
 LARGE = 1 << 20
 """Octets from which a message is large."""
@@ -57,6 +57,12 @@ class HopStatus(msgspec.Struct, frozen=True):
 def key_of(route: str, destination: str) -> str:
     """The name of a lane in the spool."""
     return f"{route}\t{destination}" if destination else route
+
+
+def parts_of(key: str) -> tuple[str, str]:
+    """Route and destination of a lane in the spool."""
+    route, _, destination = key.partition("\t")
+    return route, destination
 
 
 class Sized(Protocol):

@@ -21,7 +21,7 @@ from lonedot.queue.claims import LEASE_SECONDS, Claims
 from lonedot.queue.conclusions import Conclusions
 from lonedot.queue.courier import Courier, Delivery, Observer, Reporter, our_fault
 from lonedot.queue.failure import Failure, failure_of
-from lonedot.queue.lanes import HopStatus, Lane, LaneState
+from lonedot.queue.lanes import HopStatus, Lane, LaneState, parts_of
 from lonedot.queue.lanes import key_of as lane_key
 from lonedot.queue.plan import conclude, group_by_route, no_route
 from lonedot.queue.preparation import Ending, Preparation
@@ -119,7 +119,7 @@ class Scheduler:
         """Begin to claim what is due, and to renew the lease of what is held."""
         try:
             for key in self._spool.lanes():
-                route, _, destination = key.partition("\t")
+                route, destination = parts_of(key)
                 # Of a route that is gone, too: its messages are to be told so.
                 lane = self._routes.get(route) or Lane(route, 1, RetrySchedule())
                 self._claims.parked[key] = self._lanes.get(key, LaneState(lane, destination))
@@ -312,7 +312,7 @@ class Scheduler:
         is_last = not (work.open or work.reporting or work.owed)
         lane, due = "", 0.0
         recipients = [
-            r if last is None or r.last is not None else msgspec.structs.replace(r, last=last)
+            r if last is None or r.last is not None else msgspec.structs.replace(r, last=last, route=state.lane.name)
             for r in job.recipients
         ]
         if is_last and work.waiting == len(recipients) and self._may_set_aside(state):
