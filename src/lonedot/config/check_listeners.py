@@ -14,6 +14,9 @@ from lonedot.config.choices import InboundTls, ListenerProtocol
 from lonedot.config.faults import Severity
 from lonedot.config.given import Drafts, Found, Given
 from lonedot.config.model import Listener
+from lonedot.delivery.tls import is_loopback
+from lonedot.reception.one_client import default_gateways, is_container
+from lonedot.reception.settings import is_in
 from lonedot.sinks.events import Event
 
 __all__ = ["collide", "is_own", "judge", "relay_risk"]
@@ -207,6 +210,7 @@ def _judge_rights(given: Given[Listener], listener: Listener, drafts: Drafts) ->
             elif risk is Severity.WARNING:
                 what = f"{network} is public: every client in it may send anywhere"
                 yield Found(place, risk, where, what, "keep it only if all of its addresses are yours")
+        yield from _judge_gateway(given, listener)
     if listener.protocol is ListenerProtocol.LMTP and given.knows("protocol", "relay_from"):
         if not listener.relay_from:
             yield given.fault(
@@ -225,6 +229,24 @@ def _judge_rights(given: Given[Listener], listener: Listener, drafts: Drafts) ->
             f"takes mail for postmaster alone{unless}: neither relay_from nor relay_to is given",
             'write relay_from = ["192.168.0.0/16"] with the networks of your devices',
         )
+
+
+def _judge_gateway(given: Given[Listener], listener: Listener) -> Iterator[Found]:
+    """In a container, clients may all come from the gateway."""
+    if is_loopback(listener.address.host) or not listener.relay_from or not is_container():
+        return
+    for gateway in sorted(default_gateways()):
+        for number, network in enumerate(listener.relay_from):
+            if is_in(gateway, (network,)) and not is_in(gateway, listener.proxy_from):
+                yield Found(
+                    (*given.path, "relay_from", number),
+                    Severity.NOTE,
+                    f"{given.where}: relay_from",
+                    f"{network} holds {gateway}, the gateway of this container: where its network translates "
+                    "addresses, every client has that one, and may send anywhere",
+                    "nothing if lonedot history shows the clients' own addresses; else take it out",
+                )
+                break
 
 
 _LOGIN_KEYS = ("logins", "source", "tls", "ehlo_off", "allow_plaintext_login")
@@ -253,13 +275,12 @@ def _may_log_in(listener: Listener, drafts: Drafts) -> bool | None:
 
 
 def _judge_logins(given: Given[Listener], listener: Listener) -> Iterator[Found]:
-    if not given.knows("logins", "allow_plaintext_login", "tls", "ehlo_off"):
-        return
-    if listener.logins is None:
+    if listener.logins is None or not given.knows("logins"):
         return
     if "AUTH" in listener.ehlo_off:
         yield given.fault("ehlo_off", "switches AUTH off, and logins asks for it", "remove one of the two")
-    if listener.tls is InboundTls.OFF and not listener.allow_plaintext_login:
+    is_closed = listener.tls is InboundTls.OFF and not listener.allow_plaintext_login
+    if is_closed and given.knows("tls", "allow_plaintext_login"):
         yield given.fault(
             "logins",
             "nobody can log in: AUTH is offered inside TLS alone, and tls is off",
