@@ -28,6 +28,7 @@ from lonedot.observability.levels import LogLevel
 from lonedot.reception.acceptance import Acceptor, Handover, InCustody
 from lonedot.reception.connection import Transcript
 from lonedot.reception.listener import Listener, MemoryBudget, Seats
+from lonedot.reception.one_client import ClientWatch
 from lonedot.reception.pickup import PickupFolder
 from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings
@@ -101,6 +102,7 @@ class Entrances:
         self._sockets = sockets
         self._rewriting: Rewriting | None = None
         self._budget = MemoryBudget(0)
+        self._watch = ClientWatch(observer.one_client, clock)
         self.acceptors: dict[int, Acceptor] = {}
         """By number of the virtual server."""
         self._listeners: list[Listener] = []
@@ -249,6 +251,7 @@ class Entrances:
             self._observer.session_noted,
             config.revision,
             seats.get(settings.place.key),
+            self._watch if kind is Listener else None,
         )
 
     async def open_pickups(self, config: Config) -> None:

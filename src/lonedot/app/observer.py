@@ -15,6 +15,7 @@ from lonedot.observability.metrics import Metrics
 from lonedot.queue.courier import Delivery
 from lonedot.queue.plan import Conclusion
 from lonedot.queue.transport import Step
+from lonedot.reception.one_client import DAY_SECONDS, OneClient
 from lonedot.reception.session import Session
 from lonedot.sinks.inquiry import HopNote
 from lonedot.sinks.protocol import Note
@@ -156,6 +157,13 @@ class RelayObserver:
             return
         if logs(level):
             event(what, level, session=session.id, client=session.client, helo=session.helo, words=words)
+
+    def one_client(self, found: OneClient) -> None:
+        """Booked once a day, also over restarts and by several workers."""
+        if not self._events.has(EventKind.ONE_CLIENT, DAY_SECONDS, listener=found.listener):
+            self._events.append(
+                EventKind.ONE_CLIENT, "", found.words, listener=found.listener, client=found.client
+            )
 
     # -- Pickup ------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class EventKind(enum.Enum):
     DISK_FULL = "disk-full"
     SPOOL_FAULT = "spool-fault"
     PICKUP_REFUSED = "pickup-refused"
+    ONE_CLIENT = "one-client"
     STARTED = "started"
     STOPPED = "stopped"
 
@@ -209,6 +210,12 @@ _FACTS: dict[EventKind, KindFacts] = {
         "A file in Pickup is no message, or names no recipient.",
         "Look at it in the Badmail folder",
     ),
+    EventKind.ONE_CLIENT: _facts(
+        404,
+        _WARNING,
+        "All clients of a listener have one address, which relay_from trusts: a container's network, or a proxy.",
+        "Let the relay see the real addresses, or take that one out of relay_from; who sends: lonedot history",
+    ),
     EventKind.STARTED: _facts(501, _INFO, "The relay started.", "Nothing"),
     EventKind.STOPPED: _facts(502, _INFO, "The relay stopped.", "Nothing, if it was meant to"),
 }
@@ -267,6 +274,13 @@ class EventLog:
                     del found[:-limit]
         found.sort(key=_at)  # several workers write at the same time, each into a file of its own
         return found[-limit:]
+
+    def has(self, kind: EventKind, seconds: float, **fields: Scalar) -> bool:
+        """Such an event was booked so long ago or later, by any worker. Reads files: not for every message."""
+        return any(
+            all(one.fields.get(name) == value for name, value in fields.items())
+            for one in self.read(self._now() - seconds, (kind,))
+        )
 
     def flush(self) -> None:
         self._files.flush()

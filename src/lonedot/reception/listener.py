@@ -14,6 +14,7 @@ from typing import Protocol
 
 from lonedot.reception.acceptance import Acceptor
 from lonedot.reception.connection import Transcript
+from lonedot.reception.one_client import ClientWatch
 from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings, is_in
 from lonedot.reception.sockets import Place, bound, resolved
@@ -88,8 +89,9 @@ class Listener:
         noted: Noted,
         revision: str,
         seats: Seats | None = None,
+        watch: ClientWatch | None = None,
     ) -> None:
-        """`seats`: those of the listener whose place this one takes."""
+        """`seats`: those of the listener whose place this one takes. `watch` looks at clients of the network."""
         self.settings = settings
         self.acceptor = acceptor
         self.revision = revision
@@ -101,6 +103,7 @@ class Listener:
         self.sessions: set[Session] = set()
         self._ids = ids
         self.seats = seats if seats is not None else Seats()
+        self._watch = watch
         self._trusted: dict[str, bool] = {}
         self._servers: list[asyncio.Server] = []
 
@@ -169,6 +172,9 @@ class Listener:
         if session in self.sessions:
             self.sessions.discard(session)
             self.seats.give(session.client)
+            if self._watch is not None and not self.place.is_unix:
+                client = session.client
+                self._watch.closed(self.settings.name, client, self.is_trusted(client), session.helo)
 
     def login_of(self, transport: asyncio.BaseTransport) -> str:
         return ""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from lonedot.config import check_listeners
 from lonedot.config.addresses import Endpoint
 from lonedot.config.check_listeners import collide, relay_risk
 from lonedot.config.check_routes import covers
@@ -394,6 +395,33 @@ def test_equal_sinks(say: Say) -> None:
 def test_a_scanner_that_lets_mail_pass(say: Say, weak: str) -> None:
     (line,) = told(say(sink(f'import = "json:loads"\nrole = "protective"\n{weak}\n')))
     assert "lets mail pass" in line
+
+
+# --- in a container ---
+
+NETWORK_OF_CONTAINERS = LISTENER.replace("127.0.0.1:2525", "0.0.0.0:2525").replace(
+    "127.0.0.0/8", "172.16.0.0/12"
+)
+
+
+@pytest.mark.parametrize(
+    ("listener", "container", "said"),
+    [
+        (NETWORK_OF_CONTAINERS, True, True),
+        (NETWORK_OF_CONTAINERS, False, False),
+        (NETWORK_OF_CONTAINERS + 'proxy_from = ["172.17.0.1/32"]\n', True, False),
+        (NETWORK_OF_CONTAINERS.replace("0.0.0.0", "127.0.0.1"), True, False),
+        (NETWORK_OF_CONTAINERS.replace("172.16.0.0/12", "192.168.0.0/16"), True, False),
+    ],
+)
+def test_a_gateway_in_relay_from(
+    say: Say, monkeypatch: pytest.MonkeyPatch, listener: str, container: bool, said: bool
+) -> None:
+    monkeypatch.setattr(check_listeners, "is_container", lambda: container)
+    monkeypatch.setattr(check_listeners, "default_gateways", lambda: frozenset({"172.17.0.1"}))
+    notes = [words for words in told(say(listener=listener), Severity.NOTE) if "gateway" in words]
+    assert len(notes) == said
+    assert not said or ("172.17.0.1" in notes[0] and "relay_from" in notes[0])
 
 
 # --- folders ---
