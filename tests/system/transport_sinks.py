@@ -74,3 +74,10 @@ def told(message: Message) -> Verdict:
         for recipient, outcome in message.outcomes:
             file.write(f"{message.id} {recipient.address.text} {outcome.result.value}\n")
     return Next()
+
+
+@sink("away", effects={"header"})
+def away(message: Message) -> Verdict:
+    """To the route that has the name of the recipient before the `@`."""
+    recipient = message.envelope.recipients[0].address
+    return Redirect(recipient.local.decode(), [Edit.add_field("X-Away", recipient.text)])
