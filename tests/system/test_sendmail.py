@@ -305,3 +305,43 @@ async def test_mailx(scene: Scene) -> None:
     }
     assert b"\r\nSubject: Nightly\r\n" in message.content
     assert message.content.endswith(b"all is well\r\n")
+
+
+PHP_MAIL = """
+$fine = mail(
+    'Anna <anna@dest.example>, ben@dest.example',
+    "Gr\\u{00fc}\\u{00df}e",
+    "first\\n.\\nlast",
+    ['From' => 'Shop <shop@office.example>', 'Bcc' => 'books@dest.example'],
+    '-fbounces@office.example'
+);
+exit($fine ? 0 : 1);
+"""
+
+
+async def test_php(scene: Scene) -> None:
+    """`mail()` ends header fields with CR LF and leaves the lines of the text as they are."""
+    program = need("php", "php-cli")
+    link = scene.folder / "sendmail"
+    link.symlink_to(LONEDOT)
+    done = await called(program, scene.folder, "-n", "-d", f"sendmail_path={link} -t -i", "-r", PHP_MAIL)
+    assert done == (0, b"", "")
+    await scene.hop.wait_for(1, PATIENCE)
+    whom = {one.address.text for message in scene.hop.messages for one in message.envelope.recipients}
+    assert whom == {"anna@dest.example", "ben@dest.example", "books@dest.example"}
+    for message in scene.hop.messages:
+        assert message.envelope.reverse_path.text == "bounces@office.example"
+        assert b"books" not in message.content
+        head, _, text = message.content.partition(b"\r\n\r\n")
+        assert text == b"first\r\n.\r\nlast\r\n"
+        assert b"\r\nFrom: Shop <shop@office.example>\r\n" in head
+        assert b"\r\r" not in head and b"Date: " in head
+
+
+async def test_php_is_told_when_nobody_takes_it(tmp_path: Path) -> None:
+    program = need("php", "php-cli")
+    link = tmp_path / "sendmail"
+    link.symlink_to(LONEDOT)
+    done = await called(program, tmp_path, "-n", "-d", f"sendmail_path={link} -t -i", "-r", PHP_MAIL)
+    assert done.code == 1
+    assert "try again later" in done.err
