@@ -11,17 +11,18 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from lonedot.admin.fleet import Fleet
 from lonedot.admin.operations import Desk, Operation, StreamOperation
 from lonedot.admin.values import AdminError, Piece
-from lonedot.admin.wire import MAX_REQUEST, Reply, Request, encode_line, socket_address
+from lonedot.admin.wire import MAX_REQUEST, Hello, Reply, Request, encode_line, socket_address
 from lonedot.spool.interface import SpoolFault, SpoolLocked, SpoolPaths
 
-__all__ = ["Caller", "ControlClient", "LocalCaller", "RelayDown", "connect", "reach"]
+__all__ = ["Caller", "ControlClient", "LocalCaller", "RelayDown", "connect", "reach", "whole_relay"]
 
 _HELLO_PATIENCE = 5.0
 """Seconds for a running relay to say hello."""
@@ -39,6 +40,11 @@ class RelayDown(Exception):
 class Caller(Protocol):
     """Carries out operations. Both raise AdminError."""
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """A sentence for each worker of the relay that does not answer: what it has is left out."""
+        ...
+
     async def call(self, operation: Operation[A, R], arguments: A) -> R: ...
 
     def stream(self, operation: StreamOperation[A], arguments: A) -> AsyncIterator[Piece]: ...
@@ -46,6 +52,8 @@ class Caller(Protocol):
 
 class LocalCaller:
     """This process, at a spool whose relay is down."""
+
+    missing: tuple[str, ...] = ()
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -65,9 +73,12 @@ class LocalCaller:
 
 
 class ControlClient:
-    """The running relay. Made by `connect`."""
+    """One worker of the running relay. Made by `connect`."""
+
+    missing: tuple[str, ...] = ()
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, where: str) -> None:
+        self.hello = Hello("", 0)
         self._reader = reader
         self._writer = writer
         self._where = where
@@ -139,14 +150,14 @@ class ControlClient:
             pass  # the relay was quicker
 
 
-async def connect(paths: SpoolPaths, patience: float = _HELLO_PATIENCE) -> ControlClient:
-    """A connection to the running relay.
+async def connect(paths: SpoolPaths, patience: float = _HELLO_PATIENCE, *, worker: int = 0) -> ControlClient:
+    """A connection to a worker of the running relay, the first by default.
 
     Raises:
         RelayDown: nobody listens.
         AdminError: somebody does, and does not let us in or does not answer.
     """
-    path = paths.control
+    path = paths.control_of(worker)
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connecting.setblocking(False)
@@ -165,12 +176,68 @@ async def connect(paths: SpoolPaths, patience: float = _HELLO_PATIENCE) -> Contr
         raise
     client = ControlClient(reader, writer, str(path))
     try:
-        if (await client.read(patience)).hello is None:
+        hello = (await client.read(patience)).hello
+        if hello is None:
             raise AdminError("what answers is not a relay", str(path))
+        client.hello = hello
     except BaseException:
         await client.close()
         raise
     return client
+
+
+async def connect_any(paths: SpoolPaths) -> ControlClient:
+    """A connection to the first worker; where it does not run, to another.
+
+    Raises:
+        RelayDown: none runs.
+        AdminError: the first does, and does not let us in or does not answer.
+    """
+    try:
+        return await connect(paths)
+    except RelayDown:
+        for path in sorted(paths.root.glob("control.*.sock")):
+            number = path.name.split(".")[1]
+            if number.isdecimal():
+                with suppress(RelayDown, AdminError):
+                    return await connect(paths, worker=int(number))
+        raise
+
+
+@asynccontextmanager
+async def whole_relay(paths: SpoolPaths) -> AsyncIterator[Caller]:
+    """All workers of the running relay.
+
+    Raises:
+        RelayDown: none runs.
+        AdminError: the relay does not let us in, or does not answer.
+    """
+    one = await connect_any(paths)
+    clients = {one.hello.worker: one}
+    missing: dict[int, str] = {}
+    try:
+        others = [number for number in range(one.hello.workers) if number != one.hello.worker]
+        found = await asyncio.gather(
+            *[connect(paths, worker=number) for number in others], return_exceptions=True
+        )
+        for number, answer in zip(others, found, strict=True):
+            match answer:
+                case ControlClient():
+                    clients[number] = answer
+                case RelayDown():
+                    missing[number] = "it does not run"
+                case AdminError():
+                    missing[number] = answer.problem.what
+                case BaseException():
+                    raise answer
+        if not others:
+            yield one
+            return
+        shards = {number: client.hello.shards for number, client in clients.items()}
+        yield Fleet(clients, shards, missing)
+    finally:
+        for client in clients.values():
+            await client.close()
 
 
 @asynccontextmanager
@@ -188,16 +255,14 @@ async def reach(paths: SpoolPaths, open_desk: Callable[[], Awaitable[Desk]]) -> 
         raise AdminError(
             "there is no spool", str(paths.root), "name its folder with --spool, or its config with -c"
         )
-    try:
-        client = await connect(paths)
-    except RelayDown:
-        pass
-    else:
+    async with AsyncExitStack() as stack:
         try:
-            yield client
-        finally:
-            await client.close()
-        return
+            relay = await stack.enter_async_context(whole_relay(paths))
+        except RelayDown:
+            pass
+        else:
+            yield relay
+            return
     try:
         desk = await open_desk()
     except SpoolLocked as error:

@@ -24,6 +24,7 @@ import msgspec
 from lonedot import __version__
 from lonedot.admin import (
     backup_operations,
+    colleague_operations,
     hold_rules,
     hops,
     operations,
@@ -100,6 +101,14 @@ _ANSWERS: dict[str, _Answer] = {
     seeing_operations.HEALTH.name: _answering(seeing_operations.HEALTH),
     seeing_operations.SCREEN.name: _answering(seeing_operations.SCREEN),
     seeing_operations.LOGS.name: _answering(seeing_operations.LOGS),
+}
+_BETWEEN_WORKERS: dict[str, _Answer] = {
+    colleague_operations.PREPARE.name: _answering(colleague_operations.PREPARE),
+    colleague_operations.COMMIT.name: _answering(colleague_operations.COMMIT),
+    colleague_operations.ABANDON.name: _answering(colleague_operations.ABANDON),
+    colleague_operations.ALIGN.name: _answering(colleague_operations.ALIGN),
+    colleague_operations.JOIN.name: _answering(colleague_operations.JOIN),
+    colleague_operations.BOOK.name: _answering(colleague_operations.BOOK),
 }
 _STREAMS: dict[str, _Stream] = {
     backup_operations.BACKUP.name: _streaming(backup_operations.BACKUP),
@@ -244,7 +253,7 @@ class ControlServer:
             return False
         try:
             request = msgspec.json.decode(line, type=Request)
-            if (answer := _ANSWERS.get(request.do)) is not None:
+            if (answer := _ANSWERS.get(request.do) or _BETWEEN_WORKERS.get(request.do)) is not None:
                 await self._write(writer, Reply(answer=await answer(self._desk, request.arguments, uid)))
             elif (stream := _STREAMS.get(request.do)) is not None:
                 async with aclosing(stream(self._desk, request.arguments)) as pieces:

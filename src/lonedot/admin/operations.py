@@ -18,8 +18,9 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from lonedot.admin.colleague import Colleague
 from lonedot.admin.ids import resolve, resolve_all
-from lonedot.admin.octets import copies_of, in_thread, octets_of, queued_form
+from lonedot.admin.octets import arrival_form, copies_of, in_thread, octets_of, queued_form
 from lonedot.admin.reload import Reloader
 from lonedot.admin.seeing import Seer
 from lonedot.admin.sinks import Keeper
@@ -56,6 +57,7 @@ from lonedot.spool.interface import (
     Filter,
     MessageState,
     NoSuchMessage,
+    RecipientStatus,
     Spool,
     Stored,
     TranscriptRef,
@@ -148,6 +150,8 @@ class Desk:
     """Who has the registry."""
     reloader: Reloader | None = None
     """Who takes a changed configuration; None: the relay is down."""
+    colleague: Colleague | None = None
+    """This worker, as the others see it; None: the relay is down."""
     seer: Seer | None = None
     """Who knows the processes of the relay; None: the relay is down."""
     hops: Callable[[], Sequence[HopStatus]] | None = None
@@ -267,7 +271,8 @@ async def octets(desk: Desk, wanted: OctetsArguments) -> AsyncIterator[Piece]:
 
 
 async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
-    """Messages as files: `ID.eml` in the queued form, and `ID.json` with envelope and ledger.
+    """Messages as files: `ID.eml` in the queued form, `ID.json` with envelope and ledger, and of those that wait
+    `ID.message`, which another spool can take over.
 
     Where recipients get different copies, each is a file `ID.N.eml`, N the number of its first recipient.
 

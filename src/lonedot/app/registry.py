@@ -43,7 +43,7 @@ from lonedot.sinks.standing import Measure
 from lonedot.spool.interface import SpoolLocked
 from lonedot.spool.lock import SpoolLock
 
-__all__ = ["RegistryKeeper", "Snapshot"]
+__all__ = ["FreshBindings", "RegistryKeeper", "Snapshot"]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -54,6 +54,16 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Enabled ones of configuration and registry, in firing order."""
     revision: str
     """Of both."""
+
+
+class FreshBindings(msgspec.Struct, frozen=True):
+    """A snapshot that is built and not yet in force, with its code."""
+
+    snapshot: Snapshot
+    code: dict[str, Sink]
+    bound: dict[bytes, Binding]
+    config: Config | None
+    path: Path | None
 
 
 class RegistryKeeper:
@@ -304,21 +314,44 @@ class RegistryKeeper:
             if one.measure is not Measure.NONE
         )
 
-    async def reload(self, uid: int, config: Config | None = None) -> Taken:
-        """Take files and code as they are now; with `config`, its bindings and the registry that it names."""
+    async def reload(self, uid: int) -> Taken:
+        """Take files and code as they are now."""
+        return self.commit(await self.prepare(), uid)
+
+    async def prepare(self, config: Config | None = None) -> FreshBindings:
+        """Files and code as they are now; with `config`, its bindings and the registry that it names.
+
+        Raises:
+            AdminError: the registry has a fault, or code does not load.
+        """
         async with self._changing:
-            before = self._current.registry.revision if self._current is not None else ""
             kept = self._code, self._bound, self._config, self.path
             self._code, self._bound = {}, {}
             if config is not None:
                 self._config, self.path = config, config.server.registry
             try:
                 snapshot = await asyncio.to_thread(self._build_from_file)
-            except BaseException:
+                return FreshBindings(snapshot, self._code, self._bound, self._config, self.path)
+            finally:
                 self._code, self._bound, self._config, self.path = kept
-                raise
-            self._put_in_force(snapshot, uid)
-        return Taken(before=before, after=snapshot.registry.revision, running=self.take is not None)
+
+    def commit(self, fresh: FreshBindings, uid: int) -> Taken:
+        """Take what was prepared."""
+        before = self._current.registry.revision if self._current is not None else ""
+        self._code, self._bound = fresh.code, fresh.bound
+        self._config, self.path = fresh.config, fresh.path
+        self._put_in_force(fresh.snapshot, uid)
+        return Taken(before=before, after=fresh.snapshot.registry.revision, running=self.take is not None)
+
+    async def take_file(self, uid: int) -> None:
+        """Take the registry as another worker has written it; code that is loaded stays."""
+        async with self._changing:
+            self._put_in_force(await asyncio.to_thread(self._build_from_file), uid)
+
+    @property
+    def revision(self) -> str:
+        """Of what is in force; empty before anything is."""
+        return self._current.revision if self._current is not None else ""
 
     def _build_from_file(self) -> Snapshot:
         return self._build(self._examine(None))

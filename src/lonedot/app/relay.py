@@ -23,13 +23,15 @@ from lonedot.admin.reload import Reloaded
 from lonedot.admin.seeing import Health
 from lonedot.admin.values import AdminError
 from lonedot.admin.wire import Hello
+from lonedot.app.colleagues import Colleagues
+from lonedot.app.crew import Crew, CrewKeeper
 from lonedot.app.custody import open_custody
 from lonedot.app.directory import directory_from, may_lead_on
 from lonedot.app.entrances import Entrances, Face
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
 from lonedot.app.registry import RegistryKeeper, Snapshot
-from lonedot.app.reload import with_what_stays
+from lonedot.app.reload import Prepared, with_what_stays
 from lonedot.app.rewriting import rewriting_from
 from lonedot.app.seeing import Seeing
 from lonedot.app.settings import asker_from, ourselves_from
@@ -74,6 +76,8 @@ __all__ = ["AppFault", "Relay"]
 FLUSH_SECONDS = 0.2
 PURGE_SECONDS = 600.0
 PURGE_BATCH = 1000
+HANDED_SECONDS = 5.0
+"""How long a worker waits for a socket that the first one has opened."""
 
 
 if TYPE_CHECKING:
@@ -134,14 +138,15 @@ class Relay:
         self.config = config
         self.post = post or Post()
         self.clock: Clock = clock or SystemClock()
-        self._standing = StandingDesk(config.server.paths.root, self.clock)
+        self._standing = StandingDesk(config.server.paths.root, self.clock, follows=not self.post.is_first)
         self._keeper = RegistryKeeper(config, config.server.registry, given=bindings, standing=self._standing)
-        self._standing.when_changed = self._keeper.take_again
+        self._standing.when_changed = self._standing_changed
+        self.colleagues = Colleagues(config.server.paths, self.post)
+        self._crew = Crew(self.post, self.colleagues, self, self._keeper, self._standing)
         self._disk = disk
         self._watch = watch
         self._watchers: list[Watcher] = []
         self._sockets = sockets if sockets is not None else ListeningSockets()
-        self._reloading = asyncio.Lock()
         self._expire_seconds: dict[str, float] = {}
         self._control: ControlServer | None = None
         self._metrics: MetricsEndpoint | None = None
@@ -291,7 +296,8 @@ class Relay:
         self._keeper.take = self._take
         self._take(snapshot)
         try:
-            await self._open(paths, face)
+            async with self._crew.changing:
+                await self._open(paths, face)
         except (OSError, AdminError) as error:
             await self.stop()
             raise AppFault(str(error)) from error
@@ -311,8 +317,9 @@ class Relay:
             expire_seconds=self._expire_seconds,
             reporter=self._reporter,
             shards=self._custody.shards,
-            keeper=self._keeper,
-            reloader=self,
+            keeper=CrewKeeper(self._crew),
+            reloader=self._crew,
+            colleague=self._crew,
             seer=self._seeing,
             # All workers write into one folder: the first reads it for all.
             events=self.events.read if self.post.is_first else None,
@@ -326,6 +333,7 @@ class Relay:
         self._seeing.start()
         self._returning = asyncio.get_running_loop().create_task(self._finish_bounces(desk))
         await self._open_metrics(config)
+        await self._crew.start()
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
 
@@ -360,39 +368,68 @@ class Relay:
     # -- reload --------------------------------------------------------------------------------------
 
     async def reload(self, uid: int) -> Reloaded:
-        """Take the configuration as its file says now. Satisfies `admin.reload.Reloader`.
+        """Take the configuration as its file says now, in all workers.
 
         Raises:
             AdminError: it has no fault, and still cannot be taken; nothing has changed.
         """
-        async with self._reloading:
-            running = self.config
-            found = await asyncio.to_thread(examine, running.file)
-            faults = tuple(map(str, found.faults))
-            if found.config is None:
-                return Reloaded(False, str(running.file), running.revision, running.revision, faults)
-            config, needs_restart = with_what_stays(found.config, running)
-            held: list[list[socket.socket]] = []
-            try:
-                routes = RouteTable(await asyncio.to_thread(routes_from, config))
-                face = await asyncio.to_thread(Face.of, config)
-                held = self._entrances.hold(face)
-                await self._keeper.reload(uid, config)
-            except (ValueError, OSError, KeyError) as error:
-                self._entrances.let_go(held)
-                words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                raise AdminError(
-                    words, str(config.file), "mend it and reload again; nothing has changed"
-                ) from error
-            except BaseException:
-                self._entrances.let_go(held)
-                raise
+        return await self._crew.reload(uid)
+
+    async def prepare(self) -> Prepared | Reloaded:
+        """See `crew.Hand`."""
+        running = self.config
+        found = await asyncio.to_thread(examine, running.file)
+        faults = tuple(map(str, found.faults))
+        if found.config is None:
+            return Reloaded(False, str(running.file), running.revision, running.revision, faults)
+        config, needs_restart = with_what_stays(found.config, running)
+        held: list[list[socket.socket]] = []
+        try:
+            routes = RouteTable(await asyncio.to_thread(routes_from, config))
+            face = await asyncio.to_thread(Face.of, config)
+            await self._handed_over(face)
+            held = self._entrances.hold(face)
+            bindings = await self._keeper.prepare(config)
             if self._stopped:
-                self._entrances.let_go(held)
                 raise AdminError("the relay stops", "", "the next start reads the configuration")
-            await self._put_in_force(config, routes, face, held)
-            log.event("config.taken", revision=config.revision, uid=uid)
-            return Reloaded(True, str(config.file), running.revision, config.revision, faults, needs_restart)
+        except (ValueError, OSError, KeyError) as error:
+            self._entrances.let_go(held)
+            words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise AdminError(
+                words, str(config.file), "mend it and reload again; nothing has changed"
+            ) from error
+        except BaseException:
+            self._entrances.let_go(held)
+            raise
+        return Prepared(config, needs_restart, faults, routes, face, held, bindings)
+
+    async def _handed_over(self, face: Face) -> None:
+        """Wait for the sockets that the first worker has opened; who opens them itself has nothing to wait for."""
+        if self.post.is_first:
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + HANDED_SECONDS
+        while (  # noqa: ASYNC110 — a reader of the loop takes them, and knows nobody who waits
+            not all(self._sockets.has(place) for place in face.places) and loop.time() < until
+        ):
+            await asyncio.sleep(0.02)
+
+    def let_go(self, prepared: Prepared) -> None:
+        """See `crew.Hand`."""
+        self._entrances.let_go(prepared.held)
+
+    async def take(self, prepared: Prepared, uid: int) -> Reloaded:
+        """See `crew.Hand`."""
+        config, before = prepared.config, self.config
+        if self._stopped:
+            self.let_go(prepared)
+            raise AdminError("the relay stops", "", "the next start reads the configuration")
+        self._keeper.commit(prepared.bindings, uid)
+        await self._put_in_force(config, prepared.routes, prepared.face, prepared.held)
+        log.event("config.taken", revision=config.revision, uid=uid)
+        return Reloaded(
+            True, str(config.file), before.revision, config.revision, prepared.faults, prepared.needs_restart
+        )
 
     async def _put_in_force(
         self, config: Config, routes: RouteTable, face: Face, held: list[list[socket.socket]]
@@ -461,6 +498,11 @@ class Relay:
             acceptor.rebind([binding for binding in bindings if binding.source == number], revision)
         self.hosts.use(bindings)
 
+    def _standing_changed(self) -> None:
+        """Other bindings are called than before."""
+        self._keeper.take_again()
+        self._crew.tell_standing()
+
     def _standing_not_written(self, error: OSError) -> None:
         self.events.append(EventKind.SPOOL_FAULT, "", f"the state of the bindings is not written: {error}")
 
@@ -490,6 +532,7 @@ class Relay:
         self.events.flush()
         if not self._stopped:
             self._standing.save_soon()
+            self._crew.send_faults()
             self._flusher = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     async def _finish_bounces(self, desk: Desk) -> None:
@@ -537,6 +580,7 @@ class Relay:
         await self._entrances.close_pickups()
         await self._drain_sessions(ends_at)
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))
+        await self._crew.stop()
         await self._courier.close(max(0.5, min(5.0, ends_at - loop.time())))
         await self._dns.close()
         await self.hosts.close()

@@ -6,16 +6,36 @@ until the relay learns to take it.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from lonedot.app.entrances import Face
+from lonedot.app.registry import FreshBindings
 from lonedot.config.model import Config
+from lonedot.delivery.routing import RouteTable
 
-__all__ = ["with_what_stays"]
+__all__ = ["Prepared", "with_what_stays"]
 
 _S = TypeVar("_S", bound=msgspec.Struct)
+
+
+class Prepared(NamedTuple):
+    """A configuration that may come into force: all that may fail is done."""
+
+    config: Config
+    needs_restart: tuple[str, ...]
+    """Keys that stay as they run."""
+    faults: tuple[str, ...]
+    """Warnings."""
+    routes: RouteTable
+    face: Face
+    held: list[list[socket.socket]]
+    """Listening sockets, for each listener."""
+    bindings: FreshBindings
+
 
 TAKEN = frozenset(
     {

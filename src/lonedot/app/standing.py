@@ -3,7 +3,8 @@
 Rules:
 1. Booking never blocks: it is done while mail is handled. Writing is done in a thread, a moment later; a crash in
    between costs counts, not mail. What follows from the counts is in force at once, for messages that begin then.
-2. Only the relay that has the spool writes the file.
+2. Only the first worker of the relay that has the spool writes the file. What another one books counts there at once,
+   and is sent to the first, which tells all of them what follows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lonedot.admin.colleague import Booked
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.message.ledger import Entry
 from lonedot.sinks.bindings import Binding
@@ -23,6 +25,8 @@ from lonedot.terms.clock import Clock
 __all__ = ["STANDING_FILE", "StandingDesk"]
 
 STANDING_FILE = "bindings.json"
+UNSENT_LIMIT = 1000
+"""Faults that wait to be sent to the first worker; more are not counted for all."""
 SAVE_SECONDS = 5.0
 """Counts alone are written no oftener than this; what follows from them at once."""
 
@@ -30,7 +34,10 @@ SAVE_SECONDS = 5.0
 class StandingDesk:
     """The standing of all bindings of one relay."""
 
-    def __init__(self, spool: Path, clock: Clock) -> None:
+    def __init__(self, spool: Path, clock: Clock, *, follows: bool = False) -> None:
+        """`follows`: another worker has the file."""
+        self._follows = follows
+        self._unsent: list[Booked] = []
         self.events: EventLog | None = None
         self.when_changed: Callable[[], object] = _nobody
         """Called when other bindings are in force than before."""
@@ -94,7 +101,12 @@ class StandingDesk:
             return
         taken = self._standings.book(binding, fault, words)
         self._is_dirty = True
+        if self._follows and len(self._unsent) < UNSENT_LIMIT:
+            self._unsent.append(Booked(guid, fault, words, id))
         if taken is None:
+            return
+        if self._follows:
+            self.when_changed()  # the first worker, who counts for all, tells people
             return
         self._save_at = 0.0
         since = datetime.fromtimestamp(taken.since, UTC).isoformat(" ", "seconds")
@@ -103,6 +115,29 @@ class StandingDesk:
         kind = EventKind.BINDING_SWITCHED_OFF if off else EventKind.BINDING_HOLDS
         self._tell(kind, id, said, binding=binding.name, guid=guid, faults=len(taken.faults))
         self.when_changed()
+
+    def all(self) -> tuple[Standing, ...]:
+        """Everything that counts now."""
+        return self._standings.all()
+
+    def adopt(self, standings: Iterable[Standing]) -> None:
+        """What the first worker has counted takes the place of what was counted here."""
+        if self._standings.adopt(standings):
+            self.when_changed()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Faults were booked that the first worker does not know."""
+        return bool(self._unsent)
+
+    def take_unsent(self) -> tuple[Booked, ...]:
+        """Those faults, which are the caller's from now on."""
+        unsent, self._unsent = tuple(self._unsent), []
+        return unsent
+
+    def put_back(self, faults: Sequence[Booked]) -> None:
+        """They could not be sent."""
+        self._unsent = [*faults, *self._unsent][:UNSENT_LIMIT]
 
     def clear(self, guids: Iterable[str]) -> tuple[Standing, ...]:
         """Forget all against these; what there was. The caller saves, and puts them in force again."""
@@ -116,7 +151,7 @@ class StandingDesk:
     def save_soon(self) -> None:
         """Called every now and then on the loop: write, in a thread, what is new."""
         now = self._clock.monotonic()
-        if not self._is_dirty or now < self._save_at or self._saving is not None:
+        if self._follows or not self._is_dirty or now < self._save_at or self._saving is not None:
             return
         self._save_at = now + SAVE_SECONDS
         self._is_dirty = False
@@ -138,7 +173,7 @@ class StandingDesk:
         """
         while self._saving is not None:
             await asyncio.wait([self._saving])
-        if self._is_dirty:
+        if self._is_dirty and not self._follows:
             self._is_dirty = False
             try:
                 await asyncio.to_thread(self._file.write, self._standings.all())

@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn
 import click
 
 from lonedot import __version__
-from lonedot.cli.output import Problem
+from lonedot.cli.output import Problem, faults_told
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -116,6 +116,7 @@ def lonedot() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code. Errors are printed here, in one form."""
+    faults_told()  # of a command before, in the same process
     try:
         code = lonedot.main(args=list(arguments), prog_name="lonedot", standalone_mode=False)
         sys.stdout.flush()
@@ -139,7 +140,8 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output has gone (`lonedot … | head`): nothing is left to say, also not at exit.
         sys.stdout = None
         return 0
-    return code if isinstance(code, int) else 0
+    told = faults_told()
+    return code if isinstance(code, int) and code else int(told)
 
 
 def main() -> NoReturn:

@@ -8,7 +8,15 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["Problem", "config_option", "json_option", "print_json", "signs"]
+__all__ = [
+    "Problem",
+    "config_option",
+    "faults_told",
+    "json_option",
+    "print_json",
+    "signs",
+    "tell_fault",
+]
 
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -22,6 +30,22 @@ class Problem(click.ClickException):
 
     def __str__(self) -> str:
         return self.message
+
+
+_told: list[str] = []
+
+
+def tell_fault(words: str) -> None:
+    """Say what is wrong beside what was done: the command goes on, and ends with exit code 1."""
+    _told.append(words)
+    click.echo(f"lonedot: {words}", err=True)
+
+
+def faults_told() -> bool:
+    """Whether there were any since the last time that this was asked."""
+    were = bool(_told)
+    _told.clear()
+    return were
 
 
 def json_option(command: C) -> C:

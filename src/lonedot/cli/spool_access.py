@@ -13,7 +13,7 @@ import msgspec
 from lonedot.admin.client import Caller, reach
 from lonedot.admin.operations import Desk
 from lonedot.admin.values import AdminError
-from lonedot.cli.output import Problem, config_option
+from lonedot.cli.output import Problem, config_option, tell_fault
 from lonedot.config.faults import ConfigFaults, Severity
 from lonedot.config.load import load
 from lonedot.spool.interface import SpoolPaths
@@ -90,7 +90,10 @@ def work(where: Place, task: Callable[[Caller], Awaitable[T]]) -> T:
 
     async def whole() -> T:
         async with reach(where.paths, opened) as caller:
-            return await task(caller)
+            result = await task(caller)
+            for words in caller.missing:
+                tell_fault(f"{words}; what it has is left out; try again in a moment")
+            return result
 
     try:
         return asyncio.run(whole())

@@ -142,6 +142,15 @@ class Standings:
         found = [self.of(guid) for guid in sorted(self._known)]
         return tuple([standing for standing in found if standing is not None])
 
+    def adopt(self, known: Iterable[Standing]) -> bool:
+        """These count from now on, and no others; whether a measure is another than before."""
+        before = self._measures()
+        self._known = {standing.guid: standing for standing in known}
+        return self._measures() != before
+
+    def _measures(self) -> dict[str, Measure]:
+        return {one.guid: one.measure for one in self._known.values() if one.measure is not Measure.NONE}
+
     def clear(self, guids: Iterable[str]) -> tuple[Standing, ...]:
         """Forget all against these; what there was."""
         gone = [self._known.pop(guid, None) for guid in guids]
