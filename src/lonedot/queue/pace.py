@@ -90,7 +90,7 @@ class Pace:
 
     def may_start(self, active: int, now: float) -> bool:
         """True when one more message may be sent, with so many at work."""
-        if self._rate is not None and now < self._slot_at - self._burst(self._rate):
+        if self._rate is not None and now < self.slot_at(now):
             return False
         match self.state:
             case PaceState.OPEN:
@@ -106,7 +106,12 @@ class Pace:
 
     def slot_at(self, now: float) -> float:
         """When the rate allows the next message; `now` or earlier: at once."""
-        return now if self._rate is None else self._slot_at - self._burst(self._rate)
+        if self._rate is None:
+            return now
+        # A clock that was set back delays one message at most.
+        burst = self._burst(self._rate)
+        self._slot_at = min(self._slot_at, now + burst + self._rate.interval)
+        return self._slot_at - burst
 
     @staticmethod
     def _burst(rate: Rate) -> float:

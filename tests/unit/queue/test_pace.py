@@ -50,6 +50,14 @@ def test_a_dead_hop_rests_and_is_probed_by_one() -> None:
     assert pace.last is None
 
 
+def test_a_clock_that_is_set_back_delays_one_message_by_one_turn() -> None:
+    pace = Pace(10, Rate(2, 60))
+    pace.started(10_000)
+    assert not pace.may_start(1, 5_000)
+    assert pace.slot_at(5_000) == 5_030
+    assert pace.may_start(1, 5_030)
+
+
 def test_a_probe_that_met_nobody_is_followed_by_another() -> None:
     pace = Pace(10)
     pace.unreachable(0, SCHEDULE, 0.5, DEAD)
