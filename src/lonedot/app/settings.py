@@ -173,9 +173,16 @@ def _target(route: Route, config: Config) -> routing.Target:
     if route.lmtp:
         return Lmtp(tuple(NextHop(hop.host, hop.port) for hop in route.lmtp))
     if route.maildir:
-        return Maildir(route.maildir, create=route.maildir_create)
+        return Maildir(route.maildir, route.line_end, create=route.maildir_create)
     if route.pipe:
-        return Pipe(route.pipe, route.pipe_user, route.pipe_seconds, route.pipe_memory)
+        return Pipe(
+            route.pipe,
+            route.pipe_user,
+            route.pipe_seconds,
+            route.pipe_memory,
+            tuple(sorted(route.pipe_environment.items())),
+            route.line_end,
+        )
     if route.drop:
         return Drop(tuple((source.number, source.drop) for source in config.sources), config.drop.envelope)
     if route.discard:

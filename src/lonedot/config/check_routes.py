@@ -143,7 +143,7 @@ def _judge_target(given: Given[Route], route: Route) -> Iterator[Found]:
     for extra in named[1:]:
         yield given.fault(extra, f"stands beside {named[0]}", "keep one of the two, or make two routes")
     for name, target in _OF_TARGET:
-        if given.has(name) and target not in named:
+        if given.has(name) and not set(target.split(" or ")) & set(named):
             yield given.warning(name, f"is not used: the route has no {target}", "remove it")
     if route.login and named and named[0] != "smarthost":
         yield given.fault("login", f"cannot be used with {named[0]}", "remove it, or name a smarthost")
@@ -156,6 +156,8 @@ _OF_TARGET = (
     ("pipe_user", "pipe"),
     ("pipe_seconds", "pipe"),
     ("pipe_memory", "pipe"),
+    ("pipe_environment", "pipe"),
+    ("line_end", "maildir or pipe"),
 )
 
 CONDITIONS = ("from", "listener", "network", "size_over", "size_under", "header")

@@ -6,6 +6,7 @@ Rule: exactly one key is a target; `check_routes` says so.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,15 @@ from lonedot.delivery.conditions import NULL_SENDER, HeaderPattern
 from lonedot.delivery.maildir import fault_of_path
 from lonedot.delivery.pipe import fault_of_command
 from lonedot.delivery.routing import Family
+from lonedot.message.filed import LineEnd
 
 __all__ = ["TARGETS", "ReachKeys"]
 
 TARGETS = ("smarthost", "mx", "lmtp", "maildir", "pipe", "drop", "discard", "hold")
 """Keys of which a route has exactly one."""
+
+VARIABLES = 100
+"""Of a program."""
 
 _GIB = 1024 * 1024 * 1024
 
@@ -70,6 +75,20 @@ def command(value: object, folder: Path) -> tuple[str, ...]:
     if fault:
         raise Unfit(fault, 'write it as ["/usr/local/bin/program", "--to", "{recipient}"]')
     return words
+
+
+def variables(value: object, folder: Path) -> dict[str, str]:
+    """Environment variables as a table of texts."""
+    if not isinstance(value, dict):
+        raise Unfit(f"{show(value)} is not a table", 'write it as { NAME = "value" }')
+    if len(value) > VARIABLES:
+        raise Unfit(f"holds {len(value)} variables", f"use at most {VARIABLES}")
+    for name, one in value.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+            raise Unfit(f"{show(name)} is not the name of a variable", 'write it as { NAME = "value" }')
+        if not isinstance(one, str) or "\0" in one or len(one) > 4096:
+            raise Unfit(f"{name} is {show(one)}", "use a text of at most 4096 signs, without NUL")
+    return dict(value)
 
 
 class TargetKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +166,24 @@ class TargetKeys(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Key(v.size(16 * 1024 * 1024, 64 * _GIB), "Octets of memory that it may have.", '"1 GiB"'),
     ] = _GIB
+    pipe_environment: Annotated[
+        Mapping[str, str],
+        Key(
+            variables,
+            "Variables that it gets besides `PATH` and `LANG`. No place for passwords: `lonedot config show` "
+            "shows them.",
+            '{ QUEUE = "sales" }',
+        ),
+    ] = {}
+    line_end: Annotated[
+        LineEnd,
+        Key(
+            v.one_of(LineEnd),
+            "How lines end in Maildirs, and in what a program is given: `LF` as is usual on this system, or `CRLF` as "
+            "on the wire. Readers of a Maildir that expect the other show or count lines wrongly.",
+            '"LF"',
+        ),
+    ] = LineEnd.LF
     drop: Annotated[
         bool,
         Key(

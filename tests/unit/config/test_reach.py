@@ -21,6 +21,7 @@ from lonedot.delivery.routing import (
     Smarthosts,
     Target,
 )
+from lonedot.message.filed import LineEnd
 from tests.unit.config.conftest import SERVER, Say
 
 ANY = '[[route]]\nto = "*"\n'
@@ -44,6 +45,11 @@ ANY = '[[route]]\nto = "*"\n'
         (
             'pipe = ["/bin/x", "{sender}"]\npipe_user = "nobody"\npipe_seconds = 5',
             Pipe(("/bin/x", "{sender}"), "nobody", 5.0),
+        ),
+        ('maildir = "/srv/{local}"\nline_end = "CRLF"', Maildir("/srv/{local}", LineEnd.CRLF)),
+        (
+            'pipe = ["/bin/x"]\nline_end = "CRLF"\npipe_environment = { QUEUE = "sales", A_1 = "" }',
+            Pipe(("/bin/x",), environment=(("A_1", ""), ("QUEUE", "sales")), line_end=LineEnd.CRLF),
         ),
         ("discard = true", Discard()),
         ('hold = "later"', Hold("later")),
@@ -80,6 +86,11 @@ def test_conditions(say: Say) -> None:
         ('maildir = "/srv/{name}"', "maildir: "),
         ('pipe = "program"', "pipe: "),
         ("mx = true\npipe_seconds = 4", "pipe_seconds: is not used"),
+        ('mx = true\nline_end = "LF"', "line_end: is not used: the route has no maildir or pipe"),
+        ('maildir = "/srv/{local}"\nline_end = "lf"', 'line_end: "lf" is not one of the choices'),
+        ('pipe = ["/bin/x"]\npipe_environment = { "A B" = "x" }', '"A B" is not the name of a variable'),
+        ('pipe = ["/bin/x"]\npipe_environment = { A = 1 }', "pipe_environment: A is 1"),
+        ('pipe = ["/bin/x"]\npipe_environment = "A=1"', "pipe_environment: "),
         ("mx = true\nsize_over = 10\nsize_under = 11", "size_under: leaves no size"),
     ],
 )
