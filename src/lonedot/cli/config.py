@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from lonedot.cli.commands import Commands
 from lonedot.cli.output import Problem, config_option, json_option, print_json
 
 __all__ = ["command"]
 
 
-@click.group("config")
+@click.group("config", cls=Commands)
 def command() -> None:
     """Show what is in force and where it comes from, or print the schema for editors."""
 

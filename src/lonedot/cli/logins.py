@@ -11,6 +11,7 @@ import click
 
 from lonedot.admin.logins import LoginsFile
 from lonedot.admin.values import AdminError
+from lonedot.cli.commands import Commands
 from lonedot.cli.output import Problem, config_option, json_option, print_json
 from lonedot.cli.registry_access import config_of
 from lonedot.reception.logins import PASSWORD_LIMIT
@@ -69,7 +70,7 @@ def _password(name: str) -> bytes:
     return octets.removesuffix(b"\n").removesuffix(b"\r")
 
 
-@click.group("logins", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("logins", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Let people and devices log in, and see who can.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from lonedot.admin.sinks import Bindings, Keeper, ListedBinding, Taken, find, of_source
+from lonedot.cli.commands import Commands
 from lonedot.cli.output import Problem, json_option, print_json
 from lonedot.cli.registry_access import change, registry_options, source_option, with_keeper
 from lonedot.cli.sinks_new import new
@@ -33,7 +34,7 @@ _LISTS = ("effects", "reads")
 _NUMBERS = ("priority", "source", "maximum_faults")
 
 
-@click.group("sinks")
+@click.group("sinks", cls=Commands)
 def command() -> None:
     """List, change and try the bindings of sinks.
 
