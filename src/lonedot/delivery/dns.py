@@ -79,6 +79,7 @@ class Answer(msgspec.Struct, frozen=True):
     status: Status
     records: tuple[Record, ...] = ()
     ttl_seconds: float = 0.0
+    """As DNS says; of one that was kept, how long it still is."""
     from_cache: bool = False
 
 
@@ -141,7 +142,8 @@ class Dns:
         """
         key = name, kind
         kept = self._kept.get(key)
-        is_old = kept is not None and kept.until > self._clock.monotonic()
+        now = self._clock.monotonic()
+        is_old = kept is not None and kept.until > now
         if kept is None or not is_old:
             task = self._asked.get(key)
             if task is None:
@@ -152,7 +154,9 @@ class Dns:
             kept = await asyncio.shield(task)
         if kept.answer is None:
             raise DnsFault(kept.fault)
-        return msgspec.structs.replace(kept.answer, from_cache=True) if is_old else kept.answer
+        if not is_old:
+            return kept.answer
+        return msgspec.structs.replace(kept.answer, from_cache=True, ttl_seconds=kept.until - now)
 
     async def close(self) -> None:
         """Give up what is on its way."""

@@ -36,7 +36,11 @@ class Host(msgspec.Struct, frozen=True):
     name: str
     addresses: tuple[str, ...]
     from_cache: bool = False
-    """So were its addresses."""
+    """Its addresses were kept from an answer before."""
+    ttl_seconds: float = 0.0
+    """How long they hold."""
+    is_missing: bool = False
+    """There is no such name."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -49,7 +53,9 @@ class Exchange(msgspec.Struct, frozen=True):
     is_literal: bool = False
     """The recipient names an address: DNS was not asked."""
     from_cache: bool = False
-    """So was the list."""
+    """The list was kept from an answer before."""
+    ttl_seconds: float = 0.0
+    """How long it holds."""
     left_out: tuple[str, ...] = ()
     """Hosts that are not tried, each with the reason."""
 
@@ -121,7 +127,9 @@ class HostFinder:
         self._shuffle(records)
         records.sort(key=lambda record: record.preference)
         return await self._with_addresses(
-            Exchange(name, (), is_implicit, from_cache=answer.from_cache), records, target
+            Exchange(name, (), is_implicit, from_cache=answer.from_cache, ttl_seconds=answer.ttl_seconds),
+            records,
+            target,
         )
 
     @property
@@ -150,6 +158,9 @@ class HostFinder:
         left_out += [f"{record.value}: only {HOSTS} hosts are tried" for record in named[HOSTS:]]
         named = named[:HOSTS]
         found = await asyncio.gather(*(self._addresses(one.value, target.family) for one in named))
+        is_narrow = target.family is not Family.AUTO and any(
+            isinstance(one, Host) and not one.is_missing for one in found
+        )
         hosts: list[Host] = []
         faults: list[DnsFault] = []
         for record, said in zip(named, found, strict=True):
@@ -157,24 +168,30 @@ class HostFinder:
                 faults.append(said)
                 left_out.append(f"{record.value}: {said}")
                 continue
-            addresses, from_cache = said
-            if not addresses:
-                left_out.append(f"{record.value}: has no address{_of(target.family)}")
-            elif any(self._ourselves.answers_at(address, target.port) for address in addresses):
+            if not said.addresses:
+                fault = "does not exist" if said.is_missing else f"has no address{_of(target.family)}"
+                left_out.append(f"{record.value}: {fault}")
+            elif any(self._ourselves.answers_at(address, target.port) for address in said.addresses):
                 left_out += _cut(records, record.preference, record.value)
                 hosts = [one for one in hosts if one.preference < record.preference]
                 is_loop = not hosts
                 break
             else:
-                hosts.append(Host(record.preference, record.value, addresses, from_cache))
+                hosts.append(msgspec.structs.replace(said, preference=record.preference))
         if not hosts:
-            raise self._no_host(exchange, is_loop, faults, left_out)
+            raise self._no_host(exchange, is_loop, faults, left_out, _of(target.family) if is_narrow else "")
         return msgspec.structs.replace(exchange, hosts=tuple(hosts), left_out=tuple(left_out))
 
     @staticmethod
     def _no_host(
-        exchange: Exchange, is_loop: bool, faults: Sequence[DnsFault], left_out: Sequence[str]
+        exchange: Exchange,
+        is_loop: bool,
+        faults: Sequence[DnsFault],
+        left_out: Sequence[str],
+        narrow: str,
     ) -> NoNextHop:
+        """RFC 5321 §5.1: no host that can be used is an error, and final. Not where it may be ours: DNS does not
+        answer, or the route does not use the addresses that there may be."""
         name = exchange.domain
         if is_loop:
             words = f"mail for {name} would come back to this relay: the best host for it is this one"
@@ -182,11 +199,15 @@ class HostFinder:
         if faults:
             return NoNextHop(str(faults[0]), "4.4.3")
         if exchange.is_implicit:
-            return NoNextHop(f"the domain {name} has neither MX nor address", "5.4.4", True)
-        return NoNextHop(f"no host for {name} can be used: {'; '.join(left_out)[:300]}", "5.4.4", True)
+            words = f"the domain {name} has neither MX nor address{narrow}"
+        else:
+            words = f"no host for {name} can be used: {'; '.join(left_out)[:300]}"
+        if narrow:
+            return NoNextHop(f"{words}; the route takes no other addresses (ip)", "4.4.4")
+        return NoNextHop(words, "5.4.4", True)
 
-    async def _addresses(self, host: str, family: Family) -> tuple[tuple[str, ...], bool] | DnsFault:
-        """Those of a host in the order in which they are tried, and whether all were kept."""
+    async def _addresses(self, host: str, family: Family) -> Host | DnsFault:
+        """A host with its addresses in the order in which they are tried."""
         kinds = {
             Family.AUTO: (Kind.AAAA, Kind.A),
             Family.IPV4: (Kind.A,),
@@ -197,7 +218,7 @@ class HostFinder:
         )
         lists: list[list[str]] = []
         fault: DnsFault | None = None
-        from_cache = True
+        answers: list[Answer] = []
         for one in said:
             if isinstance(one, DnsFault):
                 fault = one
@@ -207,11 +228,19 @@ class HostFinder:
                 records = list(one.records)
                 self._shuffle(records)
                 lists.append([record.value for record in records])
-                from_cache = from_cache and one.from_cache
+                answers.append(one)
         addresses = _in_turn(lists)[:ADDRESSES]
         if not addresses and fault is not None:
             return fault
-        return addresses, from_cache
+        found = [one for one in answers if one.status is Status.FOUND] or answers
+        return Host(
+            0,
+            host,
+            addresses,
+            all(one.from_cache for one in answers),
+            min(one.ttl_seconds for one in found),
+            is_missing=all(one.status is Status.NO_NAME for one in answers),
+        )
 
     def _literal(self, domain: str, target: Mx) -> Exchange:
         """RFC 5321 §4.1.3: `[192.0.2.1]`, `[IPv6:2001:db8::1]`."""

@@ -152,6 +152,30 @@ async def test_what_fails_for_good(domain: str, names: Names, status: str) -> No
     assert (caught.value.status, caught.value.is_final) == (status, True)
 
 
+async def test_hosts_without_an_address_are_passed_over_each_with_its_reason() -> None:
+    names: Names = {
+        "d.test": mx((10, "gone.test"), (20, "bare.test"), (30, "a.test")),
+        "bare.test": {},
+        "a.test": host("192.0.2.1"),
+    }
+    exchange = await hosts(names)
+    assert tried(exchange) == [(30, "a.test", ("192.0.2.1",))]
+    assert exchange.left_out == ("gone.test: does not exist", "bare.test: has no address")
+    with pytest.raises(NoNextHop) as caught:
+        await hosts({name: said for name, said in names.items() if name != "a.test"})
+    assert (caught.value.status, caught.value.is_final) == ("5.4.4", True)
+    assert "gone.test: does not exist; bare.test: has no address; a.test: does not exist" in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [{"d.test": host("2001:db8::1")}, {"d.test": mx((10, "a.test"))}])
+async def test_what_the_route_does_not_ask_for_may_be_there(names: Names) -> None:
+    names = {**names, "a.test": host("2001:db8::1")}
+    with pytest.raises(NoNextHop) as caught:
+        await hosts(names, target=Mx(Family.IPV4))
+    assert (caught.value.status, caught.value.is_final) == ("4.4.4", False)
+    assert "the route takes no other addresses (ip)" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "names",
     [
