@@ -141,7 +141,7 @@ def test_the_queue_by_hand(tmp_path: Path, nobody: int, running: bool) -> None:
             tmp_path, "queue", "export", "--to", str(tmp_path / "out"), "--sender", "c@office.example"
         )
         assert sorted(cast("list[str]", exported["files"])) == sorted(
-            f"{id}.{kind}" for id in (first, second) for kind in ("eml", "json")
+            f"{id}.{kind}" for id in (first, second) for kind in ("eml", "json", "message")
         )
         assert (tmp_path / "out" / f"{first}.eml").read_bytes() == queued
         assert json.loads((tmp_path / "out" / f"{first}.json").read_bytes())["id"] == first

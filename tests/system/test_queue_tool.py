@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from lonedot.app import Relay
 from lonedot.cli import run
-from lonedot.spool.interface import MessageState, RecipientStatus, Stored
+from lonedot.observability.clock import SystemClock
+from lonedot.spool.interface import Filter, MessageState, RecipientStatus, SpoolPaths, Stored
+from lonedot.spool.sqlite import Policy, open_spool
 from lonedot.terms.ids import MessageId
 from lonedot.testing.relay import running_relay
 from tests.system.talk import finished, first_config, reports_of, submit, until
@@ -144,3 +147,85 @@ async def test_what_is_returned_with_the_relay_down_is_returned_when_it_starts(
         assert b"she left, for good" in sent.octets
         async with running_relay(tmp_path, first_config(peer.port)) as relay:
             assert len(reports_of(relay, id)) == 1
+
+
+async def test_messages_move_to_another_relay(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folder, archive, new = tmp_path / "files", str(tmp_path / "all.tar"), str(tmp_path / "new")
+    async with running(_peer(busy=True)) as peer, running_relay(tmp_path, first_config(peer.port)) as relay:
+        ids = [await _deferred(relay) for _ in range(2)]
+        spool = str(relay.config.server.paths.root)
+        assert await _lonedot(relay, "queue", "export", "--to", str(folder), "--domain", "dest.example") == 0
+        assert {path.name for path in folder.iterdir()} == {
+            f"{id}.{kind}" for id in ids for kind in ("eml", "json", "message")
+        }
+        assert await _lonedot(relay, "queue", "export", "--tar", archive, *ids) == 0
+        assert await _lonedot(relay, "queue", "export", "--tar", archive, *ids) == 1  # it is there
+        capsysbinary.readouterr()
+        assert await _lonedot(relay, "queue", "export", "--tar", "-", *ids) == 0
+        packed = capsysbinary.readouterr().out
+        assert len(packed) == Path(archive).stat().st_size
+        # Back into the relay it came from: nothing is taken.
+        assert await _lonedot(relay, "queue", "import", archive) == 0
+        assert b"2 were here already" in capsysbinary.readouterr().out
+        assert len(list(await relay.spool.select(Filter()))) == 2
+    # Into a spool whose relay is down, then beside a running one.
+    await open_spool(SpoolPaths(Path(new)), SystemClock(), Policy(inline_sync=True)).close()
+    (folder / f"{ids[0]}.message").rename(tmp_path / "put aside")
+    assert await asyncio.to_thread(run, ["queue", "import", "--hold", str(folder), "--spool", new]) == 0
+    assert b"1 message imported, and held" in capsysbinary.readouterr().out
+    assert await asyncio.to_thread(run, ["queue", "delete", "--all", "--yes", "--spool", spool]) == 0
+    async with running(_peer(busy=False)) as peer:
+        other = tmp_path / "other"
+        other.mkdir()
+        async with running_relay(other, first_config(peer.port)) as relay:
+            assert await _lonedot(relay, "queue", "import", archive) == 0
+            assert b"2 messages imported" in capsysbinary.readouterr().out
+            assert relay.spool.show(ids[0]).recipients[0].attempts == 1  # and tried at the time planned
+            assert await _lonedot(relay, "queue", "retry", "--all") == 0
+            for id in ids:
+                await finished(relay, id)
+            capsysbinary.readouterr()
+            assert await _lonedot(relay, "queue", "import", archive, "--json") == 0
+            assert sorted(json.loads(capsysbinary.readouterr().out)["here_already"]) == sorted(ids)
+            assert not list((relay.config.server.paths.root / "importing").iterdir())
+        assert len(peer.messages) == 2
+
+
+async def test_another_message_with_the_same_id_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(_peer(busy=True)) as peer, running_relay(tmp_path, first_config(peer.port)) as relay:
+        id = await _deferred(relay)
+        folder = tmp_path / "files"
+        assert await _lonedot(relay, "queue", "export", "--to", str(folder), id) == 0
+        path = folder / f"{id}.message"
+        path.write_bytes(path.read_bytes().replace(b"Subject: hello", b"Subject: hullo"))
+        assert await _lonedot(relay, "queue", "import", str(folder)) == 1
+        assert f"{id}: not taken: another message has this id here" in capsys.readouterr().err
+
+
+async def test_nothing_of_a_hostile_archive_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(_peer(busy=True)) as peer, running_relay(tmp_path, first_config(peer.port)) as relay:
+        id = await _deferred(relay)
+        archive = tmp_path / "all.tar"
+        assert await _lonedot(relay, "queue", "export", "--tar", str(archive), id) == 0
+        await relay.spool.delete((id,), relay.clock.now())
+        await relay.spool.purge(relay.clock.now() + 1, 10)
+        whole = archive.read_bytes()
+        link = tarfile.TarInfo("/etc/cron.d/x")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.write_bytes(whole[:-1024] + link.tobuf(tarfile.USTAR_FORMAT) + whole[-1024:])
+        assert await _lonedot(relay, "queue", "import", str(archive)) == 1
+        error = capsys.readouterr().err
+        assert "'/etc/cron.d/x', is a symbolic link" in error and "nothing of it was taken" in error
+        assert not relay.spool.contains(id)
+        twice = whole[:-1024] + whole
+        archive.write_bytes(twice)
+        assert await _lonedot(relay, "queue", "import", str(archive)) == 1
+        assert "is in it twice" in capsys.readouterr().err
+        archive.write_bytes(whole)
+        assert await _lonedot(relay, "queue", "import", str(archive)) == 0

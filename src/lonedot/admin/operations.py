@@ -24,6 +24,7 @@ from lonedot.admin.octets import arrival_form, copies_of, in_thread, octets_of, 
 from lonedot.admin.reload import Reloader
 from lonedot.admin.seeing import Seer
 from lonedot.admin.sinks import Keeper
+from lonedot.admin.transfer import header_of
 from lonedot.admin.values import (
     MAX_LISTED,
     AdminError,
@@ -292,6 +293,8 @@ async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
         sidecar = msgspec.json.format(msgspec.json.encode(record_of(stored)), indent=2)
         for piece in (FileBegins(f"{id}.json"), Octets(sidecar + b"\n"), FileEnds()):
             yield piece
+        async for part in _transferred(desk, stored):
+            yield part
         copies = copies_of(stored)
         for recipient in copies:
             name = f"{id}.eml" if len(copies) == 1 else f"{id}.{recipient}.eml"
@@ -307,6 +310,24 @@ async def export(desk: Desk, wanted: ExportArguments) -> AsyncIterator[Piece]:
             except (OSError, ValueError) as error:
                 yield Remark(f"{name} is not whole: {error}", is_fault=True)
             yield FileEnds()
+
+
+async def _transferred(desk: Desk, stored: Stored) -> AsyncIterator[Piece]:
+    """`ID.message`; nothing where no octets are, or nobody waits for it."""
+    if not any(one.status is RecipientStatus.WAITING for one in stored.recipients):
+        return
+    try:
+        arrival = arrival_form(desk.spool, stored)
+    except AdminError:
+        return  # the form for people, which follows, says so
+    yield FileBegins(f"{stored.id}.message")
+    yield Octets(header_of(stored, arrival))
+    try:
+        async for chunk in in_thread(arrival.chunks()):
+            yield Octets(chunk)
+    except (OSError, ValueError) as error:
+        yield Remark(f"{stored.id}.message is not whole: {error}", is_fault=True)
+    yield FileEnds()
 
 
 LIST = Operation("list", ListArguments, Listing, list_messages)

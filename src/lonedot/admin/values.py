@@ -24,6 +24,7 @@ __all__ = [
     "HoldArguments",
     "IdArguments",
     "IdsArguments",
+    "ImportArguments",
     "Left",
     "ListArguments",
     "Listing",
@@ -141,6 +142,15 @@ class ExportArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ids: tuple[str, ...] = ()
     filter: ListArguments = ListArguments()
+
+
+class ImportArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages that lie in a folder as `ID.message`."""
+
+    folder: str
+    """Whole path, on the machine of the relay."""
+    ids: tuple[str, ...]
+    hold: bool = False
 
 
 # --- answers ---

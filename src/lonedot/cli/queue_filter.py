@@ -232,13 +232,14 @@ class Progress:
     def step(self, number: int) -> None:
         self._done += number
         now = self._clock()
+        of = f" of {self._total}" if self._total else ""
         if self._is_terminal and (self._is_shown or self._done < self._total):
             filled = 30 * self._done // max(self._total, 1)
             bar = "#" * filled + "-" * (30 - filled)
-            click.echo(f"\r[{bar}] {self._done} of {self._total} {self._verb}", nl=False, err=True)
+            click.echo(f"\r[{bar}] {self._done}{of} {self._verb}", nl=False, err=True)
             self._is_shown = True
         elif not self._is_terminal and now - self._said_at >= _SAY_SECONDS:
-            click.echo(f"{self._done} of {self._total} {self._verb}", err=True)
+            click.echo(f"{self._done}{of} {self._verb}", err=True)
             self._said_at = now
 
     def end(self) -> None:

@@ -126,7 +126,7 @@ class TestRoundTrip:
         async with _talking(tmp_path / "spool") as client:
             pieces = [piece async for piece in client.stream(EXPORT, ExportArguments((QUEUED,)))]
         names = [piece.name for piece in pieces if isinstance(piece, FileBegins)]
-        assert names == [f"{QUEUED}.json", f"{QUEUED}.eml"]
+        assert names == [f"{QUEUED}.{kind}" for kind in ("json", "message", "eml")]
 
     async def test_an_error_before_the_first_piece(self, tmp_path: Path) -> None:
         async with _talking(tmp_path / "spool") as client:

@@ -194,10 +194,11 @@ class TestChanging:
 class TestExport:
     def test_files_and_what_could_not_be_saved(self, shell: Shell, tmp_path: Path) -> None:
         folder = tmp_path / "out"
-        assert shell.queue("export", "--to", str(folder), code=1) == f"5 files in {folder}\n"
+        assert shell.queue("export", "--to", str(folder), code=1) == f"7 files in {folder}\n"
         assert "has no .eml" in shell.error
         names = sorted(path.name for path in folder.iterdir())
-        assert names == [f"{QUEUED}.eml", f"{QUEUED}.json", f"{HELD}.eml", f"{HELD}.json", f"{DAMAGED}.json"]
+        whole = [f"{id}.{kind}" for id in (QUEUED, HELD) for kind in ("eml", "json", "message")]
+        assert names == [*whole, f"{DAMAGED}.json"]
         assert (folder / f"{QUEUED}.eml").read_bytes().endswith(HEAD + BODY)
         assert (folder / f"{QUEUED}.eml").stat().st_mode & 0o777 == 0o600
 
