@@ -115,7 +115,7 @@ class Health(msgspec.Struct, frozen=True):
     live: bool
     ready: bool
     why: tuple[str, ...]
-    """Why it is not ready."""
+    """Why it is not ready, and which workers do not run."""
     loop_lag_seconds: float
     last_commit_at: float
     workers: int = 1

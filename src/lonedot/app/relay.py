@@ -20,7 +20,6 @@ from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
 from lonedot.admin.queue_operations import finish_bounces
 from lonedot.admin.reload import Reloaded
-from lonedot.admin.seeing import Health
 from lonedot.admin.values import AdminError
 from lonedot.admin.wire import Hello
 from lonedot.app.colleagues import Colleagues
@@ -37,6 +36,7 @@ from lonedot.app.seeing import Seeing
 from lonedot.app.settings import asker_from, ourselves_from
 from lonedot.app.stalls import Stall, book_stalls, left_files
 from lonedot.app.standing import StandingDesk
+from lonedot.app.whole import Whole
 from lonedot.app.workers import Post
 from lonedot.config.addresses import Endpoint
 from lonedot.config.load import examine
@@ -55,7 +55,6 @@ from lonedot.evidence.transcript import TranscriptStore
 from lonedot.observability import log
 from lonedot.observability.clock import SystemClock
 from lonedot.observability.levels import LogLevel
-from lonedot.observability.metrics import Figures
 from lonedot.queue.lanes import Lane
 from lonedot.queue.plan import Report
 from lonedot.queue.scheduler import Scheduler
@@ -350,7 +349,9 @@ class Relay:
             return
         from lonedot.app.metrics_endpoint import MetricsEndpoint  # noqa: PLC0415
 
-        endpoint = MetricsEndpoint(address.host, address.port, self._figures, self._health)
+        whole = Whole(self._seeing, self.colleagues, self.post.others)
+        await whole.begin()
+        endpoint = MetricsEndpoint(address.host, address.port, whole.figures, whole.health)
         await endpoint.start()
         self._metrics = endpoint
 
@@ -358,12 +359,6 @@ class Relay:
     def metrics_address(self) -> tuple[str, int] | None:
         """Where the metrics are, as bound."""
         return None if self._metrics is None else self._metrics.address
-
-    async def _figures(self) -> Figures:
-        return self._seeing.figures()
-
-    async def _health(self) -> Health:
-        return self._seeing.health()
 
     # -- reload --------------------------------------------------------------------------------------
 

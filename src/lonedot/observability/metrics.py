@@ -64,6 +64,7 @@ class Metric(enum.Enum):
     STARTED = "start_time_seconds"
     LAST_COMMIT = "last_commit_time_seconds"
     WORKERS = "workers"
+    WORKER_UP = "worker_up"
     EVIDENCE_LOST = "evidence_lost"
 
     @property
@@ -96,6 +97,7 @@ _FACTS: dict[Metric, MetricFacts] = {
     Metric.STARTED: MetricFacts("When the relay started, in seconds since 1970.", gauge=Merge.LEAST),
     Metric.LAST_COMMIT: MetricFacts("When something was last synced; 0: nothing was.", gauge=Merge.MOST),
     Metric.WORKERS: MetricFacts("Processes that work.", gauge=Merge.SUM),
+    Metric.WORKER_UP: MetricFacts("1: the worker answers; 0: it does not.", ("worker",), gauge=Merge.MOST),
     Metric.EVIDENCE_LOST: MetricFacts("Lines of evidence that found no room on the disk."),
 }
 
