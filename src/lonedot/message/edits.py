@@ -40,7 +40,8 @@ __all__ = [
     "lower",
 ]
 
-Where: TypeAlias = Literal["top", "bottom"]
+Where: TypeAlias = Literal["top", "bottom"] | int
+"""Of a new field: before all others, behind them, or before the one of that number, counted from 0."""
 
 FOLD_AT = 78
 """Octets of a line, without CRLF, where a field is folded when white space allows it (RFC 5322 §2.1.1)."""
@@ -76,9 +77,12 @@ class Edit(msgspec.Struct, frozen=True):
 
     @classmethod
     def add_field(cls, name: str, value: str, where: Where = "top") -> AddField:
-        """A new field before all others, or behind them. Text that is not ASCII is encoded (RFC 2047)."""
-        if where not in ("top", "bottom"):
-            raise EditFault(f"where is 'top' or 'bottom', not {where!r}")
+        """A new field before all others, behind them, or before the one of a number, counted from 0 as they stand then.
+
+        Text that is not ASCII is encoded (RFC 2047).
+        """
+        if where not in ("top", "bottom") and not (isinstance(where, int) and where >= 0):
+            raise EditFault(f"where is 'top', 'bottom' or the number of a field from 0, not {where!r}")
         return AddField(format_field(name, value), where)
 
     @classmethod
@@ -208,7 +212,7 @@ def lower(edits: Sequence[AnyEdit], content: Content) -> tuple[Change, ...]:
     for edit in edits:
         match edit:
             case AddField(octets=octets, where=where):
-                start = 0 if where == "top" else HeaderView(head).section_end
+                start = _place(HeaderView(head), where)
                 if start and head[start - 1] not in b"\r\n":
                     octets = b"\r\n" + octets
                 head = _splice_head(changes, head, start, start, octets)
@@ -339,6 +343,17 @@ def _checked_path(address: str | bytes) -> bytes:
     ):
         raise EditFault(f"{address!r} is not a mail address")
     return octets
+
+
+def _place(view: HeaderView, where: Where) -> int:
+    if where == "top":
+        return 0
+    if isinstance(where, int):
+        if where < 0:
+            raise EditFault(f"a new field before number {where}; the first is 0")
+        if where < len(view.fields):
+            return view.fields[where].start
+    return view.section_end
 
 
 def _pick(fields: tuple[Field, ...], occurrence: int) -> Field | None:

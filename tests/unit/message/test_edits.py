@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.header import decode_header, make_header
+from typing import Literal
 
 import msgspec
 import pytest
@@ -24,6 +25,24 @@ CONTENT = content_from(HEAD + b"body\r\n")
 
 def edited(*edits: AnyEdit, content: Content = CONTENT) -> bytes:
     return apply_changes(content, lower(edits, content)).octets()
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [(0, b"nab"), (1, b"anb"), (2, b"abn"), (9, b"abn"), ("top", b"nab"), ("bottom", b"abn")],
+)
+def test_a_field_goes_where_it_is_told(where: int | Literal["top", "bottom"], names: bytes) -> None:
+    content = content_from(b"a: 1\r\n 2\r\nb: 3\r\n\r\nbody\r\n")
+    after = HeaderView(edited(Edit.add_field("n", "4", where), content=content))
+    assert b"".join(field.name for field in after.fields) == names
+    assert after.get("a") == b"1 2"
+
+
+def test_there_is_no_place_before_the_first() -> None:
+    with pytest.raises(EditFault):
+        Edit.add_field("n", "4", -1)
+    with pytest.raises(EditFault):
+        lower([AddField(b"n: 4\r\n", -1)], CONTENT)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "ä", "a\r\n", "X" * 129, "a\tb", "\x7f"])
