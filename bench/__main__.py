@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from bench import memory, profile, queue, sinks
+from bench import fairness, memory, profile, queue, sinks
 from bench.cells import QUICK_CELLS, SESSIONS, SIZES, Cell, Mode, all_cells, parse_size
 from bench.load import LoadError
 from bench.relay import Plan, measure_cells
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         match chosen.bench:
+            case "fairness":
+                return _run_fairness(chosen)
             case "memory":
                 return _run_memory(chosen)
             case "profile":
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         nargs="?",
         default="relay",
-        choices=("relay", "memory", "profile", "queue", "sinks"),
+        choices=("relay", "fairness", "memory", "profile", "queue", "sinks"),
         help="default: relay",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
@@ -78,8 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     crowd.add_argument("--octets", type=int, default=25_000_000, help="of each large message")
     costs = parser.add_argument_group("sinks")
     costs.add_argument("--part", action="append", choices=sinks.PARTS, help="repeatable; default: all")
-    queues = parser.add_argument_group("queue")
-    queues.add_argument("--queued", action="append", type=int, help="messages; repeatable; default 100000")
+    queues = parser.add_argument_group("queue, fairness")
+    queues.add_argument(
+        "--queued", action="append", type=int, help="messages; for queue repeatable; default 100000"
+    )
     profiling = parser.add_argument_group("profile")
     profiling.add_argument("--messages", type=int, default=3000, help="in the one burst")
     profiling.add_argument("--top", type=int, default=40, help="how many functions to print")
@@ -145,6 +149,16 @@ def _run_queue(chosen: argparse.Namespace) -> int:
         _say(f"{messages} messages are put into a queue")
         found.append(asyncio.run(queue.measure_queue(messages, chosen.folder)))
         _say(queue.queue_table(found[-1]))
+    if chosen.json is not None:
+        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    return 0
+
+
+def _run_fairness(chosen: argparse.Namespace) -> int:
+    healthy, rounds = (500, 1) if chosen.quick else (3000, chosen.rounds or fairness.ROUNDS)
+    (waiting,) = chosen.queued or (5000 if chosen.quick else 100_000,)
+    found = asyncio.run(fairness.measure_fairness(healthy, waiting, chosen.folder, _say, rounds))
+    print(fairness.fairness_table(found))
     if chosen.json is not None:
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return 0
