@@ -16,7 +16,7 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -63,8 +63,12 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 class StrictSink:
     """The receiver; a context manager that listens on a free loopback port from entry to exit."""
 
-    def __init__(self, *, extensions: Sequence[str] = DEFAULT_EXTENSIONS) -> None:
+    def __init__(
+        self, *, extensions: Sequence[str] = DEFAULT_EXTENSIONS, unknown: Collection[bytes] = ()
+    ) -> None:
+        """Mail for an address that is `unknown` is refused with 550, in words that name it."""
         self.extensions = tuple(extensions)
+        self.unknown = frozenset(unknown)
         self.arrivals: list[Arrival] = []
         self.faults: list[str] = []
         self._changed = threading.Condition()
@@ -178,11 +182,15 @@ class _Session:
                 case b"MAIL":
                     self.mail = argument
                     self.reply("250 2.1.0 ok")
+                case b"RCPT" if self.mail is not None and _path(argument) in self.sink.unknown:
+                    self.reply(f"550 5.1.1 <{_path(argument).decode()}> is unknown at strict.example.net")
                 case b"RCPT" if self.mail is not None:
                     self.rcpts.append(argument)
                     self.reply("250 2.1.5 ok")
                 case b"DATA" if self.mail is not None and self.rcpts:
                     self.take_data(self.mail)
+                case b"DATA" if self.mail is not None and self.sink.unknown:
+                    self.reply("554 5.5.1 no recipients")
                 case b"RSET":
                     self.reset()
                     self.reply("250 2.0.0 ok")

@@ -19,8 +19,10 @@ from lonedot.delivery.classify import DISCARDED, PASSED_ON, RELAYED
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, MessageSinks, nobody_elsewhere, to_end
 from lonedot.delivery.routing import RouteTable
 from lonedot.message.content import Content, MemoryBody
+from lonedot.message.fold import FoldFault, fold
 from lonedot.message.intake import content_from
 from lonedot.message.report import Original, ReportedRecipient, ReportKind, build_report
+from lonedot.message.transforms import CannotTransform
 from lonedot.queue import plan
 from lonedot.queue.retry import RetrySchedule
 from lonedot.sinks.bindings import Chains
@@ -192,7 +194,7 @@ class Notifier:
         envelope = stored.envelope
         now = self._clock.now()
         id = self._new_id()
-        content = self._content(claim) or content_from(b"")
+        content = await self._quoted(claim)
         original = Original(
             sender=envelope.reverse_path,
             content=content,
@@ -262,6 +264,20 @@ class Notifier:
             attempts=state.attempts,
             is_expired=state.status is RecipientStatus.EXPIRED,
         )
+
+    async def _quoted(self, claim: Claim) -> Content:
+        """What a report shows of the message: to the sender, what the sender sent. The copy of a list is reported to
+        its owner, who may not see what was taken out before the members got it: a Bcc field first of all.
+        """
+        stored = claim.message
+        content = self._content(claim)
+        if content is not None and stored.facts.parent:
+            loop = asyncio.get_running_loop()
+            try:
+                content = await loop.run_in_executor(None, fold, content, stored.ledger)
+            except (FoldFault, CannotTransform, OSError, ValueError):
+                content = None
+        return content or content_from(b"")
 
     def _content(self, claim: Claim) -> Content | None:
         """The arrival form: what the sender sent. None when it cannot be read any more."""
