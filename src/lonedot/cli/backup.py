@@ -48,7 +48,7 @@ def backup(folder: Path, config_file: Path, spool_folder: Path | None, as_json: 
     try:
         _make(folder, where.paths.root)
         work(where, task)
-        manifest = finish_backup(folder)
+        manifest = finish_backup(folder, where.paths)
     except OSError as error:
         reason = error.strerror or str(error)
         raise Problem(f"cannot be saved: {reason.lower()}", where=str(error.filename or folder)) from error

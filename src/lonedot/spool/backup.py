@@ -6,6 +6,7 @@ What a backup is:
 DIR/backup.json            written last: without it the copy is not whole
 DIR/shards/0/queue.db      one file, as SQLite's backup interface makes it, of one moment
 DIR/shards/0/bodies/…      the body files that it names: linked where the file system can, else copied
+DIR/holds.json             the standing rules that hold new messages
 ```
 
 Rules: body files never change, so a link is a copy; while a backup is made the shard removes none. A restored spool
@@ -26,6 +27,7 @@ import msgspec
 
 from lonedot.spool import schema
 from lonedot.spool.bodies import body_in
+from lonedot.spool.hold_rules import read_rules, write_rules
 from lonedot.spool.interface import SpoolFault, SpoolPaths
 from lonedot.spool.lock import SpoolLock
 from lonedot.terms.ids import id_from_number
@@ -97,23 +99,26 @@ def save_shard(
     return Saved(messages, len(named))
 
 
-def finish_backup(folder: Path) -> Manifest:
-    """Say that the backup is whole, after its shards are there.
+def finish_backup(folder: Path, paths: SpoolPaths) -> Manifest:
+    """Say that the backup is whole, after every shard of the spool is there.
 
     Raises:
-        SpoolFault: no shard is there, or the file cannot be written.
+        SpoolFault: one is not, or the file cannot be written.
     """
     try:
-        shards = _shards(folder)
-        if not shards:
-            raise SpoolFault(f"there is no shard in {folder}")
+        shards = SpoolPaths(folder).shards()
+        missing = [number for number in paths.shards() if number not in shards]
+        if missing or not shards:
+            which = ", ".join(map(str, missing)) or "any"
+            raise SpoolFault(f"{folder} is no whole backup: of the spool it has not shard {which}")
+        write_rules(folder, read_rules(paths.root))
         manifest = Manifest(time.time(), shards, schema.VERSION)
         part = folder / f".{_MANIFEST}.part"
         part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         _sync(part)
         part.replace(folder / _MANIFEST)
         _sync(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SpoolFault(f"the backup could not be finished: {error}") from error
     return manifest
 
@@ -137,13 +142,21 @@ def restore(folder: Path, paths: SpoolPaths, *, hold: bool) -> Saved:
         try:
             _refuse_messages(paths)
             saved = Saved()
+            # All shards appear in one step, so that no relay is ever started with some of them.
+            whole = SpoolPaths(paths.root / "restoring")
+            shutil.rmtree(whole.root, ignore_errors=True)
             for shard in manifest.shards:
-                one = _restore_shard(folder / "shards" / str(shard), paths.shard(shard), manifest, hold=hold)
+                one = _restore_shard(folder / "shards" / str(shard), whole.shard(shard), manifest, hold=hold)
                 saved = Saved(saved.messages + one.messages, saved.bodies + one.bodies)
+            _sync_folders(whole.root)
+            write_rules(paths.root, read_rules(folder))
+            shutil.rmtree(paths.root / "shards", ignore_errors=True)  # of a spool without messages
+            (whole.root / "shards").replace(paths.root / "shards")
+            whole.root.rmdir()
             _sync(paths.root)
         finally:
             lock.release()
-    except (OSError, apsw.Error) as error:
+    except (OSError, ValueError, apsw.Error) as error:
         raise SpoolFault(f"the backup could not be restored: {error}") from error
     return saved
 
@@ -159,7 +172,7 @@ def _manifest(folder: Path) -> Manifest:
         raise SpoolFault(f"{folder / _MANIFEST} cannot be read: {error}") from error
     if manifest.schema > schema.VERSION:
         raise SpoolFault(f"{folder} was written by a newer version of Lonedot")
-    if manifest.shards != _shards(folder):
+    if manifest.shards != SpoolPaths(folder).shards():
         raise SpoolFault(f"{folder} is no whole backup: its shards are not those that {_MANIFEST} names")
     return manifest
 
@@ -180,7 +193,7 @@ def _check(shard: Path) -> None:
 
 def _refuse_messages(paths: SpoolPaths) -> None:
     """A spool that has messages is never written over; an empty one is."""
-    for shard in _shards(paths.root):
+    for shard in paths.shards():
         database = paths.shard(shard) / "queue.db"
         with _closing(apsw.Connection(str(database))) as connection:
             ((messages,),) = schema.query(connection, "SELECT count(*) FROM message")
@@ -190,9 +203,7 @@ def _refuse_messages(paths: SpoolPaths) -> None:
             )
 
 
-def _restore_shard(source: Path, shard: Path, manifest: Manifest, *, hold: bool) -> Saved:
-    part = shard.with_name(f"{shard.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+def _restore_shard(source: Path, part: Path, manifest: Manifest, *, hold: bool) -> Saved:
     part.mkdir(mode=0o700, parents=True)
     target = part / "queue.db"
     shutil.copyfile(source / "queue.db", target)
@@ -210,10 +221,6 @@ def _restore_shard(source: Path, shard: Path, manifest: Manifest, *, hold: bool)
     (part / "bodies").mkdir(mode=0o700)
     for id, _ in named:
         _link_or_copy(body_in(source / "bodies", id), body_in(part / "bodies", id))
-    _sync_folders(part)
-    shutil.rmtree(shard, ignore_errors=True)  # of a spool without messages
-    part.replace(shard)
-    _sync(shard.parent)
     return Saved(messages, len(named))
 
 
@@ -238,15 +245,6 @@ def _named_bodies(connection: apsw.Connection) -> list[tuple[str, int]]:
         " WHERE c.file = 1 AND m.state <> 'damaged'",
     )
     return [(id_from_number(number), size) for number, size in found]
-
-
-def _shards(folder: Path) -> tuple[int, ...]:
-    there = folder / "shards"
-    if not there.is_dir():
-        return ()
-    return tuple(
-        sorted(int(one.name) for one in there.iterdir() if one.name.isdigit() and (one / "queue.db").exists())
-    )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

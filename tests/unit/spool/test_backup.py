@@ -8,9 +8,12 @@ from pathlib import Path
 import apsw
 import pytest
 
+from lonedot.admin.offline import open_desk
 from lonedot.spool import backup, schema
 from lonedot.spool.backup import finish_backup, restore
+from lonedot.spool.hold_rules import HoldRule, HoldRules
 from lonedot.spool.interface import Filter, MessageState, SpoolFault, SpoolLocked, SpoolPaths
+from lonedot.spool.lock import SpoolLock
 from lonedot.spool.sqlite import CONTENT_LIMIT, KeepContent, Policy, SqliteSpool, open_spool
 from lonedot.terms.ids import IdSource, MessageId
 from lonedot.testing.clock import ManualClock
@@ -40,7 +43,7 @@ async def _filled(folder: Path) -> tuple[SqliteSpool, MessageId, MessageId]:
 
 async def _saved(spool: SqliteSpool, folder: Path) -> Path:
     await spool.save(folder / "shards" / "0", _silent)
-    finish_backup(folder)
+    finish_backup(folder, SpoolPaths(folder.parent / "spool"))
     return folder
 
 
@@ -89,7 +92,7 @@ async def test_it_is_of_one_moment_while_work_goes_on(
 
     await spool.save(tmp_path / "copy" / "shards" / "0", copied)
     assert worked
-    finish_backup(tmp_path / "copy")
+    finish_backup(tmp_path / "copy", SpoolPaths(tmp_path / "spool"))
     assert not list(
         (tmp_path / "spool" / "shards" / "0" / "bodies").glob("*/*")
     )  # what waited for the copy is gone
@@ -133,7 +136,7 @@ async def test_what_is_not_whole_is_refused_and_nothing_is_written(tmp_path: Pat
     target = SpoolPaths(tmp_path / "new")
     with pytest.raises(SpoolFault, match=r"backup\.json is missing"):
         restore(copy, target, hold=False)
-    finish_backup(copy)
+    finish_backup(copy, SpoolPaths(tmp_path / "spool"))
     (body,) = (copy / "shards" / "0" / "bodies").glob("*/*.body")
     body.unlink()
     body.write_bytes(LARGE[1:])  # a new file: the old one is a link to that of the spool
@@ -167,3 +170,35 @@ async def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpoolFault, match="is not empty"):
         await spool.save(tmp_path / "copy", _silent)
     await spool.close()
+
+
+async def test_all_shards_and_the_standing_rules_are_part_of_it(tmp_path: Path) -> None:
+    paths, copy = SpoolPaths(tmp_path / "spool"), tmp_path / "copy"
+    paths.root.mkdir()
+    lock = SpoolLock(paths.lock)
+    shards = [open_spool(paths, ManualClock(), POLICY, shard=number, lock=lock) for number in (0, 3)]
+    now = ManualClock().now()
+    ids = [MessageId(IdSource(one.shard).next(now)) for one in shards]
+    for one, id in zip(shards, ids, strict=True):
+        await one.accept((acceptance(id, now, body=LARGE),))
+    shards[0].write_rules(HoldRules(1, (HoldRule(1, "x", "no", recipient="@x.example"),)))
+    await shards[0].save(copy / "shards" / "0", _silent)
+    with pytest.raises(SpoolFault, match="has not shard 3"):
+        finish_backup(copy, paths)
+    await shards[1].save(copy / "shards" / "3", _silent)
+    assert finish_backup(copy, paths).shards == (0, 3)
+    for one in shards:
+        await one.close()
+    lock.release()
+
+    new = SpoolPaths(tmp_path / "new")
+    (new.root / "restoring" / "shards" / "0").mkdir(parents=True)  # a restore that was killed
+    saved = restore(copy, new, hold=False)
+    assert (saved.messages, saved.bodies) == (2, 2)
+    assert new.shards() == (0, 3)
+    assert not (new.root / "restoring").exists()
+    desk = await open_desk(new, {})
+    assert desk.spool.rules().newest == 1
+    for id in ids:
+        assert desk.spool.content(id).body.octets() == LARGE
+    await desk.spool.close()
