@@ -1,7 +1,7 @@
 """The event log: what broke, who did it, what was done. One line each, in files by day.
 
 The table of kinds is the whole vocabulary: a number that never changes its meaning, the usual cause, and what a
-person can do. `lonedot events` and the documentation print it.
+person can do. `lonedot status` prints it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ _FACTS: dict[EventKind, KindFacts] = {
         109,
         _ERROR,
         "A protective binding reached its maximum of faults; messages that it fails on are held from now on.",
-        "Mend the sink, then: lonedot sinks enable NAME; and look at lonedot queue list --state held",
+        "Mend the sink, then: lonedot sinks enable NAME; and look at what is held: lonedot queue list --state held",
     ),
     EventKind.MESSAGE_REPAIRED_AT_DOOR: _facts(
         201,
@@ -136,7 +136,7 @@ _FACTS: dict[EventKind, KindFacts] = {
         203,
         _ERROR,
         "The stored octets are not those that were stored: a hand or the disk changed them. The message is held.",
-        "Check the disk and who writes in the spool; then lonedot queue show {id}",
+        "Check the disk and who writes in the spool; then: lonedot queue show {id}",
     ),
     EventKind.RECORD_DAMAGED: _facts(
         204,
@@ -148,7 +148,7 @@ _FACTS: dict[EventKind, KindFacts] = {
         205,
         _ERROR,
         "The relay died three times while it worked on this message; it is held.",
-        "Report it with lonedot queue export {id}",
+        "Report it with its octets: lonedot queue export {id} --to FOLDER",
     ),
     EventKind.MESSAGE_EXPIRED: _facts(
         206,
