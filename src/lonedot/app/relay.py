@@ -20,6 +20,8 @@ from lonedot.admin.control import ControlServer
 from lonedot.admin.operations import Desk
 from lonedot.admin.queue_operations import finish_bounces
 from lonedot.admin.reload import Reloaded
+from lonedot.admin.routed import RouteArguments, Routed
+from lonedot.admin.routes import Ways, explain_route
 from lonedot.admin.values import AdminError
 from lonedot.admin.wire import Hello
 from lonedot.app.colleagues import Colleagues
@@ -234,7 +236,7 @@ class Relay:
         self._dns = Dns(asker_from(config), self.clock)
         self._courier = Courier(
             routes,
-            RouteResolver(HostFinder(self._dns, lambda: ourselves_from(self.config))),
+            RouteResolver(self._finder),
             self.transcripts,
             spool.content,
             lambda: ids.next(self.clock.now()),
@@ -300,7 +302,10 @@ class Relay:
         except (OSError, AdminError) as error:
             await self.stop()
             raise AppFault(str(error)) from error
-        self.events.append(EventKind.STARTED, "", f"{config.server.hostname}, config {config.revision}")
+        if self.post.count > 1:
+            log.event("worker.ready", worker=self.post.number, config=config.revision)
+        if self.post.is_first:
+            self.events.append(EventKind.STARTED, "", f"{config.server.hostname}, config {config.revision}")
 
     async def _open(self, paths: SpoolPaths, face: Face) -> None:
         config = self.config
@@ -312,6 +317,7 @@ class Relay:
             transcripts=StoredTranscripts(self.transcripts),
             hooks=_Hooks(self.scheduler),
             hops=self.scheduler.hops,
+            router=self._explain_route,
             since=self.clock.now(),
             expire_seconds=self._expire_seconds,
             reporter=self._reporter,
@@ -335,6 +341,13 @@ class Relay:
         await self._crew.start()
         self._flush()
         self._timers.append(asyncio.get_running_loop().call_later(PURGE_SECONDS, self._tidy))
+
+    async def _explain_route(self, asked: RouteArguments) -> Routed:
+        config = self.config
+        ways = Ways(
+            self._routes, self._finder, directory_from(config), rewriting_from(config), config.revision
+        )
+        return await explain_route(ways, asked)
 
     async def _open_metrics(self, config: Config) -> None:
         """The endpoint as this configuration says; its libraries are loaded only when there is one."""
@@ -586,7 +599,8 @@ class Relay:
         except OSError as error:
             self._standing_not_written(error)
         await self._custody.close()
-        self.events.append(EventKind.STOPPED, "", self.config.server.hostname)
+        if self.post.is_first:
+            self.events.append(EventKind.STOPPED, "", self.config.server.hostname)
         self.transcripts.close()
         self.events.close()
         self._executor.shutdown(wait=False)

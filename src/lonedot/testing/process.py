@@ -67,9 +67,22 @@ class RelayProcess:
 
     @property
     def worker(self) -> int:
-        """Process id of the one child of a parent; 0 while there is none."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return int(children[0]) if children else 0
+        """Process id of the first worker of a parent; 0 while there is none."""
+        return self.workers.get(0, 0)
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """By number, the process ids of the workers of a parent."""
+        found: dict[int, int] = {}
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            try:
+                said = Path(f"/proc/{pid}/environ").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            _, mark, watch = said.partition(b"LONEDOT_WATCH=")
+            if mark:
+                found[int(watch.partition(b"\0")[0].split(b",")[2])] = int(pid)
+        return found
 
     @property
     def starts(self) -> int:
