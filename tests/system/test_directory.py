@@ -275,6 +275,59 @@ async def test_a_report_for_nobody_we_know_goes_to_badmail(folder: Path) -> None
     assert len(peer.messages) == 0
 
 
+MAILDIRS = """
+[[domain]]
+name = "local.example"
+recipients = {{ maildir = "{mail}/{{local}}" }}
+
+[[route]]
+to = "local.example"
+maildir = "{mail}/{{local}}"
+"""
+
+
+async def test_what_is_taken_at_rcpt_finds_its_folder(folder: Path) -> None:
+    mail = folder / "mail"
+    for name in ("joe", "joe+own", "straße"):
+        for part in ("tmp", "new", "cur"):
+            (mail / name / part).mkdir(parents=True)
+    before, route, after = first_config(1).partition("[[route]]")
+    toml = strangers_only(before) + MAILDIRS.format(mail=mail) + route + after
+    wanted = {
+        "joe": "joe",
+        "JOE+News": "joe",
+        '"joe"': "joe",
+        '"j\\oe+x"': "joe",
+        "joe+own": "joe+own",
+        "Joe+Own": "joe+own",
+    }
+    async with running_relay(folder, toml) as relay:
+        for local, place in wanted.items():
+            count = len(list((mail / place / "new").iterdir()))
+            await finished(relay, await submit(relay, MESSAGE, f"{local}@local.example"))
+            assert len(list((mail / place / "new").iterdir())) == count + 1, local
+        for local in ("nobody", "nobody+joe", '"joe "', '".."', '"a/b"', "+joe", '""'):
+            assert (await rcpt(relay, f"{local}@local.example"))[:3] in ("550", "501"), local
+        async with connected(relay) as client:
+            await client.say("MAIL FROM:<c@office.example> SMTPUTF8")
+            assert (await client.say("RCPT TO:<STRAßE@local.example>".encode())).startswith("250")
+            await finished(relay, id_of(await client.content()))
+    assert len(list((mail / "straße" / "new").iterdir())) == 1
+
+
+async def test_a_list_that_names_another_vouches_for_it(folder: Path) -> None:
+    """Who may write to neither of two lists reaches the second through the first, if that takes from anybody."""
+    with StrictSink() as receiver:
+        async with running_relay(folder, strangers_only(first_config(receiver.port, more=DOMAIN))) as relay:
+            assert (await rcpt(relay, "crew@local.example")).startswith("550 5.7.2")
+            await submit(relay, MESSAGE, "staff@local.example")
+            await eventually(lambda: len(receiver.arrivals) == 2)
+    assert {arrival.reverse_path for arrival in receiver.arrivals} == {
+        b"owner@local.example",
+        b"bosun@local.example",
+    }
+
+
 async def test_a_reload_takes_local_domains(folder: Path) -> None:
     with StrictSink() as receiver:
         before = strangers_only(first_config(receiver.port, more=DOMAIN))

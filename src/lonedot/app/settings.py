@@ -22,6 +22,7 @@ from lonedot.delivery.routing import (
     Drop,
     Hold,
     Lmtp,
+    LocalNames,
     Maildir,
     Mx,
     NextHop,
@@ -173,7 +174,11 @@ def _target(route: Route, config: Config) -> routing.Target:
     if route.lmtp:
         return Lmtp(tuple(NextHop(hop.host, hop.port) for hop in route.lmtp))
     if route.maildir:
-        return Maildir(route.maildir, route.line_end, create=route.maildir_create)
+        names = [
+            LocalNames(domain.name.encode(), domain.extension, domain.case_sensitive)
+            for domain in config.domains
+        ]
+        return Maildir(route.maildir, route.line_end, create=route.maildir_create, names=tuple(names))
     if route.pipe:
         return Pipe(
             route.pipe,

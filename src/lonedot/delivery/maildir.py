@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lonedot.delivery.deposit import Deposit, DepositReport, refused
 from lonedot.delivery.jobs import error_words
-from lonedot.delivery.routing import Maildir
+from lonedot.delivery.routing import LocalNames, Maildir
 from lonedot.message.encode import StoredAltered
 from lonedot.message.filed import FileEncoder
 from lonedot.terms.address import Address
@@ -36,6 +36,7 @@ _FOLDERS = ("tmp", "new", "cur")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _counter = count(1)
+_ELSEWHERE = LocalNames(b"")
 
 
 class UnsafeAddress(ValueError):
@@ -60,13 +61,18 @@ def fault_of_path(path: str) -> str:
     return ""
 
 
-def folder_for(path: str, recipient: Address) -> Path:
-    """The Maildir of a recipient; its address counts in lower case.
+def folder_for(
+    path: str, recipient: Address, names: LocalNames = _ELSEWHERE, *, is_base: bool = False
+) -> Path:
+    """The Maildir of a recipient, in lower case unless its domain says otherwise; `is_base`: without its extension.
 
     Raises:
         UnsafeAddress: a part that the path needs is missing, or cannot be the name of a folder.
     """
-    values = {b"{local}": _folded(recipient.local), b"{domain}": _folded(recipient.domain)}
+    local = recipient.name if names.is_case_sensitive else _folded(recipient.name)
+    if is_base:
+        local = local.partition(names.extension.encode())[0]
+    values = {b"{local}": local, b"{domain}": _folded(recipient.domain)}
 
     def value(found: re.Match[bytes]) -> bytes:
         octets = values[found[0]]
@@ -95,6 +101,7 @@ class MaildirCarrier:
 
     def __init__(self, target: Maildir, hostname: str) -> None:
         self._target = target
+        self._names = {names.domain: names for names in target.names}
         self._hostname = hostname.replace("/", "\\057").replace(":", "\\072")
         # What stands before the first placeholder is there, or the disk is not mounted: it is never made.
         fixed = target.path.partition("{")[0]
@@ -103,8 +110,9 @@ class MaildirCarrier:
             self._base = self._base.parent
 
     def place(self, recipient: Address) -> str:
+        names = self._names.get(recipient.domain, _ELSEWHERE)
         try:
-            return f"maildir:{folder_for(self._target.path, recipient)}"
+            return f"maildir:{folder_for(self._target.path, recipient, names)}"
         except UnsafeAddress:
             return f"maildir:{self._target.path}"
 
@@ -112,12 +120,12 @@ class MaildirCarrier:
         """A file that is being written is finished or left in `tmp`."""
 
     def put(self, deposit: Deposit) -> DepositReport:
-        place = self.place(deposit.recipient)
         encoder = FileEncoder(deposit.canonical, self._target.line_end)
         try:
-            folder = folder_for(self._target.path, deposit.recipient)
+            folder = self._folder(deposit.recipient)
         except UnsafeAddress as error:
-            return DepositReport(refused(place, str(error), "5.1.3"))
+            return DepositReport(refused(f"maildir:{self._target.path}", str(error), "5.1.3"))
+        place = f"maildir:{folder}"
         try:
             self._write(folder, encoder, deposit.canonical.size)
         except _Unreadable as error:
@@ -128,6 +136,14 @@ class MaildirCarrier:
             return DepositReport(refused(place, self._words(folder, error), status))
         outcome = Outcome(Result.DELIVERED, Stage.CONTENT, DELIVERED, None, place, "2.0.0")
         return DepositReport(outcome, encoder.record())
+
+    def _folder(self, recipient: Address) -> Path:
+        """That of the whole name, where it is there; else that of the name without its extension."""
+        names = self._names.get(recipient.domain, _ELSEWHERE)
+        whole = folder_for(self._target.path, recipient, names)
+        if names.extension.encode() not in recipient.name[1:] or not names.extension or whole.is_dir():
+            return whole
+        return folder_for(self._target.path, recipient, names, is_base=True)
 
     def _words(self, folder: Path, error: OSError) -> str:
         words = f"the Maildir {folder} could not be written: {error_words(error)}"

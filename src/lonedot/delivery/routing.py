@@ -30,6 +30,7 @@ __all__ = [
     "Family",
     "Hold",
     "Lmtp",
+    "LocalNames",
     "Maildir",
     "Mx",
     "NextHop",
@@ -125,6 +126,16 @@ class Lmtp(msgspec.Struct, frozen=True, tag="lmtp"):
     """Hosts and sockets, tried in turn."""
 
 
+class LocalNames(msgspec.Struct, frozen=True):
+    """How a local domain reads its addresses."""
+
+    domain: bytes
+    """In lower case."""
+    extension: str = ""
+    """What parts a name from its extension; empty: nothing does."""
+    is_case_sensitive: bool = False
+
+
 class Maildir(msgspec.Struct, frozen=True, tag="maildir"):
     """A folder per recipient, of one file per message."""
 
@@ -134,6 +145,8 @@ class Maildir(msgspec.Struct, frozen=True, tag="maildir"):
     create: bool = False
     """A Maildir that is not there is made, below what stands before the first placeholder. Then whoever may send to
     the route decides what folders there are."""
+    names: tuple[LocalNames, ...] = ()
+    """Domains that are not here have no extensions, and their case does not count."""
 
 
 class Pipe(msgspec.Struct, frozen=True, tag="pipe"):

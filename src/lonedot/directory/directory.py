@@ -62,7 +62,7 @@ class LocalDomain(msgspec.Struct, frozen=True):
 
     def keys(self, address: Address) -> tuple[str, ...]:
         """The names under which an address is looked up: whole, then without its extension."""
-        key = key_of(address.local, self.is_case_sensitive)
+        key = key_of(address.name, self.is_case_sensitive)
         base = base_of(key, self.extension)
         return (key, base) if base else (key,)
 
@@ -179,7 +179,7 @@ class Directory:
 
 
 def _is_postmaster(address: Address) -> bool:
-    return address.local.lower() == POSTMASTER.encode()
+    return address.name.lower() == POSTMASTER.encode()
 
 
 def _unknown(address: Address) -> Judged:

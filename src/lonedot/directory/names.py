@@ -12,10 +12,10 @@ _LOCAL = re.compile(r"[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,64}")
 _DOMAIN = re.compile(r"[^\s<>()\[\],;:\\\"@\x00-\x20\x7f]{1,255}|\[[0-9A-Fa-f.:IPvx]{2,60}\]")
 
 
-def key_of(local: bytes, is_case_sensitive: bool = False) -> str:
-    """A local part as it is looked up. What is not UTF-8 is like nobody's name."""
-    text = local.decode("utf-8", "backslashreplace")
-    return text if is_case_sensitive else text.casefold()
+def key_of(name: bytes, is_case_sensitive: bool = False) -> str:
+    """`Address.name` as it is looked up. What is not UTF-8 is like nobody's name."""
+    text = name.decode("utf-8", "backslashreplace")
+    return text if is_case_sensitive else text.lower()
 
 
 def base_of(key: str, separator: str) -> str:

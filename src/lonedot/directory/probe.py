@@ -6,6 +6,7 @@ Rules: 250 and 251 are yes, a 5xx with 5.1.x or without a code of its own is no;
 from __future__ import annotations
 
 import asyncio
+import re
 
 from lonedot.directory.faults import DirectoryFault
 
@@ -14,6 +15,8 @@ __all__ = ["LmtpRecipients"]
 LINE_LIMIT = 4096
 """Octets of one line of a reply."""
 LINES_LIMIT = 100
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}")
+"""Signs of a Dot-string (RFC 5321 §4.1.2)."""
 _UNKNOWN = (550, 551, 553, 554, 521, 556)
 
 
@@ -27,8 +30,8 @@ class LmtpRecipients:
         self._hostname = hostname
 
     def known(self, local: str) -> bool | None:
-        """False of what cannot stand in a command; else it has to be asked."""
-        return None if local.isascii() and local.isprintable() and not set(local) & set(' <>"\\') else False
+        """False of what cannot stand in a command without quotes; else it has to be asked."""
+        return None if _NAME.fullmatch(local) else False
 
     async def has(self, local: str) -> bool:
         if self.known(local) is False:

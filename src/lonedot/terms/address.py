@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 __all__ = ["NULL_REVERSE_PATH", "Address"]
+
+
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 
 
 class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -17,6 +22,14 @@ class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
         """Octets before the last `@` (a quoted local part keeps its quotes)."""
         local, at, rest = self.octets.rpartition(b"@")
         return local if at else rest
+
+    @property
+    def name(self) -> bytes:
+        """The local part as it is meant: `"joe"` is joe, `"a\\b"` is ab (RFC 5321 §4.1.2). Never to be sent."""
+        local = self.local
+        if len(local) < 2 or local[:1] != b'"' or local[-1:] != b'"':
+            return local
+        return _QUOTED_PAIR.sub(rb"\1", local[1:-1])
 
     @property
     def domain(self) -> bytes:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lonedot.delivery import maildir
 from lonedot.delivery.maildir import DELIVERED, UnsafeAddress, fault_of_path, folder_for
-from lonedot.delivery.routing import Maildir, Route
+from lonedot.delivery.routing import LocalNames, Maildir, Route
 from lonedot.message.content import Content, FileBody
 from lonedot.message.filed import LineEnd
 from lonedot.message.fold import digests_of, fold
@@ -225,6 +225,50 @@ def test_every_folder_is_below_the_fixed_part(local: bytes, domain: bytes) -> No
     assert folder.parts[:3] == ("/", "srv", "mail") and len(folder.parts) == 6
     assert folder.parts[5] == "Maildir"
     assert ".." not in folder.parts
+
+
+NAMES = (LocalNames(b"example.org", "+"), LocalNames(b"sensitive.example", "-", is_case_sensitive=True))
+
+
+@pytest.mark.parametrize(
+    ("address", "folder"),
+    [
+        (b"anna+news@example.org", "anna"),
+        (b"Anna+News+More@Example.org", "anna"),
+        (b"anna+own@example.org", "anna+own"),
+        (b'"anna"@example.org', "anna"),
+        (b'"an\\na+x"@example.org', "anna"),
+        (b"anna-x@example.org", "anna-x"),
+        (b"Ben-x@sensitive.example", "Ben"),
+        (b"anna+own@elsewhere.example", "anna+own"),
+    ],
+)
+async def test_a_name_without_its_extension_is_a_folder_too(
+    tmp_path: Path, address: bytes, folder: str
+) -> None:
+    for name in ("anna", "anna+own", "anna-x", "Ben", "ben"):
+        made(tmp_path / name)
+    over = route(0, target=Maildir(f"{tmp_path}/{{local}}", names=NAMES))
+    async with outbound(over) as out:
+        outcome = await out.outcome(claim(address))
+    assert outcome.result is Result.DELIVERED
+    assert outcome.next_hop == f"maildir:{tmp_path}/{folder}"
+    (file,) = files(tmp_path / folder)
+    assert b"Delivered-To: " + address in file.read_bytes()
+
+
+@pytest.mark.parametrize("address", [b"+news@example.org", b"anna+news@example.org", b'"a/b+x"@example.org'])
+async def test_a_stranger_makes_no_folder_by_an_extension(tmp_path: Path, address: bytes) -> None:
+    over = route(0, target=Maildir(f"{tmp_path}/{{local}}", create=True, names=NAMES))
+    async with outbound(over) as out:
+        outcome = await out.outcome(claim(address))
+    found = {path.name for path in tmp_path.iterdir()}
+    if address.startswith(b"anna"):
+        assert found == {"anna"}
+    elif address.startswith(b"+"):
+        assert found == {"+news"}, "there is no name before the sign"
+    else:
+        assert (outcome.result, found) == (Result.FAILED, set())
 
 
 def test_a_value_is_not_read_again() -> None:
