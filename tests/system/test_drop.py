@@ -7,9 +7,12 @@ import smtplib
 import time
 from pathlib import Path
 
+import pytest
+
 from lonedot.admin.octets import octets_of
 from lonedot.admin.values import Form, Octets, Remark
 from lonedot.app import Relay
+from lonedot.cli import run
 from lonedot.spool.interface import Filter, MessageState, Stored
 from lonedot.terms.ids import MessageId
 from lonedot.testing.process import RelayProcess
@@ -84,6 +87,15 @@ async def octets(relay: Relay, one: Stored, form: Form) -> bytes:
     pieces = [piece async for piece in octets_of(relay.spool, one, form, 0, "")]
     assert not [piece for piece in pieces if isinstance(piece, Remark) and piece.is_fault]
     return b"".join(piece.octets for piece in pieces if isinstance(piece, Octets))
+
+
+def test_the_route_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lonedot.toml"
+    file.write_text(DROPPING)
+    assert run(("route", "a@local.example", "-c", str(file))) == 0
+    said = capsys.readouterr().out
+    for folder, number in (("drop", 1), ("drop-2", 2)):
+        assert f"{tmp_path}/spool/{folder} (source {number})" in said
 
 
 async def test_each_virtual_server_has_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lonedot.delivery.classify import HANDED_OVER
+from lonedot.delivery.drop import DROPPED
 from lonedot.delivery.maildir import DELIVERED
 from lonedot.delivery.notify import due_reports
 from lonedot.delivery.pipe import TAKEN
@@ -61,7 +62,7 @@ async def test_a_route_holds_with_its_words() -> None:
 
 
 def test_success_is_reported_as_delivered_but_for_what_was_discarded() -> None:
-    reasons = (DELIVERED, TAKEN, HANDED_OVER, "discarded by route out")
+    reasons = (DELIVERED, TAKEN, HANDED_OVER, DROPPED, "discarded by route out")
     states = tuple(
         RecipientState(
             index,
@@ -74,7 +75,7 @@ def test_success_is_reported_as_delivered_but_for_what_was_discarded() -> None:
     report = plan.Report(plan.ReportKind.SUCCESS, states)
     ((kind, told),) = due_reports(claim(ANNA).message, [report])
     assert kind is ReportKind.SUCCESS
-    assert [state.index for state in told] == [0, 1, 2]
+    assert [state.index for state in told] == [0, 1, 2, 3]
 
 
 @BOTH
