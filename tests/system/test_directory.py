@@ -378,6 +378,43 @@ async def test_verify_tells_whom_the_listener_says(
             assert ("blind@away.example" in answer) is (expn == "250")
 
 
+async def test_what_vrfy_and_expn_say_of_each_kind_of_address(folder: Path) -> None:
+    many = ", ".join(f'"m{number}@far.example"' for number in range(250))
+    (folder / "lists.toml").write_text(f'{LISTS}\n[lists.many]\nowner = "anna"\nmembers = [{many}]\n')
+    with StrictSink() as receiver:
+        toml = first_config(receiver.port, listener='vrfy = "trusted"', more=DOMAIN)
+        async with running_relay(folder, toml) as relay, connected(relay) as client:
+            for asked, answer in {
+                "VRFY joe+news@local.example": "250 2.1.5 <joe+news@local.example>",
+                'VRFY "joe"@local.example': "501 5.1.3",
+                "VRFY chief@local.example": "250 2.1.5",
+                "VRFY closed@local.example": "250 2.1.5",
+                "VRFY staff": "501 5.1.3",
+                "EXPN anna@local.example": "550 5.1.1",
+                "EXPN empty@local.example": "451 4.3.0",
+                "EXPN round@local.example": "451 4.3.0",
+                "EXPN staff@away.example": "252 2.5.0",
+            }.items():
+                assert (await client.say(asked)).startswith(answer), asked
+            assert await client.say("EXPN chief@local.example") == (
+                "250-2.1.5 <anna@local.example>\n250 2.1.5 <far@away.example>"
+            )
+            staff = (await client.say("EXPN staff@local.example")).split("\n")
+            assert [line[11:-1] for line in staff] == [
+                "anna@local.example",
+                "blind@away.example",
+                "bert@local.example",
+                "joe@local.example",
+                "anna@local.example",
+            ]
+            shown = (await client.say("EXPN many@local.example")).split("\n")
+            assert (len(shown), shown[-1]) == (101, "250 2.1.5 and 150 more")
+            (folder / "aliases").write_text("no colon\n")
+            assert (await client.say("VRFY anna@local.example")).startswith("451 4.3.0")
+            assert (await client.say("EXPN staff@local.example")).startswith("451 4.3.0")
+            assert (await client.envelope("x@away.example"))[-1].startswith("250"), "the session goes on"
+
+
 async def test_a_catch_all_gets_what_is_for_nobody_else(folder: Path) -> None:
     more = DOMAIN + 'catch_all = "anna@local.example"\n'
     with StrictSink() as receiver:
