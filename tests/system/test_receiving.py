@@ -507,7 +507,7 @@ async def test_beyond_the_memory_budget_messages_go_to_disk_at_once(tmp_path: Pa
 
 async def test_the_memory_budget_is_given_back(tmp_path: Path) -> None:
     async with running_relay(tmp_path, NOBODY) as relay:
-        budget = relay._listeners[0].take_memory.__self__  # type: ignore[attr-defined]  # the bound method's owner
+        budget = relay._entrances._budget
         async with connected(relay) as client:
             await client.envelope()
             id_of(await client.content())
