@@ -31,6 +31,7 @@ from lonedot.admin import (
     operations,
     queue_operations,
     reload_operations,
+    route_operations,
     seeing_operations,
     sinks_operations,
 )
@@ -99,6 +100,7 @@ _ANSWERS: dict[str, _Answer] = {
     sinks_operations.APPLY.name: _answering(sinks_operations.APPLY),
     sinks_operations.RELOAD.name: _answering(sinks_operations.RELOAD),
     reload_operations.RELOAD.name: _answering(reload_operations.RELOAD),
+    route_operations.ROUTE.name: _answering(route_operations.ROUTE),
     seeing_operations.FIGURES.name: _answering(seeing_operations.FIGURES),
     seeing_operations.HEALTH.name: _answering(seeing_operations.HEALTH),
     seeing_operations.SCREEN.name: _answering(seeing_operations.SCREEN),

@@ -24,6 +24,7 @@ from lonedot.admin import (
     operations,
     queue_operations,
     reload_operations,
+    route_operations,
     seeing_operations,
     sinks_operations,
 )
@@ -109,6 +110,7 @@ WAYS: Mapping[str, Way] = {
     sinks_operations.APPLY.name: Way.FIRST,
     sinks_operations.RELOAD.name: Way.FIRST,
     reload_operations.RELOAD.name: Way.FIRST,
+    route_operations.ROUTE.name: Way.FIRST,
     seeing_operations.FIGURES.name: Way.EACH,
     seeing_operations.HEALTH.name: Way.EACH,
     seeing_operations.SCREEN.name: Way.EACH,

@@ -22,6 +22,7 @@ from lonedot.admin.colleague import Colleague
 from lonedot.admin.ids import resolve, resolve_all
 from lonedot.admin.octets import arrival_form, copies_of, in_thread, octets_of, queued_form
 from lonedot.admin.reload import Reloader
+from lonedot.admin.routed import RouteArguments, Routed
 from lonedot.admin.seeing import Seer
 from lonedot.admin.sinks import Keeper
 from lonedot.admin.transfer import header_of
@@ -155,6 +156,8 @@ class Desk:
     """This worker, as the others see it; None: the relay is down."""
     seer: Seer | None = None
     """Who knows the processes of the relay; None: the relay is down."""
+    router: Callable[[RouteArguments], Awaitable[Routed]] | None = None
+    """Says where mail would go; None: the relay is down."""
     hops: Callable[[], Sequence[HopStatus]] | None = None
     """Next hops of which something is known; None: the relay is down."""
     events: Callable[[float], Sequence[Event]] | None = None

@@ -234,6 +234,7 @@ class Relay:
         ids = IdSource(self.post.number)
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
         self._dns = Dns(asker_from(config), self.clock)
+        self._finder = HostFinder(self._dns, lambda: ourselves_from(self.config))
         self._courier = Courier(
             routes,
             RouteResolver(self._finder),

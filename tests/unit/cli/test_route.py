@@ -32,6 +32,7 @@ header = "Subject=*invoice*"
 listener = "copiers"
 network = "192.168.10.0/24"
 smarthost = ["a.example:587", "b.example"]
+tls = "verified"
 [[route]]
 name = "world"
 to = ["*.test", "[127.0.0.1]"]
@@ -70,9 +71,10 @@ async def test_hosts_by_preference_and_what_was_passed_over(
         [
             "not large: size 0 is not over 1048576",
             "not invoices: listener (none) is not copiers",
-            "route world: mx of d.test, TLS opportunistic",
-            "     10  a.test:25  2001:db8::1, 192.0.2.1",
-            "     20  b.test:25  192.0.2.2",
+            "route world: mx of d.test (from DNS, good for 300 s), "
+            "TLS opportunistic (STARTTLS where offered, any certificate)",
+            "     10  a.test:25  2001:db8::1, 192.0.2.1  (from DNS, good for 300 s)",
+            "     20  b.test:25  192.0.2.2  (from DNS, good for 300 s)",
             "  not tried: relay.example.com: is this relay",
         ],
     )
@@ -84,7 +86,11 @@ async def test_every_condition_can_be_given(tmp_path: Path, capsys: pytest.Captu
     code, text = await told(tmp_path, capsys, "u@d.test", *given, *field)
     assert (code, text.splitlines()[1:]) == (
         0,
-        ["route invoices: smarthost, TLS opportunistic", "  a.example:587", "  b.example:25"],
+        [
+            "route invoices: smarthost, TLS verified (nothing without it, name and issuer are checked)",
+            "  a.example:587",
+            "  b.example:25",
+        ],
     )
     code, text = await told(tmp_path, capsys, "u@d.test", *given, "--size", "2000000")
     assert (code, text) == (0, "route large: hold: too large\n")
@@ -123,8 +129,35 @@ async def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
             "preference": 10,
             "addresses": ["2001:db8::1", "192.0.2.1"],
             "from_cache": False,
+            "ttl_seconds": 300.0,
         },
-        {"host": "b.test:25", "preference": 20, "addresses": ["192.0.2.2"], "from_cache": False},
+        {
+            "host": "b.test:25",
+            "preference": 20,
+            "addresses": ["192.0.2.2"],
+            "from_cache": False,
+            "ttl_seconds": 300.0,
+        },
+    ]
+    assert list(said) == [
+        "address",
+        "passed",
+        "route",
+        "target",
+        "tls",
+        "hosts",
+        "left_out",
+        "problem",
+        "status",
+        "is_final",
+        "from_cache",
+        "ttl_seconds",
+        "tls_ca",
+        "written",
+        "lists",
+        "members",
+        "leads_to",
+        "revision",
     ]
 
 
