@@ -15,14 +15,19 @@ import contextlib
 import fcntl
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Protocol
 
-__all__ = ["ASK_SECONDS", "HOLD_SECONDS", "FileGuard", "Guard", "LeaseTable", "is_running"]
+from lonedot.app.workers import Post
+from lonedot.delivery.leases import ASK_SECONDS
+from lonedot.delivery.routing import Route
+from lonedot.queue.lanes import key_of
+from lonedot.queue.pace import Rate
 
-ASK_SECONDS = 0.1
-"""Who wants a connection asks again after this."""
+__all__ = ["HOLD_SECONDS", "FileGuard", "Guard", "LeaseTable", "SharedLeases", "is_running", "shared_leases"]
+
 WISH_SECONDS = 1.0
 """A wish that was not repeated for so long counts no more."""
 HOLD_SECONDS = 1.0
@@ -296,6 +301,55 @@ class LeaseTable:
             one for one in poorer if (self._words[self._at(row, one) + _SINCE], one) < (since, self._me)
         ]
         return left <= len(before)
+
+
+class SharedLeases:
+    """The table for the parts of a worker: its pools, and its scheduler."""
+
+    def __init__(self, table: LeaseTable, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table = table
+        self._clock = clock
+
+    def of(self, route: Route, destination: str) -> HopLeases:
+        """As `Courier` takes them."""
+        return HopLeases(self._table, self._clock, key_of(route.name, destination), route.connections)
+
+    def turn(self, key: str, rate: Rate) -> float:
+        """As `Scheduler` takes them: the next turn of a lane. Seconds to wait for it; 0: it is taken."""
+        return self._table.turn(key, rate.interval, rate.burst, self._clock())
+
+
+def shared_leases(post: Post) -> SharedLeases | None:
+    """What this worker shares with others; None when it has all for itself."""
+    if post.count == 1 or post.shared is None or post.shared_file < 0:
+        return None
+    guard = FileGuard(post.shared_file)
+    return SharedLeases(LeaseTable(post.shared, post.count, post.number, os.getpid(), guard))
+
+
+class HopLeases:
+    """Satisfies `delivery.leases.Leases` for one next hop."""
+
+    def __init__(self, table: LeaseTable, clock: Callable[[], float], key: str, limit: int) -> None:
+        self._table = table
+        self._clock = clock
+        self._key = key
+        self._limit = limit
+
+    def take(self) -> bool:
+        return self._table.take(self._key, self._limit, self._clock())
+
+    def give(self) -> None:
+        self._table.give(self._key)
+
+    def renounce(self) -> None:
+        self._table.renounce(self._key)
+
+    def is_owed(self, leaving: int) -> bool:
+        return self._table.is_owed(self._key, self._limit, leaving, self._clock())
+
+    def is_wanted(self) -> bool:
+        return self._table.is_wanted(self._key, self._limit, self._clock())
 
 
 def _micro(seconds: float) -> int:

@@ -29,6 +29,7 @@ from lonedot.app.crew import Crew, CrewKeeper
 from lonedot.app.custody import open_custody
 from lonedot.app.directory import directory_from, may_lead_on
 from lonedot.app.entrances import Entrances, Face
+from lonedot.app.leases import shared_leases
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
 from lonedot.app.registry import RegistryKeeper, Snapshot
@@ -235,6 +236,7 @@ class Relay:
         self._executor = ThreadPoolExecutor(4, thread_name_prefix="reader")
         self._dns = Dns(asker_from(config), self.clock)
         self._finder = HostFinder(self._dns, lambda: ourselves_from(self.config))
+        leases = shared_leases(self.post)
         self._courier = Courier(
             routes,
             RouteResolver(self._finder),
@@ -246,6 +248,7 @@ class Relay:
             self.chains_of_server,
             self.hosts,
             observer.hop_noted,
+            leases.of if leases is not None else lambda route, destination: None,
         )
         self._notifier = notifier = Notifier(
             config.server.hostname,
@@ -280,6 +283,7 @@ class Relay:
             owner=f"{socket.gethostname()}:{os.getpid()}:{self.post.number}",
             preparer=transport,
             destination=self._courier.destination,
+            turn=leases.turn if leases is not None else None,
         )
         self._entrances = Entrances(
             own,

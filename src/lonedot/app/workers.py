@@ -32,6 +32,8 @@ class Post(msgspec.Struct, frozen=True):
     """Memory that all workers share, and that outlives them; None without a parent."""
     lock: SpoolLock | None = None
     """The lock of the spool, held together with the parent; None: the worker takes it itself."""
+    shared_file: int = -1
+    """The file of the shared memory, by which it is locked (`leases`); -1: there is none."""
 
     @property
     def is_first(self) -> bool:

@@ -92,6 +92,8 @@ class _Parent(NamedTuple):
     workers: int
     """How many there are."""
     shared: mmap.mmap | None
+    shared_file: int
+    """The file of that memory; -1 without."""
     lock: SpoolLock | None
 
 
@@ -107,6 +109,8 @@ def _take_parent() -> _Parent | None:
         board = Board(memory)
         os.set_inheritable(line, False)
         sockets = ListeningSockets(from_environment(listening), line, follows=number > 0)
+        if shared >= 0:
+            os.set_inheritable(shared, False)
         page = mmap.mmap(shared, os.fstat(shared).st_size) if shared >= 0 else None
         parent = _Parent(
             Watch(board),
@@ -115,13 +119,12 @@ def _take_parent() -> _Parent | None:
             number,
             count,
             page,
+            shared,
             SpoolLock.handed(lock) if lock >= 0 else None,
         )
     except (OSError, ValueError) as error:
         raise Problem(f"{ENVIRONMENT} in the environment is no parent's: {error}", do="remove it") from error
-    for descriptor in (memory, shared):
-        if descriptor >= 0:
-            os.close(descriptor)
+    os.close(memory)
     return parent
 
 
@@ -222,7 +225,9 @@ async def _serve(config: Config, parent: _Parent | None, sockets: ListeningSocke
         kind = config.server.log
         logs_json = kind is LogKind.JSON or (kind is LogKind.AUTO and not sys.stderr.isatty())
         board.describe(str(config.server.paths.root.absolute()), logs_json=logs_json)
-    post = Post() if parent is None else Post(parent.number, parent.workers, parent.shared, parent.lock)
+    post = Post()
+    if parent is not None:
+        post = Post(parent.number, parent.workers, parent.shared, parent.lock, parent.shared_file)
     relay = Relay(config, watch=parent.watch if parent is not None else None, sockets=sockets, post=post)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from lonedot.delivery.attempt import Parcel
 from lonedot.delivery.deposit import Carrier, Depot
 from lonedot.delivery.drop import DropCarrier
+from lonedot.delivery.leases import Leases
 from lonedot.delivery.maildir import MaildirCarrier
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
 from lonedot.delivery.pipe import PipeCarrier
@@ -51,11 +52,13 @@ class Courier:
         chains_of: Callable[[int], Chains] = lambda server: NO_CHAINS,
         elsewhere: Elsewhere = nobody_elsewhere,
         noted: Callable[[str, HopNote], None] = lambda session, note: None,
+        leases: Callable[[Route, str], Leases | None] = lambda route, destination: None,
     ) -> None:
         """`content_of` is `Spool.content`; `executor` (default: the loop's) reads and encodes what lies in files.
 
         `chains_of` gives the bindings of a virtual server, `elsewhere` calls sinks that do not run here, and `noted` is
-        told what sinks of sessions did (see `SessionSinks`).
+        told what sinks of sessions did (see `SessionSinks`). `leases` gives what workers share of a route and
+        destination, where they do.
         """
         self._routes = routes
         self.resolver = resolver
@@ -67,6 +70,7 @@ class Courier:
         self.chains_of = chains_of
         self.elsewhere = elsewhere
         self._noted = noted
+        self._leases = leases
         self.loop = asyncio.get_running_loop()
         self._pools: dict[tuple[int, str, str], Pool] = {}
         self._observing: set[asyncio.Task[None]] = set()
@@ -173,6 +177,7 @@ class Courier:
             sinks = None
             if server:
                 sinks = SessionSinks(lambda: self.chains_of(server), self.elsewhere, self._noted)
-            pool = Pool(route, destination, self.resolver, self._new_session, self.executor, sinks)
+            leases = self._leases(route, destination)
+            pool = Pool(route, destination, self.resolver, self._new_session, self.executor, sinks, leases)
             self._pools[key] = pool
         return pool

@@ -3,8 +3,9 @@
 Rules: the connection used last is used first, so that the others may go; one that dies while idle is nobody's
 fault; a message whose connection turns out to have been closed before its first reply is given another once, since
 nothing of it can have been taken. When no session can be opened, everything that waits learns why, unless another
-connection still works. What is decided here is decided in callbacks; a task runs only while a session is opened, or
-while a sink is told that one ends.
+connection still works. Where workers share what the route allows, a connection is leased before it is opened, and the
+lease given back when it is gone. What is decided here is decided in callbacks; a task runs only while a session is
+opened, or while a sink is told that one ends.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import msgspec
 
 from lonedot.delivery.connection import Connection, Opened
 from lonedot.delivery.jobs import Job, SessionFault, TransactionReport, error_words
+from lonedot.delivery.leases import ASK_SECONDS, Leases
 from lonedot.delivery.routing import IMPLICIT_TLS_PORT, Lmtp, NextHop, NoNextHop, Resolver, Route, TlsPolicy
 from lonedot.delivery.session_sinks import SessionSinks
 from lonedot.delivery.tls import is_loopback, outbound_context, starttls_of, tls_words
@@ -36,6 +38,9 @@ _CANDIDATES = 10
 
 _NO_CHUNKS = frozenset((b"CHUNKING",))
 """In LMTP content goes by DATA alone (see `protocol.client`)."""
+
+_GONE_SECONDS = 0.02
+"""After which the system has closed a connection for certain; its lease is given back then."""
 
 _CROWDED_SECONDS = 30.0
 """How long no further connection is tried when one was refused while there is hope for others."""
@@ -76,8 +81,13 @@ class Pool:
         new_session: Callable[[], str],
         executor: Executor | None = None,
         sinks: SessionSinks | None = None,
+        leases: Leases | None = None,
     ) -> None:
-        """Raises TlsSettingsFault when the route's TLS settings cannot be used."""
+        """`leases`: None where this worker has all that the route allows.
+
+        Raises:
+            TlsSettingsFault: the route's TLS settings cannot be used.
+        """
         self._loop = asyncio.get_running_loop()
         self._route = route
         self._destination = destination
@@ -85,6 +95,13 @@ class Pool:
         self._new_session = new_session
         self._executor = executor
         self._sinks = sinks
+        self._leases = leases
+        self._leased: set[Connection] = set()
+        """Open, with a lease; those that are leaving, too."""
+        self._wants_lease = False
+        self._owed_at = 0.0
+        """When it was last asked whether another worker is owed a connection."""
+        self._lease_timer: asyncio.TimerHandle | None = None
         self._is_lmtp = isinstance(route.target, Lmtp)
         self._context = outbound_context(route)
         self._waiting: deque[Job] = deque()
@@ -93,7 +110,7 @@ class Pool:
         self._leaving: set[Connection] = set()
         self._idle: list[Connection] = []
         """The one used last stands last."""
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[bool]] = set()
         self._parting: set[asyncio.Task[None]] = set()
         """A sink is being told that a session ends; its connection stands in `_leaving`."""
         self._crowded_until = 0.0
@@ -135,6 +152,9 @@ class Pool:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+            self._lease_timer = None
         while self._waiting:
             self._waiting.popleft().not_tried()
         for task in tuple(self._opening):
@@ -146,8 +166,8 @@ class Pool:
                 await asyncio.wait_for(self._empty.wait(), grace_seconds)
             except TimeoutError:
                 pass
-        for task in tuple(self._parting):
-            task.cancel()
+        for parting in tuple(self._parting):
+            parting.cancel()
         for connection in (*self._live, *self._leaving):
             connection.abort()
         if self._opening or self._parting:
@@ -174,6 +194,9 @@ class Pool:
 
     def gone(self, connection: Connection) -> None:
         self._leaving.discard(connection)
+        if connection in self._leased:
+            self._leased.remove(connection)
+            self._loop.call_later(_GONE_SECONDS, self._give)
         if connection in self._idle:
             self._idle.remove(connection)
         if connection in self._live:
@@ -201,11 +224,17 @@ class Pool:
                 self._leave(connection)
                 self._grow()
                 return
+            if self._leases is not None and self._is_owed(self._leases):
+                self._leave(connection)
+                self._grow()
+                return
             if connection.start(waiting.popleft()):
                 return
         if self._closing or connection.messages >= self._route.messages_per_connection:
             self._leave(connection)
             return
+        if self._leases is not None:
+            self._watch_leases()
         connection.idle_since = self._loop.time()
         self._idle.append(connection)
         if self._idle_timer is None:
@@ -221,6 +250,48 @@ class Pool:
             self._leave(idle.pop(0))
         if idle:
             self._idle_timer = self._loop.call_at(idle[0].idle_since + keep, self._retire)
+
+    # --- what workers share ---------------------------------------------------------------------------------
+
+    def _is_owed(self, leases: Leases) -> bool:
+        """Whether this connection is another worker's turn; asked now and then, not for each message."""
+        now = self._loop.time()
+        if now - self._owed_at < ASK_SECONDS / 2:
+            return False
+        self._owed_at = now
+        return leases.is_owed(sum(connection in self._leased for connection in self._leaving))
+
+    def _watch_leases(self) -> None:
+        """Look again soon: for a lease that is wanted here, or at idle connections that are wanted elsewhere."""
+        if self._lease_timer is None and not self._closing:
+            self._lease_timer = self._loop.call_later(ASK_SECONDS, self._look_at_leases)
+
+    def _look_at_leases(self) -> None:
+        self._lease_timer = None
+        leases = self._leases
+        if leases is None or self._closing:
+            return
+        if self._wants_lease and len(self._waiting) <= len(self._opening):
+            self._wants_lease = False
+            leases.renounce()
+        self._grow()
+        if self._idle and not self._waiting and leases.is_wanted():
+            self._leave(self._idle.pop(0))
+        if self._idle or self._wants_lease:
+            self._watch_leases()
+
+    def _has_lease(self) -> bool:
+        """One more connection may be opened, by what the workers have in all."""
+        if self._leases is None:
+            return True
+        self._wants_lease = not self._leases.take()
+        if self._wants_lease:
+            self._watch_leases()
+        return not self._wants_lease
+
+    def _give(self) -> None:
+        if self._leases is not None:
+            self._leases.give()
 
     def _leave(self, connection: Connection) -> None:
         self._live.discard(connection)
@@ -257,6 +328,7 @@ class Pool:
             and len(self._opening) < len(self._waiting)
             and len(self._opening) + len(self._live) < self._route.connections
             and not (self._has_hope and self._loop.time() < self._crowded_until)
+            and self._has_lease()
         ):
             task = self._loop.create_task(self._open())
             self._opening.add(task)
@@ -268,8 +340,10 @@ class Pool:
         current = asyncio.current_task()
         return bool(self._live) or any(task is not current and not task.done() for task in self._opening)
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
+    def _opened(self, task: asyncio.Task[bool]) -> None:
         self._opening.discard(task)
+        if task.cancelled() or task.exception() is not None or not task.result():
+            self._give()
         if not task.cancelled() and (error := task.exception()) is not None:
             # A bug, not a peer: still nobody may wait for ever.
             self._fail_waiting(
@@ -277,8 +351,8 @@ class Pool:
             )
         self._check_empty()
 
-    async def _open(self) -> None:
-        """One more session, over the first host and address that takes us."""
+    async def _open(self) -> bool:
+        """One more session, over the first host and address that takes us. False: none came of it."""
         lines: list[Line] = []
         began = self._loop.time()
         place = ""
@@ -310,15 +384,18 @@ class Pool:
                     if error.stage is Stage.AUTH:
                         # The same name and password elsewhere only bring the account nearer to being locked.
                         self._fail_waiting(fault, place, lines)
-                        return
+                        return False
                     continue
                 self._live.add(connection)
                 if connection.is_gone:
                     self._live.discard(connection)
                     continue
+                if self._leases is not None:
+                    self._leased.add(connection)
                 self._serve(connection)
-                return
+                return True
         self._fail_waiting(fault, place, lines)
+        return False
 
     def _fail_waiting(self, fault: SessionFault, place: str, lines: list[Line]) -> None:
         """No session: all that waits is told, unless others work, or are about to, and can take it."""

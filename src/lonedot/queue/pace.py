@@ -51,6 +51,11 @@ class Rate(msgspec.Struct, frozen=True):
         """Seconds from one message to the next."""
         return self.seconds / self.count
 
+    @property
+    def burst(self) -> float:
+        """Seconds whose messages may go at once."""
+        return max(0.0, BURST_SECONDS - self.interval)
+
 
 class Pace:
     """Of one next hop."""
@@ -109,13 +114,9 @@ class Pace:
         if self._rate is None:
             return now
         # A clock that was set back delays one message at most.
-        burst = self._burst(self._rate)
+        burst = self._rate.burst
         self._slot_at = min(self._slot_at, now + burst + self._rate.interval)
         return self._slot_at - burst
-
-    @staticmethod
-    def _burst(rate: Rate) -> float:
-        return max(0.0, BURST_SECONDS - rate.interval)
 
     def started(self, now: float) -> None:
         """A message goes out."""

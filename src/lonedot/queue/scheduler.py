@@ -23,6 +23,7 @@ from lonedot.queue.courier import Courier, Delivery, Observer, Reporter, our_fau
 from lonedot.queue.failure import Failure, failure_of
 from lonedot.queue.lanes import HopStatus, Lane, LaneState, parts_of
 from lonedot.queue.lanes import key_of as lane_key
+from lonedot.queue.pace import Rate
 from lonedot.queue.plan import conclude, group_by_route, no_route
 from lonedot.queue.preparation import Ending, Preparation
 from lonedot.queue.retry import RetrySchedule
@@ -69,15 +70,18 @@ class Scheduler:
         jitter: Callable[[], float] = random.random,
         preparer: Preparer | None = None,
         destination: Callable[[str, bytes], str] = lambda route, domain: "",
+        turn: Callable[[str, Rate], float] | None = None,
     ) -> None:
         """`preparer` is asked about messages in transport; without one they are held. `destination` gives, by the name
-        of a route and a domain, what lanes of that route are told apart by.
+        of a route and a domain, what lanes of that route are told apart by. `turn` takes the next turn of a lane with
+        a rate that other workers share: the seconds to wait for it, 0 when it is taken.
         """
         self._spool = spool
         self._courier = courier
         self._reporter = reporter
         self._observer = observer
         self._destination = destination
+        self._turn = turn
         self._choose = choose
         self._clock = clock
         self.owner = owner
@@ -312,7 +316,9 @@ class Scheduler:
         is_last = not (work.open or work.reporting or work.owed)
         lane, due = "", 0.0
         recipients = [
-            r if last is None or r.last is not None else msgspec.structs.replace(r, last=last, route=state.lane.name)
+            r
+            if last is None or r.last is not None
+            else msgspec.structs.replace(r, last=last, route=state.lane.name)
             for r in job.recipients
         ]
         if is_last and work.waiting == len(recipients) and self._may_set_aside(state):
@@ -366,14 +372,18 @@ class Scheduler:
                 return
             now = self._clock.now()
             if not pace.may_start(state.active, now):
-                self._wait_for_slot(state, now)
+                self._wait_for_slot(state, pace.slot_at(now) - now)
+                return
+            rate = state.lane.rate
+            if rate is not None and self._turn is not None and (seconds := self._turn(state.key, rate)) > 0:
+                self._wait_for_slot(state, seconds)
                 return
             job = state.next()
             if job is None:
                 return
             self._desk.ready -= 1
             work = job.work
-            if work.forgotten:
+            if work.forgotten or not self._spool.owns(work.claim.message.id, work.claim.epoch):
                 self._drop(work)
                 continue
             pace.started(now)
@@ -390,9 +400,8 @@ class Scheduler:
             except Exception as error:
                 self._done(job, state, our_fault(job.recipients, state.lane.name, self._clock.now(), error))
 
-    def _wait_for_slot(self, state: LaneState[Job], now: float) -> None:
-        """A rate allows no more for now: go on when it does."""
-        seconds = state.pace.slot_at(now) - now
+    def _wait_for_slot(self, state: LaneState[Job], seconds: float) -> None:
+        """A rate may allow no more for now: go on when it does."""
         if seconds <= 0 or state.slot_timer_is_set:
             return
         state.slot_timer_is_set = True

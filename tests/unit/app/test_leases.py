@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lonedot.app.leases import ASK_SECONDS, HOLD_SECONDS, FileGuard, LeaseTable, is_running
+from lonedot.app.leases import HOLD_SECONDS, FileGuard, LeaseTable, is_running
+from lonedot.delivery.leases import ASK_SECONDS
 
 SIZE = 64 * 1024
 HOP = "out\texample.com"
