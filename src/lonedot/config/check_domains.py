@@ -13,7 +13,7 @@ from lonedot.config.secrets import program_of
 from lonedot.config.values import Unfit
 from lonedot.directory.aliases import read_aliases
 from lonedot.directory.faults import DirectoryFault
-from lonedot.directory.file import DirectoryFile
+from lonedot.directory.file import FAULTS_TOLD, DirectoryFile, LineFaults
 from lonedot.directory.lists import read_lists
 from lonedot.directory.sources import FileRecipients
 
@@ -69,6 +69,19 @@ def _judge_database(drafts: Drafts, given: Given[Domain], source: RecipientSourc
             yield given.fault("recipients", words, f"run chmod o-w {file}")
 
 
+def _in_file(given: Given[Domain], key: str, path: Path, error: DirectoryFault) -> Iterator[Found]:
+    """What is wrong with a file: each line of it."""
+    cause = error.__cause__
+    if not isinstance(cause, LineFaults):
+        yield given.fault(key, str(error), "write the file, or mend it")
+        return
+    for fault in cause.faults[:FAULTS_TOLD]:
+        yield given.fault(key, f"{path}:{fault.number}: {fault.what}", fault.do)
+    if len(cause.faults) > FAULTS_TOLD:
+        more = len(cause.faults) - FAULTS_TOLD
+        yield given.fault(key, f"{path}: {more} more lines cannot be understood", "mend those first")
+
+
 def _judge_files(given: Given[Domain], domain: Domain) -> Iterator[Found]:
     source = domain.recipients
     if source is not None and given.knows("recipients"):
@@ -76,7 +89,7 @@ def _judge_files(given: Given[Domain], domain: Domain) -> Iterator[Found]:
             try:
                 FileRecipients(Path(source.where), domain.name).known("")
             except DirectoryFault as error:
-                yield given.fault("recipients", str(error), "write the file, or mend the line")
+                yield from _in_file(given, "recipients", Path(source.where), error)
         elif source.kind is SourceKind.MAILDIR:
             root = Path(source.where.partition("{")[0])
             if not root.is_dir() and not root.parent.is_dir():
@@ -87,7 +100,7 @@ def _judge_files(given: Given[Domain], domain: Domain) -> Iterator[Found]:
                 domain.aliases, lambda text: read_aliases(text, domain.name, domain.case_sensitive)
             ).read()
         except DirectoryFault as error:
-            yield given.fault("aliases", str(error), "write the file, or mend the line")
+            yield from _in_file(given, "aliases", domain.aliases, error)
     if domain.lists is not None and given.knows("lists"):
         try:
             lists = DirectoryFile(

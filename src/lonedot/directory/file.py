@@ -8,18 +8,40 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from lonedot.directory.faults import DirectoryFault
 
-__all__ = ["FILE_LIMIT", "DirectoryFile", "lines_of"]
+__all__ = ["FAULTS_TOLD", "FILE_LIMIT", "DirectoryFile", "LineFault", "LineFaults", "lines_of"]
 
 FILE_LIMIT = 16 * 1024 * 1024
 """Octets of one file."""
 
+FAULTS_TOLD = 20
+"""Lines of one file of which the fault is told."""
+
 T = TypeVar("T")
+
+
+class LineFault(NamedTuple):
+    """What is wrong with a line, and what to write instead."""
+
+    number: int
+    what: str
+    do: str = "mend the line"
+
+
+class LineFaults(ValueError):
+    """All lines of a file that cannot be understood."""
+
+    def __init__(self, faults: Sequence[LineFault]) -> None:
+        self.faults = tuple(faults)
+        told = [f"line {one.number}: {one.what}" for one in faults[:FAULTS_TOLD]]
+        if len(faults) > FAULTS_TOLD:
+            told.append(f"and {len(faults) - FAULTS_TOLD} more")
+        super().__init__("; ".join(told))
 
 
 class DirectoryFile(Generic[T]):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lonedot.directory.faults import DirectoryFault
-from lonedot.directory.file import DirectoryFile, lines_of
+from lonedot.directory.file import DirectoryFile, LineFault, LineFaults, lines_of
 from lonedot.directory.names import key_of, read_address
 
 __all__ = ["FileRecipients", "MaildirRecipients", "Recipients", "Remembered"]
@@ -54,13 +54,17 @@ class FileRecipients:
 
         def parse(text: str) -> frozenset[str]:
             names = set()
+            faults = []
             for number, line in lines_of(text):
                 try:
                     address = read_address(line, domain)
                 except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from None
+                    faults.append(LineFault(number, str(error), "write one name or address"))
+                    continue
                 if address.domain == domain.encode():
                     names.add(key_of(address.local, is_case_sensitive))
+            if faults:
+                raise LineFaults(faults)
             return frozenset(names)
 
         self._file = DirectoryFile(path, parse)

@@ -98,3 +98,16 @@ def test_the_configuration_is_shown_as_it_is_written(folder: Path) -> None:
 def test_what_is_no_source_is_unfit(folder: Path, value: dict[str, object]) -> None:
     with pytest.raises(Unfit):
         recipient_source(value, folder)
+
+
+def test_each_line_of_a_file_of_aliases_is_a_fault_of_its_own(folder: Path) -> None:
+    (folder / "aliases").write_text("root: anna\nnobody: /dev/null\nall: :include:/etc/all\n")
+    (folder / "people").write_text("anna\nb c\nd e\n")
+    (folder / "lonedot.toml").write_text(
+        first_config(2526, more=DOMAIN.format('file = "people"') + 'aliases = "aliases"\n')
+    )
+    found = {one.what.partition(": ")[0]: one for one in examine(folder / "lonedot.toml").faults}
+    places = [f"{folder}/{name}" for name in ("people:2", "people:3", "aliases:2", "aliases:3")]
+    assert set(places) <= found.keys()
+    assert found[places[2]].do == 'write [[route]] with to = "nobody@here.example" and discard = true'
+    assert {found[place].where.rpartition(" ")[2] for place in places} == {"recipients", "aliases"}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lonedot.directory.aliases import MEMBERS_LIMIT, read_aliases
 from lonedot.directory.expansion import DEPTH_LIMIT, Expansion, ListCopy, Names, expand
 from lonedot.directory.faults import ExpansionFault
+from lonedot.directory.file import LineFaults
 from lonedot.directory.lists import DistributionList, read_lists
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
 
@@ -153,3 +154,72 @@ def test_who_may_write_to_a_list(post: str, sender: bytes, may: bool) -> None:
 def test_a_file_that_is_no_list_is_a_fault(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         read_lists(text, "here.example")
+
+
+ETC_ALIASES = """\
+# See man 5 aliases for format
+postmaster:    root
+MAILER-DAEMON: postmaster
+"root":        admin@example.net, \\root
+webmaster:     root,
+  anna
+   # a comment between two lines
+
+"o'neil": "anna"@here.example , bert
+bert: \\bert
+"""
+
+
+def test_a_file_of_etc_aliases_is_read_as_it_is() -> None:
+    assert read_aliases(ETC_ALIASES, "here.example") == {
+        "postmaster": (at("root"),),
+        "mailer-daemon": (at("postmaster"),),
+        "root": (Address(b"admin@example.net"), at("root")),
+        "webmaster": (at("root"), at("anna")),
+        "o'neil": (at("anna"), at("bert")),
+        "bert": (at("bert"),),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "do"),
+    [
+        ('ftp: "|/usr/bin/vacation -a x, ftp"', 'to = "ftp@here.example" and pipe'),
+        ("ftp: |/usr/bin/vacation", "and pipe"),
+        ("nobody: /dev/null", 'to = "nobody@here.example" and discard = true'),
+        ("log: /var/log/mail", "and maildir"),
+        ("all: :include:/etc/mail/all", "lists"),
+        ('all: ":include:/etc/mail/all", anna', "lists"),
+        ("joe: \\\\anna", "write anna"),
+        ('joe: "anna', "in pairs"),
+        ('joe: anna", bert', "in pairs"),
+        ('joe: "anna bert"', "name: address"),
+        ("joe: anna\nJOE: bert", "on one line"),
+        ("joe@other.example: anna", "here.example alone"),
+    ],
+)
+def test_what_leads_to_no_mailbox_is_told_with_what_to_write(line: str, do: str) -> None:
+    with pytest.raises(LineFaults) as caught:
+        read_aliases(f"# first\n{line.replace(chr(92) * 2, chr(92))}\nlast: anna\n", "here.example")
+    (fault,) = caught.value.faults
+    assert fault.number == 2 + line.count("\n")
+    assert do in fault.do
+
+
+def test_all_lines_are_told_at_once() -> None:
+    text = "a: /x\nb: anna\nc\n" + "x: |y\n" * 30
+    with pytest.raises(LineFaults, match=r"line 1: .*line 3: .*and 12 more") as caught:
+        read_aliases(text, "here.example")
+    assert [fault.number for fault in caught.value.faults] == [1, 3, *range(4, 34)]
+
+
+@given(st.text(alphabet='ab:,"\\\\|/@# \n', max_size=60))
+def test_whatever_stands_there_is_aliases_or_faults(text: str) -> None:
+    try:
+        found = read_aliases(text, "here.example")
+    except LineFaults as error:
+        assert error.faults
+        return
+    for targets in found.values():
+        assert targets
+        assert len(set(targets)) == len(targets)
