@@ -164,6 +164,7 @@ class RelayObserver:
             self._events.append(
                 EventKind.ONE_CLIENT, "", found.words, listener=found.listener, client=found.client
             )
+            self._events.flush()  # the other workers look there
 
     # -- Pickup ------------------------------------------------------------------------------------
 

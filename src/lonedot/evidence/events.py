@@ -7,6 +7,7 @@ person can do. `lonedot status` prints it.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -237,6 +238,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
 
 MAX_WORDS = 4000
+_FAR = 2.0**36
+"""Seconds that a calendar can still hold."""
 
 
 class EventLog:
@@ -266,7 +269,7 @@ class EventLog:
     def read(self, since: float = 0.0, kinds: Collection[EventKind] = (), limit: int = 10_000) -> list[Event]:
         """The last `limit` events since that time (seconds since 1970), of those kinds (empty: all), oldest first."""
         found: list[Event] = []
-        for one in self._events():
+        for one in self._events(since, kinds):
             if one.at >= since and (not kinds or one.kind in kinds):
                 found.append(one)
                 if len(found) >= 2 * limit:
@@ -292,11 +295,18 @@ class EventLog:
         """Remove the files of days that ended before that time; how many."""
         return self._files.forget(before)
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self, since: float, kinds: Collection[EventKind]) -> Iterator[Event]:
+        """Those of these kinds (empty: all) in files of that day and later ones."""
         self._files.flush()
+        first_day = time.strftime("%Y-%m-%d", time.gmtime(max(0.0, min(since, _FAR))))
+        names = [kind.value.encode() for kind in kinds]
         for stem in self._files.stems():
+            if stem[:10] < first_day:
+                continue
             octets = self._files.read(stem, 0, self._files.size_of(stem)) or b""
             for line in octets.splitlines():
+                if names and not any(name in line for name in names):
+                    continue  # cheaper than to decode it
                 try:
                     yield _decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError):

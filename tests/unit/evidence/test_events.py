@@ -56,3 +56,30 @@ def test_half_a_line_and_unknown_kinds_are_passed_over(tmp_path: Path, clock: Ha
         stream.write(b'{"at":1,"kind":"from-the-future","id":"","words":""}\n\xff\xfe\n{"at":17')
     (event,) = EventLog(tmp_path, clock).read()
     assert len(event.words) == MAX_WORDS
+
+
+def test_only_files_of_the_days_in_question_are_read(tmp_path: Path, clock: HandClock) -> None:
+    events = EventLog(tmp_path, clock)
+    events.append(EventKind.STARTED, "", "yesterday")
+    clock.time += 86400
+    events.append(EventKind.STARTED, "", "today")
+    events.close()
+    day = clock.time - clock.time % 86400
+    for since, found in ((0.0, 2), (day - 86400, 2), (day - 1, 1), (day, 1), (clock.time + 1, 0), (1e300, 0)):
+        assert len(events.read(since)) == found, since
+    (old, _) = sorted(tmp_path.iterdir())
+    old.write_bytes(b"\xff" * 100)
+    assert [event.words for event in events.read(day)] == ["today"]
+
+
+def test_an_event_that_was_booked_already(tmp_path: Path, clock: HandClock) -> None:
+    events, other = EventLog(tmp_path, clock), EventLog(tmp_path, clock)
+    events.append(EventKind.ONE_CLIENT, "", "words", listener="in", client="192.0.2.7")
+    events.flush()
+    clock.time += 3600
+    for log_of_a_worker in (events, other):
+        assert log_of_a_worker.has(EventKind.ONE_CLIENT, 3600, listener="in")
+        assert log_of_a_worker.has(EventKind.ONE_CLIENT, 86400)
+        assert not log_of_a_worker.has(EventKind.ONE_CLIENT, 3599, listener="in")
+        assert not log_of_a_worker.has(EventKind.ONE_CLIENT, 86400, listener="second")
+        assert not log_of_a_worker.has(EventKind.STARTED, 86400)
