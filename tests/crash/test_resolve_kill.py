@@ -86,6 +86,7 @@ def test_each_step(tmp_path: Path, point: str, size: str) -> None:
             relay.program, relay.environment = SERVE, {}
             relay.start()
             drained(tmp_path)
+            assert relay.stop() == 0
         finally:
             relay.kill()
     found = Counter(
