@@ -198,7 +198,7 @@ class Entrances:
                 shared = msgspec.structs.replace(settings, max_connections=share)
                 listener = self._listener(Listener, shared, source, config, seats)
                 after.append(listener)
-                await listener.start(sockets)
+                await listener.start(sockets, shares=self._post.count > 1)
             by_programs = await self._open_submit(face, config)
         except OSError:
             for listener in after:
@@ -211,7 +211,7 @@ class Entrances:
             if listener not in after:
                 listener.close()
                 self._leaving.append(listener)
-        self._leaving = [one for one in self._leaving if one.sessions]
+        self._leaving = [one for one in self._leaving if not one.is_idle]
         self._sockets.keep_only(face.places)
         for listener in after:
             host, port = listener.address

@@ -17,6 +17,7 @@ from lonedot.reception.connection import Transcript
 from lonedot.reception.one_client import ClientWatch
 from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings, is_in
+from lonedot.reception.sharing import SharedServer
 from lonedot.reception.sockets import Place, bound, resolved
 from lonedot.sinks.protocol import Note
 from lonedot.terms.address import Address
@@ -29,6 +30,7 @@ TOO_MANY = reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_FROM_CLIENT = reply(421, "4.7.0", "Too many connections from your address; try again later")
 NOT_TRUSTED = reply(554, "5.7.1", "This is spoken with trusted clients alone")
 KNOWN_CLIENTS = 4096
+HANDSHAKE_SECONDS = 30.0
 
 
 class Noted(Protocol):
@@ -105,14 +107,16 @@ class Listener:
         self.seats = seats if seats is not None else Seats()
         self._watch = watch
         self._trusted: dict[str, bool] = {}
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | SharedServer] = []
 
     @property
     def place(self) -> Place:
         return self.settings.place
 
-    async def start(self, listening: Sequence[socket.socket] = ()) -> None:
+    async def start(self, listening: Sequence[socket.socket] = (), *, shares: bool = False) -> None:
         """Accept on these sockets, which are this listener's own from now on; without any, on new ones.
+
+        `shares`: other workers accept on them too.
 
         Raises:
             OSError: the address is taken or not ours.
@@ -124,12 +128,16 @@ class Listener:
                 loop = asyncio.get_running_loop()
                 self._servers.append(await loop.create_unix_server(self._new_session, sock=one, backlog=1024))
                 continue
+            seconds = HANDSHAKE_SECONDS if implicit is not None else None
+            if shares:
+                self._servers.append(SharedServer(self._new_session, one, implicit, seconds))
+                continue
             server = await asyncio.get_running_loop().create_server(
                 self._new_session,
                 sock=one,
                 backlog=1024,
                 ssl=implicit,
-                ssl_handshake_timeout=30 if implicit is not None else None,
+                ssl_handshake_timeout=seconds,
             )
             self._servers.append(server)
 
@@ -140,6 +148,13 @@ class Listener:
             return self.place.host, 0
         host, port = self._servers[0].sockets[0].getsockname()[:2]
         return str(host), int(port)
+
+    @property
+    def is_idle(self) -> bool:
+        """It has no session, and none begins."""
+        return not self.sessions and not any(
+            isinstance(server, SharedServer) and server.is_opening for server in self._servers
+        )
 
     def close(self) -> None:
         """Take no more connections."""
