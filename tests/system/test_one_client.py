@@ -48,7 +48,7 @@ async def test_the_operator_is_told_once_also_over_a_restart(tmp_path: Path, gat
             await sessions(relay, 3 * ENOUGH_SESSIONS)
             (event,) = relay.events.read(kinds=(EventKind.ONE_CLIENT,))
             assert event.fields == {"listener": "in", "client": gateway}
-            shown = "\n".join(screen_lines(await screen_of(relay)))
+            shown = "\n".join(screen_lines(await screen_of(relay), 200))
             assert "one-client" in shown and "take that one out of relay_from" in shown
 
 

@@ -6,6 +6,8 @@ is made from the spool and the event log alone.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -28,7 +30,9 @@ __all__ = [
     "Seer",
     "Waiting",
     "Worker",
+    "advice_of",
     "broken_of",
+    "command_of",
     "order_hops",
     "waiting_of",
 ]
@@ -82,6 +86,9 @@ class Broken(msgspec.Struct, frozen=True):
     words: str
     """Of the last one."""
     command: str
+    """Ready to be run; empty when there is none."""
+    advice: str = ""
+    """What a person can do, in words."""
 
 
 class Screen(msgspec.Struct, frozen=True):
@@ -203,6 +210,24 @@ def _reason(row: Listed) -> str:
     return (row.reason or last or _UNTRIED)[:_MAX_WORDS]
 
 
+_COMMAND = re.compile(r"lonedot [^;,]+")
+
+
+def advice_of(event: Event) -> str:
+    """What a person can do about an event, in words and commands."""
+    binding = event.fields.get("binding")
+    advice = event.kind.facts.action.replace("{id}", event.id or "ID")
+    return advice.replace("NAME", shlex.quote(binding)) if isinstance(binding, str) and binding else advice
+
+
+def command_of(event: Event) -> str:
+    """The command that acts on an event: what its kind says first, else the story of the message."""
+    found = _COMMAND.search(advice_of(event))
+    if found is not None and (event.id or "{id}" not in event.kind.facts.action):
+        return found[0]
+    return f"lonedot why {event.id}" if event.id else ""
+
+
 def broken_of(events: Iterable[Event]) -> tuple[Broken, ...]:
     """Warnings and errors by kind, errors first, then what is most."""
     groups: dict[EventKind, list[Event]] = {}
@@ -216,7 +241,8 @@ def broken_of(events: Iterable[Event]) -> tuple[Broken, ...]:
             alike[-1].at,
             alike[-1].id,
             alike[-1].words[:_MAX_WORDS],
-            kind.facts.action.replace("{id}", alike[-1].id or "ID"),
+            command_of(alike[-1]),
+            advice_of(alike[-1]),
         )
         for kind, alike in groups.items()
     ]

@@ -20,6 +20,7 @@ from lonedot.app.observer import RelayObserver
 from lonedot.app.rewriting import rewriting_from
 from lonedot.app.settings import listener_from, submit_from
 from lonedot.app.workers import Post
+from lonedot.config.addresses import Endpoint
 from lonedot.config.model import Config
 from lonedot.delivery.routing import RouteTable
 from lonedot.directory.rewriting import Rewriting
@@ -118,8 +119,7 @@ class Entrances:
     def doors(self) -> list[Door]:
         """Listeners with the number of their sessions."""
         return [
-            Door(one.settings.name, f"{one.address[0]}:{one.address[1]}", len(one.sessions))
-            for one in self._listeners
+            Door(one.settings.name, str(Endpoint(*one.address)), len(one.sessions)) for one in self._listeners
         ]
 
     @property

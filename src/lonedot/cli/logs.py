@@ -15,7 +15,7 @@ import msgspec
 from lonedot.admin.client import Caller
 from lonedot.admin.merging_seeing import merge_log_lines
 from lonedot.admin.operations import SHOW
-from lonedot.admin.seeing import LogLines, LogsArguments
+from lonedot.admin.seeing import LogLines, LogsArguments, advice_of
 from lonedot.admin.seeing_operations import LOGS
 from lonedot.admin.values import AdminError, IdArguments
 from lonedot.cli.output import Problem, json_option, print_json
@@ -173,8 +173,7 @@ def _told(said: Said) -> Iterator[str]:
         yield printable(line)
     for event in said.events:
         at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        action = event.kind.facts.action.replace("{id}", said.id)
-        yield printable(f"{at} event {event.kind.value}: {event.words}  → {action}")
+        yield printable(f"{at} event {event.kind.value}: {event.words}  → {advice_of(event)}")
     for words in said.transcripts:
         yield printable(f"recorded: {words}  → lonedot why {said.id} --transcript")
     if not (said.lines or said.events or said.transcripts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -33,6 +34,6 @@ def command(config_file: Path, spool_folder: Path | None, as_json: bool) -> int:
     if as_json:
         print_json(screen)
     else:
-        for line in screen_lines(screen):
+        for line in screen_lines(screen, shutil.get_terminal_size().columns):
             click.echo(line)
     return 0 if screen.running and not any(worker.fault for worker in screen.workers) else 1

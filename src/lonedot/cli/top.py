@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from lonedot.admin.values import NoArguments
 from lonedot.cli.output import Problem, json_option, print_json
 from lonedot.cli.screen_text import screen_lines
 from lonedot.cli.spool_access import place, place_options, work
+from lonedot.cli.terminal import Terminal, Wake
 from lonedot.observability.metrics import Figures, Metric
 
-__all__ = ["Pace", "command", "pace_between", "pace_line"]
+__all__ = ["Pace", "command", "pace_between", "pace_lines"]
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -49,7 +52,7 @@ class Pace(msgspec.Struct, frozen=True):
 @place_options
 @json_option
 def command(once: bool, interval: float, config_file: Path, spool_folder: Path | None, as_json: bool) -> int:
-    """Show the relay as it works, renewed each second. Ctrl-C ends it.
+    """Show the relay as it works, renewed each second. q or Ctrl-C ends it.
 
     With --json, or when the output is no terminal: one look after another, a line or a block for each.
     """
@@ -65,6 +68,9 @@ def command(once: bool, interval: float, config_file: Path, spool_folder: Path |
 
     async def _next(caller: Caller, before: Screen) -> tuple[Screen, Pace]:
         await asyncio.sleep(interval)
+        return await _look(caller, before)
+
+    async def _look(caller: Caller, before: Screen) -> tuple[Screen, Pace]:
         now = await caller.call(SCREEN, NoArguments())
         return now, pace_between(before.figures, now.figures, now.asked_at - before.asked_at)
 
@@ -74,7 +80,8 @@ def command(once: bool, interval: float, config_file: Path, spool_folder: Path |
             if as_json:
                 print_json({"pace": pace, "screen": before})
             else:
-                for line in [pace_line(pace), *screen_lines(before)]:
+                width = shutil.get_terminal_size().columns
+                for line in [*pace_lines(pace, width), *screen_lines(before, width)]:
                     click.echo(line)
             if once:
                 return 0
@@ -87,10 +94,19 @@ def command(once: bool, interval: float, config_file: Path, spool_folder: Path |
         def drawn(lines: Sequence[str]) -> Text:
             return Text.from_ansi("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
-        with Live(drawn(["looking …"]), screen=True, auto_refresh=False) as live:
+        with Terminal() as terminal, Live(drawn(["looking …"]), screen=True, auto_refresh=False) as live:
+            pace: Pace | None = None
             while True:
-                before, pace = await _next(caller, before)
-                live.update(drawn([pace_line(pace), "", *screen_lines(before)]), refresh=True)
+                lines = [] if pace is None else [*pace_lines(pace, live.console.width), ""]
+                lines += screen_lines(before, live.console.width)
+                live.update(drawn(lines[: live.console.height]), refresh=True)
+                match await terminal.wait(interval):
+                    case Wake.LEFT:
+                        return 0
+                    case Wake.TIME:
+                        before, pace = await _look(caller, before)
+                    case Wake.RESIZED:
+                        pass
 
     try:
         return work(where, watch)
@@ -126,10 +142,11 @@ def _mean(before: Figures, after: Figures, metric: Metric) -> float:
     return round(total / count, 6) if count > 0 else 0.0
 
 
-def pace_line(pace: Pace) -> str:
-    """One line for people."""
-    return (
+def pace_lines(pace: Pace, width: int) -> list[str]:
+    """For people, no wider than the screen."""
+    words = (
         f"per second: {pace.accepted:g} accepted, {pace.refused:g} refused, {pace.delivered:g} delivered, "
         f"{pace.deferred:g} deferred, {pace.failed:g} failed; "
         f"{pace.latency_seconds:.3f} s to deliver, {pace.commit_seconds * 1000:.2f} ms to commit"
     )
+    return textwrap.wrap(words, max(40, width))
