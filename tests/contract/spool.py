@@ -599,6 +599,25 @@ class SpoolContract(ABC):
         with pytest.raises(NoSuchMessage):
             spool.show(old[0].id)
 
+    async def test_a_claim_is_good_until_it_is_given_back_or_taken_away(
+        self, spool: Spool, ids: IdSource, clock: ManualClock
+    ) -> None:
+        now = clock.now()
+        given, held, flying, other = (acceptance(ids.next(now), now, owner="me") for _ in range(4))
+        await spool.accept((given, held, flying, other))
+        assert spool.owns(given.id, 1)
+        assert not spool.owns(given.id, 2)
+        await spool.settle((waiting(given, 1, now, now + 60),))
+        assert not spool.owns(given.id, 1)
+        await spool.hold((held.id,), "look")
+        assert not spool.owns(held.id, 1)
+        spool.in_flight(flying.id)
+        await spool.hold((flying.id,), "look")
+        assert not spool.owns(flying.id, 1)  # its other recipients are not begun with
+        spool.landed(flying.id)
+        await spool.delete((other.id,), now)
+        assert not spool.owns(other.id, 1)
+
     async def test_room(self, spool: Spool) -> None:
         assert spool.has_room(1)
 

@@ -84,7 +84,7 @@ class Preparation:
         while self._waiting and self._at_work < TRANSPORT_LIMIT and not self._desk.is_stopping:
             work = self._waiting.popleft()
             self._desk.ready -= 1
-            if work.forgotten:
+            if work.forgotten or not self._spool.owns(work.claim.message.id, work.claim.epoch):
                 work.open -= 1
                 self._ended(work, Ending.INTERRUPTED)
                 continue

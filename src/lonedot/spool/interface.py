@@ -430,6 +430,10 @@ class Spool(Protocol):
         """
         ...
 
+    def owns(self, id: MessageId, epoch: int) -> bool:
+        """The claim is still good, and nobody has held or deleted the message (cheap; asked before each beginning)."""
+        ...
+
     def in_flight(self, id: MessageId) -> None:
         """Note (cheap, survives the death of the process) that work on this message begins now."""
         ...

@@ -125,6 +125,9 @@ class Shards:
     def next_due(self) -> float | None:
         return min((due for one in self._shards if (due := one.next_due()) is not None), default=None)
 
+    def owns(self, id: MessageId, epoch: int) -> bool:
+        return any(one.owns(id, epoch) for one in self._shards)
+
     def in_flight(self, id: MessageId) -> None:
         self.of(id).in_flight(id)
 

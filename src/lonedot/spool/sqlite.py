@@ -302,6 +302,11 @@ class SqliteSpool:
             return now if self._due is None else min(self._due, now)
         return self._due
 
+    def owns(self, id: MessageId, epoch: int) -> bool:
+        number = reading.find_number(id)
+        held = None if number is None else self._claims.get(number)
+        return held is not None and held.epoch == epoch and held.state is MessageState.QUEUED
+
     def in_flight(self, id: MessageId) -> None:
         number = reading.find_number(id)
         if number is not None:

@@ -270,6 +270,15 @@ class MemorySpool:
             self._add(spawned)
         return True
 
+    def owns(self, id: MessageId, epoch: int) -> bool:
+        kept = self._kept.get(id)
+        return (
+            kept is not None
+            and bool(kept.owner)
+            and kept.epoch == epoch
+            and kept.state is MessageState.QUEUED
+        )
+
     def in_flight(self, id: MessageId) -> None:
         self.flying.add(id)
 

@@ -161,6 +161,9 @@ class DoubleSpool:
     def settle(self, batch: Sequence[Settlement]) -> asyncio.Future[Sequence[bool]]:
         raise NotImplementedError
 
+    def owns(self, id: MessageId, epoch: int) -> bool:
+        raise NotImplementedError
+
     def in_flight(self, id: MessageId) -> None:
         raise NotImplementedError
 

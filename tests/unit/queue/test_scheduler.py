@@ -537,6 +537,18 @@ async def test_a_held_message_that_is_ready_is_not_started() -> None:
     assert [out.id for out in shop.out] == [TWO]
 
 
+async def test_one_that_is_being_held_is_not_started_before_the_scheduler_is_told() -> None:
+    """Between the transaction that takes the claim and its sync, a start would send what is then held."""
+    shop = Workshop(limit=1)
+    await shop.offer(ONE, "x@a.example")
+    await shop.offer(TWO, "y@a.example")
+    await shop.spool.hold([MessageId(TWO)], "look at it")
+    shop.end(shop.out[0], DELIVERED)
+    await settle()
+    assert shop.out == []
+    assert shop.spool.state_of(TWO) is MessageState.HELD
+
+
 async def test_a_message_released_while_its_other_route_is_out_is_not_kept_for_ever() -> None:
     """Held and released again: the job that was dropped must not leave the claim with us, renewed without end."""
     shop = Workshop(limit=1)
