@@ -249,6 +249,16 @@ def ask(database: Path, sql: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
+def ask_all(folder: Path, sql: str) -> list[tuple[object, ...]]:
+    """The same of every shard of the spool in a folder."""
+    return [row for shard in shards(folder) for row in ask(shard / "queue.db", sql)]
+
+
+def shards(folder: Path) -> list[Path]:
+    """Folders of the shards that are there."""
+    return sorted(path.parent for path in (folder / "spool" / "shards").glob("*/queue.db"))
+
+
 def drain(relay: RelayProcess, pickup: Path | None = None, seconds: float = 90.0) -> list[str]:
     """Wait until nothing lives in the queue; ids of what had been held as poison, and was released. What was put off,
     because a sink had died, is tried again.
@@ -256,12 +266,11 @@ def drain(relay: RelayProcess, pickup: Path | None = None, seconds: float = 90.0
     Raises:
         TimeoutError: something stays.
     """
-    database = relay.folder / "spool" / "shards" / "0" / "queue.db"
     released: list[str] = []
     deadline = time.monotonic() + seconds
     again_at = time.monotonic() + 1.0
     while True:
-        left = ask(database, "SELECT id, state, reason FROM message WHERE state <> 'finished'")
+        left = ask_all(relay.folder, "SELECT id, state, reason FROM message WHERE state <> 'finished'")
         files = [file for file in pickup.rglob("*") if file.is_file()] if pickup is not None else []
         if not left and not files:
             return released
@@ -290,10 +299,9 @@ def judge(folder: Path, load: Load, hop: NextHop, may_repeat: Mapping[str, int] 
     `may_repeat`: how often each id may have arrived too often; None: no bound here.
     """
     _check_rest(folder)
-    database = folder / "spool" / "shards" / "0" / "queue.db"
     statuses: dict[str, tuple[str, int]] = {}
-    for number, status, size in ask(
-        database, "SELECT m.id, r.status, m.size FROM message m JOIN recipient r ON r.message = m.id"
+    for number, status, size in ask_all(
+        folder, "SELECT m.id, r.status, m.size FROM message m JOIN recipient r ON r.message = m.id"
     ):
         statuses[id_from_number(int(str(number)))] = str(status), int(str(size))
     copies = Counter((seen.id, recipient) for seen in hop.seen for recipient in seen.recipients)
@@ -303,7 +311,7 @@ def judge(folder: Path, load: Load, hop: NextHop, may_repeat: Mapping[str, int] 
     broken = [seen for seen in hop.seen if not seen.is_whole]
     assert broken == [], broken[:5]
     failed = {id for id, (status, _) in statuses.items() if status == "failed"}
-    reports = _reports(database)
+    reports = _reports(folder)
     lost = [
         id
         for id, (status, _) in statuses.items()
@@ -359,7 +367,12 @@ def _check_work(folder: Path, load: Load, hop: NextHop) -> None:
 
 def _check_rest(folder: Path) -> None:
     """Nothing is half done."""
-    shard = folder / "spool" / "shards" / "0"
+    for shard in shards(folder):
+        _check_shard(shard)
+    assert _files(folder / "spool" / "badmail") == []
+
+
+def _check_shard(shard: Path) -> None:
     assert ask(shard / "queue.db", "PRAGMA integrity_check") == [("ok",)]
     assert ask(shard / "queue.db", "SELECT id, state, reason FROM message WHERE state <> 'finished'") == []
     assert ask(shard / "queue.db", "SELECT count(*) FROM message WHERE owner IS NOT NULL") == [(0,)]
@@ -367,7 +380,6 @@ def _check_rest(folder: Path) -> None:
     ((finished,),) = ask(shard / "queue.db", "SELECT finished FROM progress")
     assert ask(shard / "queue.db", "SELECT count(*) FROM message") == [(finished,)]
     assert _files(shard / "bodies") == []
-    assert _files(folder / "spool" / "badmail") == []
     assert (shard / "flight").read_bytes().strip(b"\0") == b""
 
 
@@ -375,11 +387,11 @@ def _files(folder: Path) -> Sequence[Path]:
     return [file for file in folder.rglob("*") if file.is_file()]
 
 
-def _reports(database: Path) -> dict[str, str]:
+def _reports(folder: Path) -> dict[str, str]:
     """Id of each report to that of the message it tells of."""
     found: dict[str, str] = {}
-    for number, value in ask(
-        database,
+    for number, value in ask_all(
+        folder,
         "SELECT m.id, r.value FROM message m JOIN record r ON r.message = m.id WHERE m.sender = '<>'",
     ):
         assert isinstance(value, bytes)

@@ -1,5 +1,5 @@
 """kill -9 of the whole relay under load, again and again, at moments that nobody chose: nothing that was answered 250
-is lost, and nothing is left half done. Without a parent, and under one that starts the relay again.
+is lost, and nothing is left half done. Without a parent, under one that starts the relay again, and with two workers.
 
 The relay is the command itself, with nothing wrapped: what `test_kill_points` proves step by step is tried here as a
 whole. A message arrives twice when the relay died between the next hop's 250 and its own record of it; which messages
@@ -9,6 +9,7 @@ Short in CI; `./dev crash` runs the long form.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from lonedot.testing.process import SERVE, SUPERVISED, RelayProcess
 from lonedot.testing.relay import CONFIG
-from tests.crash.load import Load, NextHop, drain, judge
+from tests.crash.load import Load, NextHop, drain, judge, shards
 
 LONG = os.environ.get("LONEDOT_CRASH") == "long"
 SEED = int(os.environ.get("LONEDOT_SEED", "1"))
@@ -46,6 +47,38 @@ def restart_under_parent(relay: RelayProcess, chance: random.Random) -> None:
     relay.start()
 
 
+def restart_any(relay: RelayProcess, chance: random.Random) -> None:
+    """Any process of a relay with two workers: a worker, one that syncs or has sinks, the parent, or all of them."""
+    whom = chance.choice(["worker", "worker", "helper", "parent", "all"])
+    workers = relay.workers
+    match whom:
+        case "worker":
+            number = chance.choice(sorted(workers))
+            starts = relay.starts
+            os.kill(workers[number], signal.SIGKILL)
+            if number == 0:
+                relay.wait_for_start(starts + 1)
+        case "helper":
+            helpers = [pid for worker in workers.values() for pid in children_of(worker)]
+            if helpers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(helpers), signal.SIGKILL)
+        case _:
+            for pid in workers.values() if whom == "all" else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            relay.kill()
+            relay.start()
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        words = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    return [int(word) for line in words for word in line.split()]
+
+
 def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
     survive(tmp_path, SERVE, restart)
 
@@ -54,13 +87,21 @@ def test_nothing_accepted_is_lost_under_a_parent(tmp_path: Path) -> None:
     survive(tmp_path, SUPERVISED, restart_under_parent)
 
 
+def test_nothing_accepted_is_lost_with_two_workers(tmp_path: Path) -> None:
+    survive(tmp_path, SUPERVISED, restart_any, server="workers = 2")
+    assert [shard.name for shard in shards(tmp_path)] == ["0", "1"]
+
+
 def survive(
-    folder: Path, program: Sequence[str], restart: Callable[[RelayProcess, random.Random], None]
+    folder: Path,
+    program: Sequence[str],
+    restart: Callable[[RelayProcess, random.Random], None],
+    server: str = "",
 ) -> None:
     """Mail flows, the relay is killed again and again, and nothing is lost."""
     chance = random.Random(SEED)
     with NextHop() as hop:
-        toml = CONFIG.format(server="", listener="", route=f"connections = {CONNECTIONS}", port=hop.port)
+        toml = CONFIG.format(server=server, listener="", route=f"connections = {CONNECTIONS}", port=hop.port)
         hostname = f"relay-{os.getpid()}.example.com"  # a port may pass to the relay of another test
         relay = RelayProcess(folder, toml.replace("relay.example.com", hostname), program=program)
         load = Load(hop, hostname, SEED, clients=CLIENTS, too_large=0.02)
