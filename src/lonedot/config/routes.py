@@ -91,7 +91,8 @@ class Route(ReachKeys, frozen=True, kw_only=True):
         int,
         Key(
             v.whole(1, 1000),
-            "Connections at one time. Many providers allow few, and refuse or delay what is above.",
+            "Connections to one next hop, or runs of a program, at one time, over all workers. Many providers allow few, "
+            "and refuse or delay what is above.",
             "20",
         ),
     ] = 20

@@ -147,7 +147,9 @@ class Courier:
                     carrier = DropCarrier(route.target.folder_of(server), envelope)
                 case _:
                     raise ValueError(f"route {route.name} delivers nothing on this machine")
-            depot = self._depots[key] = Depot(route, carrier)
+            # Files of one folder do not mind how many write them; programs do.
+            leases = self._leases(route, "") if isinstance(route.target, Pipe) else None
+            depot = self._depots[key] = Depot(route, carrier, leases)
             if self._closing:
                 depot.end()
         return depot

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from lonedot.delivery.leases import ASK_SECONDS, Leases
 from lonedot.delivery.pool import PoolState
 from lonedot.delivery.routing import Route
 from lonedot.delivery.transcript import Line
@@ -112,10 +113,13 @@ class _Turn:
 class Depot:
     """Everything that one route delivers here. Lives on one event loop."""
 
-    def __init__(self, route: Route, carrier: Carrier) -> None:
+    def __init__(self, route: Route, carrier: Carrier, leases: Leases | None = None) -> None:
+        """`leases`: what workers share of `connections`; None where this worker has all of them."""
         self._loop = asyncio.get_running_loop()
         self._route = route
         self._carrier = carrier
+        self._leases = leases
+        self._asks_again = False
         self._waiting: deque[DepositJob] = deque()
         self._running: set[_Turn] = set()
         self._threads = ThreadPoolExecutor(route.connections, f"route {route.name}")
@@ -153,22 +157,42 @@ class Depot:
                 self._carrier.stop()
         for turn in tuple(self._running):
             self._running.discard(turn)
+            self._give()
             turn.job.not_tried()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self) -> None:
-        while self._waiting and len(self._running) < self._route.connections:
-            self._start(self._waiting.popleft())
+        while self._waiting and len(self._running) < self._route.connections and self._has_lease():
+            if not self._start(self._waiting.popleft()):
+                self._give()
 
-    def _start(self, job: DepositJob) -> None:
+    def _has_lease(self) -> bool:
+        if self._leases is None or self._leases.take():
+            return True
+        if not self._asks_again:
+            self._asks_again = True
+            self._loop.call_later(ASK_SECONDS, self._ask_again)
+        return False
+
+    def _ask_again(self) -> None:
+        self._asks_again = False
+        if not self._closing:
+            self._serve()
+
+    def _give(self) -> None:
+        if self._leases is not None:
+            self._leases.give()
+
+    def _start(self, job: DepositJob) -> bool:
+        """True: it runs, and its end is told."""
         place = self._carrier.place(job.deposit_for)
         try:
             made = job.make_deposit(place)
         except Exception as error:  # a bug may cost one message its attempt, not its place in the queue
             job.deposited(place, _bug(place, error))
-            return
+            return False
         if made is None:
-            return
+            return False
         turn = _Turn(job, place)
         self._running.add(turn)
         if isinstance(made, Deposit):
@@ -176,6 +200,7 @@ class Depot:
         else:
             making = asyncio.ensure_future(made)
             making.add_done_callback(lambda done: self._made(turn, done))
+        return True
 
     def _made(self, turn: _Turn, done: asyncio.Future[Deposit | None]) -> None:
         """A copy that took waiting is ready."""
@@ -210,6 +235,7 @@ class Depot:
     def _end(self, turn: _Turn, tell: Callable[[], None]) -> None:
         """The next one begins before this one's message is told."""
         self._running.discard(turn)
+        self._give()
         self._serve()
         tell()
         if not self._running:

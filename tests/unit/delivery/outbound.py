@@ -11,6 +11,7 @@ from itertools import count
 import msgspec
 
 from lonedot.delivery.courier import Courier
+from lonedot.delivery.leases import Leases
 from lonedot.delivery.message_sinks import NO_CHAINS, Elsewhere, nobody_elsewhere
 from lonedot.delivery.routing import (
     NextHop,
@@ -127,6 +128,7 @@ class Outbound:
         resolver: Resolver | None = None,
         chains: Callable[[int], Chains] = lambda server: NO_CHAINS,
         elsewhere: Elsewhere = nobody_elsewhere,
+        leases: Callable[[Route, str], Leases | None] = lambda route, destination: None,
     ) -> None:
         self.transcripts = Transcripts()
         self.stored: dict[MessageId, Content | Exception] = {}
@@ -143,6 +145,7 @@ class Outbound:
             chains,
             elsewhere,
             lambda session, note: self.notes.append((session, note)),
+            leases,
         )
 
     def _content(self, id: MessageId) -> Content:
@@ -176,8 +179,9 @@ async def outbound(
     resolver: Resolver | None = None,
     chains: Callable[[int], Chains] = lambda server: NO_CHAINS,
     elsewhere: Elsewhere = nobody_elsewhere,
+    leases: Callable[[Route, str], Leases | None] = lambda route, destination: None,
 ) -> AsyncIterator[Outbound]:
-    made = Outbound(routes, resolver, chains, elsewhere)
+    made = Outbound(routes, resolver, chains, elsewhere, leases)
     try:
         yield made
     finally:
