@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -85,6 +86,33 @@ async def _accept(spool: SqliteSpool, ids: IdSource, count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
+_DOMAIN = f"d{DOMAINS - 1}.example"
+_COMMANDS = (
+    ("queue rules (what a command costs)", "rules"),
+    ("hold one domain, dry run", "hold", "--domain", _DOMAIN, "--dry-run"),
+    ("hold one domain", "hold", "--domain", _DOMAIN),
+    ("release one domain", "release", "--domain", _DOMAIN),
+    ("hold --all, dry run", "hold", "--all", "--dry-run"),
+    ("hold --rule from=*@example.com (all)", "hold", "--rule", "from=*@example.com"),
+    ("release --rule 1 --and-messages", "release", "--rule", "1", "--and-messages"),
+)
+"""Whole commands, with the relay down; each leaves the queue so that the next finds what it needs."""
+
+
+async def _command(paths: SpoolPaths, arguments: Sequence[str]) -> float:
+    """Milliseconds of one command, its start included."""
+    began = time.perf_counter()
+    done = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "lonedot", "queue", *arguments, "--spool", str(paths.root)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    if await done.wait():
+        raise RuntimeError(f"lonedot queue {' '.join(arguments)} failed")
+    return (time.perf_counter() - began) * 1000
+
+
 async def measure_queue(messages: int, folder: Path) -> Measured:
     """Fill a shard in `folder` and measure it."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="lonedot-queue-") as made:
@@ -102,11 +130,10 @@ async def _measure(messages: int, folder: Path) -> Measured:
         ]
         await spool.accept(batch)
     taken: dict[str, float] = {}
-    last = f"d{DOMAINS - 1}.example"
     for name, wanted in (
         ("first page (50)", Filter(limit=50)),
         ("first page (1000)", Filter(limit=1000)),
-        ("one domain of 200, first 50", Filter(domain=last, limit=50)),
+        ("one domain of 200, first 50", Filter(domain=_DOMAIN, limit=50)),
         ("one sender of 50, first 50", Filter(sender="device7@example.com", limit=50)),
         ("one recipient, all searched", Filter(recipient="user7@d7.example")),
         ("words of a reason, all searched", Filter(reason="no such words")),
@@ -120,7 +147,7 @@ async def _measure(messages: int, folder: Path) -> Measured:
         spool.counts()
 
     taken["numbers by state"] = await _median(counted)
-    wanted = Filter(domain=last, limit=10_000)
+    wanted = Filter(domain=_DOMAIN, limit=10_000)
     taken["ids of one domain"] = await _median(lambda: spool.select(wanted))
     everything = list(await spool.select(Filter(limit=messages)))
     began = time.perf_counter()
@@ -130,6 +157,8 @@ async def _measure(messages: int, folder: Path) -> Measured:
     for start in range(0, len(everything), CHANGED):
         await spool.release(everything[start : start + CHANGED], time.time() + 1e6)
     await spool.close()
+    for name, *arguments in _COMMANDS:
+        taken[f"lonedot {name}"] = await _command(paths, arguments)
 
     began = time.perf_counter()
     spool = open_spool(paths, clock, Policy(reserve=0))
@@ -148,11 +177,11 @@ async def _measure(messages: int, folder: Path) -> Measured:
 def queue_table(measured: Measured) -> str:
     """For people."""
     lines = [f"{measured.messages} queued messages", ""]
-    lines += [f"  {name:34} {value:9.1f} ms" for name, value in measured.milliseconds.items()]
-    lines.append(f"  {'hold all, in batches':34} {measured.change_rate:9.0f} messages/s")
+    lines += [f"  {name:46} {value:9.1f} ms" for name, value in measured.milliseconds.items()]
+    lines.append(f"  {'hold all, in batches':46} {measured.change_rate:9.0f} messages/s")
     ratio = measured.accept_full / measured.accept_empty
     lines.append(
-        f"  {'accept, this queue and an empty one':34} {measured.accept_full:8.0f} and"
+        f"  {'accept, this queue and an empty one':46} {measured.accept_full:8.0f} and"
         f" {measured.accept_empty:.0f} messages/s ({ratio:.2f})"
     )
     return "\n".join(lines)
