@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import smtplib
 import socket
 import stat
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,7 @@ from lonedot.testing.relay import running_relay
 from tests.peers.strict_sink import StrictSink
 from tests.system.talk import (
     MESSAGE,
+    PATIENCE,
     Client,
     connected,
     finished,
@@ -192,3 +198,50 @@ def test_what_a_unix_socket_cannot_have_is_told(folder: Path, wrong: str, words:
     assert [one.what for one in examine(file).faults if words in one.what]
     file.write_text(first_config(2526, listener='group = "root"'))
     assert ["group" in one.where for one in examine(file).faults] == [True]
+
+
+WORKERS = """
+[server]
+hostname = "relay.example.com"
+spool = "spool"
+workers = 2
+
+[[listener]]
+address = "unix:{path}"
+protocol = "lmtp"
+
+[[route]]
+to = "*"
+discard = true
+"""
+
+
+def greeting(path: Path) -> bytes:
+    """What is said there; who connects is never refused, and waits where nobody accepts."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(path))
+        return client.recv(100)
+
+
+def test_the_socket_outlives_workers(folder: Path) -> None:
+    path = folder / "lmtp"
+    (folder / "lonedot.toml").write_text(WORKERS.format(path=path))
+    command = [sys.executable, "-m", "lonedot", "serve", "-c", str(folder / "lonedot.toml")]
+    parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while not path.exists() or len(children.read_text().split()) < 2:
+            assert parent.poll() is None and time.monotonic() < deadline
+            threading.Event().wait(0.02)
+        inode = path.stat().st_ino
+        for _ in range(3):
+            assert greeting(path) == b"220 relay.example.com LMTP\r\n"
+            for worker in children.read_text().split():
+                os.kill(int(worker), signal.SIGKILL)
+        assert greeting(path) == b"220 relay.example.com LMTP\r\n"
+        assert path.stat().st_ino == inode
+    finally:
+        parent.terminate()
+        assert parent.wait(PATIENCE) == 0
