@@ -17,25 +17,25 @@ from typing import Protocol, TypeVar, cast
 
 import msgspec
 
+from lonedot.delivery.batches import Batch, plan_batches
 from lonedot.delivery.classify import (
-    classify_fault,
     classify_local,
     classify_refusal,
-    classify_reply,
     classify_session,
     classify_sink,
     discarded_by,
 )
 from lonedot.delivery.deposit import HERE, Deposit, DepositReport, Depot
-from lonedot.delivery.drop import DROP_RECIPIENTS, needs_trace
+from lonedot.delivery.drop import needs_trace
 from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body, traced
-from lonedot.delivery.jobs import Fault, Sending, SessionFault, TransactionReport
+from lonedot.delivery.jobs import Sending, SessionFault, TransactionReport
 from lonedot.delivery.message_sinks import (
     Asking,
     Elsewhere,
     MessageSinks,
     to_end,
 )
+from lonedot.delivery.outcomes import outcomes_of, shared_outcome
 from lonedot.delivery.pool import Pool
 from lonedot.delivery.routing import Discard, Drop, Hold, Maildir, Pipe, Resolver, Route
 from lonedot.delivery.session_sinks import wants_sessions
@@ -43,7 +43,7 @@ from lonedot.delivery.tls import TlsSettingsFault
 from lonedot.delivery.transcript import NOTE, Line, TranscriptSink
 from lonedot.message.content import Content, MemoryBody
 from lonedot.message.encode import CanonicalContent, DataEncoder, NotCanonical, StoredAltered
-from lonedot.message.fold import FoldFault, changes_octets
+from lonedot.message.fold import FoldFault
 from lonedot.message.ledger import Entry
 from lonedot.message.transforms import CannotTransform
 from lonedot.protocol.client_plan import Offer, Plan, Refusal, RefusalKind, plan_transaction
@@ -100,15 +100,6 @@ class Office(Protocol):
     def observe(self, work: Awaitable[None]) -> None: ...
 
 
-class _Batch(msgspec.Struct, frozen=True):
-    """Recipients that go in one transaction: one destination, one copy."""
-
-    destination: str
-    copy: tuple[int, ...]
-    """Numbers of the scoped ledger entries that hold for them and change something."""
-    recipients: tuple[RecipientState, ...]
-
-
 class Parcel:
     """One `deliver`: the job that the pool sees, for one batch after the other."""
 
@@ -160,7 +151,7 @@ class Parcel:
         self._done = done
         self._started_at = courier.clock.now()
         self._attempts: list[Attempt] = []
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[Batch] = deque()
         self._current: tuple[RecipientState, ...] = ()
         self._copy: tuple[int, ...] | None = None
         self._whole: Form | None = None
@@ -198,37 +189,17 @@ class Parcel:
         assert route is not None
         match route.target:
             case Discard():
-                self._batches.append(_Batch("", (), tuple(self._recipients)))
+                self._batches.append(Batch("", (), tuple(self._recipients)))
                 outcome = discarded_by(route.name)
                 self._outcomes.extend((state.index, outcome) for state in self._recipients)
                 self._conclude("", True)
             case Hold(words):
                 self._conclude(f"route {route.name}: {words}", True)
             case _:
-                self._batches.extend(self._plan())
+                destination = self._courier.resolver.destination
+                ledger = self._claim.message.ledger
+                self._batches.extend(plan_batches(route, self._recipients, ledger, destination))
                 self._next(later=True)
-
-    def _plan(self) -> list[_Batch]:
-        """The recipients by destination and copy, no more in a batch than a server must take."""
-        route = self._route
-        assert route is not None
-        scoped = [
-            (n, frozenset(entry.scope))
-            for n, entry in enumerate(self._claim.message.ledger)
-            if entry.scope and changes_octets(entry)
-        ]
-        destination = self._courier.resolver.destination
-        groups: dict[tuple[str, tuple[int, ...]], list[RecipientState]] = {}
-        for state in self._recipients:
-            copy = tuple(n for n, scope in scoped if state.index in scope) if scoped else ()
-            key = (destination(route, state.recipient.address.domain), copy)
-            groups.setdefault(key, []).append(state)
-        step = _recipients_at_once(route)
-        return [
-            _Batch(to, copy, tuple(states[start : start + step]))
-            for (to, copy), states in groups.items()
-            for start in range(0, len(states), step)
-        ]
 
     def _next(self, later: bool = False) -> None:
         """Begin the next batch, or end. `later`: the caller must return before anything is told."""
@@ -603,43 +574,15 @@ class Parcel:
         sent = report.sent
         if sent is not None:
             self._wire = WireRecord(sent.mode, sent.size, sent.head_sha256, sent.body_sha256, sent.tail)
-        fault = report.fault
-        if fault is not None:
-            if fault.cause is not None:
-                self._cannot(fault.cause, False)
-                return
-            base = classify_fault(fault, hop)
-        elif report.is_withheld and self._withheld is not None:
-            said = self._withheld
-            base = classify_sink(said, report.stage, hop)
-            if said.decision is Decision.HOLD:
-                self._hold = _hold_words(said)
-        elif report.reply is not None:
-            base = classify_reply(report.stage, report.reply, hop, passes_dsn=report.passes_dsn)
-        else:
-            base = classify_fault(Fault(report.stage, "the next hop accepted no recipient", False), hop)
-        outcomes = self._outcomes
-        if report.stage is Stage.MAIL and report.reply is not None:
-            outcomes.extend((state.index, base) for state in self._current)
-        else:
-            replies, finals = report.recipients, report.finals
-            for place, state in enumerate(self._current):
-                own = replies[place] if place < len(replies) else None
-                if finals and (final := finals[place]) is not None:
-                    # RFC 2033 §4.2: what is said of this one holds, whatever becomes of the session.
-                    outcomes.append(
-                        (
-                            state.index,
-                            classify_reply(
-                                Stage.CONTENT, final, hop, passes_dsn=report.passes_dsn, is_last=True
-                            ),
-                        )
-                    )
-                elif own is None or own.is_positive:
-                    if not self._hold:
-                        outcomes.append((state.index, base))
-                else:
-                    outcomes.append((state.index, classify_reply(Stage.RCPT, own, hop)))
+        if report.fault is not None and report.fault.cause is not None:
+            self._cannot(report.fault.cause, False)
+            return
+        withheld = self._withheld
+        shared = shared_outcome(report, withheld)
+        is_withheld = report.fault is None and report.is_withheld
+        if is_withheld and withheld is not None and withheld.decision is Decision.HOLD:
+            self._hold = _hold_words(withheld)
+        self._outcomes.extend(outcomes_of(report, self._current, shared, is_held=bool(self._hold)))
         self._close()
 
     def unreachable(self, fault: SessionFault, next_hop: str, lines: list[Line]) -> None:
@@ -664,7 +607,7 @@ class Parcel:
     def not_routed(self) -> None:
         """There is no such route (any more)."""
         self._outcomes.extend((state.index, no_route(state.recipient.address)) for state in self._recipients)
-        self._batches.append(_Batch("", (), tuple(self._recipients)))
+        self._batches.append(Batch("", (), tuple(self._recipients)))
         self._conclude("", False)
 
     # --- what goes wrong here -----------------------------------------------------------------------------------
@@ -749,13 +692,3 @@ def _hold_words(said: Dispatched) -> str:
     """Why a message is held, with the name of the binding that wants it."""
     words = said.words
     return words if words.startswith(said.binding) else f"{said.binding}: {words}"
-
-
-def _recipients_at_once(route: Route) -> int:
-    match route.target:
-        case Maildir() | Pipe():
-            return 1
-        case Drop(envelope=envelope):
-            return DROP_RECIPIENTS if envelope else 1
-        case _:
-            return route.recipients_per_transaction
