@@ -99,10 +99,10 @@ async def test_one_that_is_owed_leaves_behind_its_message(monkeypatch: pytest.Mo
     book = Book(1)
     async with running(Peer()) as peer, outbound(route(peer.port), leases=lambda r, d: book) as out:
         assert await results(out, 1) == [Result.DELIVERED]
-        book.owes = True
+        book.owes, book.free = True, 0
         sending = asyncio.ensure_future(results(out, 2))
         await until(lambda: book.taken == 0)
-        book.owes = False
+        book.owes, book.free = False, 1
         assert await sending == [Result.DELIVERED] * 2
         assert peer.sessions == 2
         assert peer.commands.count(b"QUIT") == 1
