@@ -16,11 +16,12 @@ from tests.peers.postgresql import PASSWORD, ROLE, PostgreSQL, need_postgresql
 from tests.peers.strict_sink import StrictSink
 from tests.system.talk import connected, first_config, strangers_only
 
+OTHER = "another: hush"
 QUERY = "select 1 from users where lower(address) = :address and active::bool"
 DOMAIN = """
 [[domain]]
 name = "here.example"
-recipients = {{ sql = "{url}", query = "{query}", password_file = "db.password" }}
+recipients = {{ sql = "{url}", query = "{query}", {password} }}
 """
 
 
@@ -70,10 +71,17 @@ async def test_the_server_ends_a_question_whose_time_is_over(server: PostgreSQL)
     assert await SqlRecipients(database, QUERY, "here.example").has("anna")
 
 
-async def test_a_relay_outlives_the_restart_of_the_database(server: PostgreSQL, tmp_path: Path) -> None:
-    (tmp_path / "db.password").write_text(f"{PASSWORD}\n")
-    (tmp_path / "db.password").chmod(0o600)
-    more = DOMAIN.format(url=server.url(), query=QUERY)
+@pytest.mark.parametrize(
+    "key", ['password_file = "db.password"', 'password_command = ["cat", "db.password"]']
+)
+async def test_a_relay_outlives_the_restart_of_the_database(
+    server: PostgreSQL, tmp_path: Path, key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "db.password"
+    secret.write_text(f"{PASSWORD}\n")
+    secret.chmod(0o600)
+    key = key.replace('["cat", "db.password"]', f'["cat", "{secret}"]')
+    more = DOMAIN.format(url=server.url(), query=QUERY, password=key)
     with StrictSink() as receiver:
         async with (
             running_relay(tmp_path, strangers_only(first_config(receiver.port, more=more))) as relay,
@@ -90,7 +98,12 @@ async def test_a_relay_outlives_the_restart_of_the_database(server: PostgreSQL, 
             assert await rcpt("anna") == "250 2.1.5", "it is remembered"
             assert await rcpt("somebody") == "451 4.3.0"
             await asyncio.to_thread(server.start)
-            assert await rcpt("somebody") == "550 5.1.1"
+            server.run(f"alter role {ROLE} password '{OTHER}'")
+            assert await rcpt("somebody") == "451 4.3.0"
+            secret.write_text(f"{OTHER}\n")
+            assert await rcpt("somebody") == "550 5.1.1", "the password is read for each connection"
+            server.run(f"alter role {ROLE} password '{PASSWORD}'")
             events = [event.words for event in relay.events.read()]
-    said = "\n".join(events)
-    assert PASSWORD not in said
+    said = "\n".join(events) + capfd.readouterr().err
+    assert "directory.fault" in said and "password authentication failed" in said
+    assert PASSWORD not in said and OTHER not in said

@@ -148,6 +148,8 @@ class RelayObserver:
         level = LogLevel.DEBUG if what in _DETAILS else LogLevel.INFO
         if what == "session.fault":
             level = LogLevel.ERROR
+        elif what == "directory.fault":
+            level = LogLevel.WARNING
         if what == "sink.failed":
             self._events.append(EventKind.SINK_FAILED, session.id, words, client=session.client)
             if note is not None:

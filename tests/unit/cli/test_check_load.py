@@ -143,3 +143,18 @@ def test_a_configuration_with_faults_of_its_own_is_not_loaded(
     code, _ = check(capsys, CONFIG + "settings = 5\n", "--load")
     assert code == 1
     assert not (here / "was-run").exists()
+
+
+def test_a_program_that_tells_the_password_of_a_database_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    domain = """
+[[domain]]
+name = "here.example"
+recipients = {{ sql = "postgresql://relay@db.example.com/mail", query = "select :local", password_command = ["{}"] }}
+"""
+    assert check(capsys, CONFIG + domain.format("false"))[0] == 0
+    code, printed = check(capsys, CONFIG + domain.format("false"), "--load")
+    assert code == 1
+    assert "domain 1: recipients" in printed and "exit code 1" in printed
+    assert check(capsys, CONFIG + domain.format("hostname"), "--load")[0] == 0
