@@ -91,8 +91,8 @@ class Route(ReachKeys, frozen=True, kw_only=True):
         int,
         Key(
             v.whole(1, 1000),
-            "Connections to one next hop, or runs of a program, at one time, over all workers. Many providers allow few, "
-            "and refuse or delay what is above.",
+            "Connections to one next hop, or runs of a program, at one time, over all workers. Many providers allow "
+            "few, and refuse or delay what is above.",
             "20",
         ),
     ] = 20
