@@ -174,6 +174,18 @@ async def test_the_group_of_the_folder_may_do_as_much_with_its_files(
     assert file.stat().st_gid == tmp_path.stat().st_gid
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_where_the_relay_runs_as_root_files_belong_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "drop"
+    folder.mkdir(mode=0o750)
+    os.chown(folder, 12345, 23456)
+    async with outbound(into(folder)) as out:
+        await out.send(claim(ANNA))
+    (file,) = files(folder)
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 23456, 0o640)
+
+
 async def test_it_is_under_its_name_only_when_it_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
