@@ -141,8 +141,9 @@ class Claims:
         limit, key, parks = CLAIM_BATCH, "", 0
         if lane is not None:
             key, parks = lane.key, lane.parks
-            is_open = lane.pace.state is PaceState.OPEN
-            limit = max(1, min(CLAIM_BATCH, self._desk.room - len(lane))) if is_open else 1
+            # No more than it will soon use: what it cannot take after all goes back with a write for each.
+            soon = int(4 * lane.pace.window) if lane.pace.state is PaceState.OPEN else 1
+            limit = max(1, min(CLAIM_BATCH, soon, self._desk.room - len(lane)))
         try:
             if self._desk.works:
                 # The machine may have slept: what is at work here must not be claimed a second time.
