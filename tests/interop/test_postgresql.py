@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from lonedot.directory.faults import DirectoryFault
 from lonedot.directory.sql import Database, SqlRecipients
+from lonedot.observability import log
+from lonedot.observability.levels import LogKind, LogLevel
 from lonedot.testing.relay import running_relay
 from tests.peers.postgresql import PASSWORD, ROLE, PostgreSQL, need_postgresql
 from tests.peers.strict_sink import StrictSink
@@ -75,13 +78,15 @@ async def test_the_server_ends_a_question_whose_time_is_over(server: PostgreSQL)
     "key", ['password_file = "db.password"', 'password_command = ["cat", "db.password"]']
 )
 async def test_a_relay_outlives_the_restart_of_the_database(
-    server: PostgreSQL, tmp_path: Path, key: str, capfd: pytest.CaptureFixture[str]
+    server: PostgreSQL, tmp_path: Path, key: str
 ) -> None:
     secret = tmp_path / "db.password"
     secret.write_text(f"{PASSWORD}\n")
     secret.chmod(0o600)
     key = key.replace('["cat", "db.password"]', f'["cat", "{secret}"]')
     more = DOMAIN.format(url=server.url(), query=QUERY, password=key)
+    stream = io.BytesIO()
+    log.configure(LogKind.JSON, LogLevel.WARNING, stream)
     with StrictSink() as receiver:
         async with (
             running_relay(tmp_path, strangers_only(first_config(receiver.port, more=more))) as relay,
@@ -104,6 +109,7 @@ async def test_a_relay_outlives_the_restart_of_the_database(
             assert await rcpt("somebody") == "550 5.1.1", "the password is read for each connection"
             server.run(f"alter role {ROLE} password '{PASSWORD}'")
             events = [event.words for event in relay.events.read()]
-    said = "\n".join(events) + capfd.readouterr().err
+    log.flush()
+    said = "\n".join(events) + stream.getvalue().decode()
     assert "directory.fault" in said and "password authentication failed" in said
     assert PASSWORD not in said and OTHER not in said
