@@ -70,7 +70,7 @@ class Bench:
         """As the death of the process leaves it: nothing is given back but the lock."""
         spool._writer._close()
         spool._flight.close()
-        spool._lock.release()
+        spool._release_lock()
         self._open.remove(spool)
 
     def database(self) -> apsw.Connection:
