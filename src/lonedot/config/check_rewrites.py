@@ -51,40 +51,46 @@ def _judge_order(
         for given in rewrites
         if given.value is not None and given.has(key) and given.knows("into")
     ]
-    earlier: list[tuple[str, str]] = []
-    for given, rewrite in known:
-        for number, pattern in enumerate(patterns(rewrite)):
-            by = next((where for wide, where in earlier if covers(wide, pattern)), "")
-            if by:
-                what = f'"{_shown(pattern)}" is never used: {by} takes these {people} before'
-                yield _warning(given, key, number, what, "remove it, or put the narrower table first")
-            elif rewrite.into == pattern and not _exempts(given, rewrites, pattern, key, patterns):
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for number, (_, rewrite) in enumerate(known):
+        for pattern in patterns(rewrite):
+            first.setdefault(pattern.lower(), number)
+            last[pattern.lower()] = number
+    for number, (given, rewrite) in enumerate(known):
+        for place, pattern in enumerate(patterns(rewrite)):
+            before = [first[wide] for wide in _wider(pattern) if first.get(wide, number) < number]
+            if before:
+                where = known[min(before)][0].where
+                what = f'"{_shown(pattern)}" is never used: {where} takes these {people} before'
+                yield _warning(given, key, place, what, "remove it, or put the narrower table first")
+            elif rewrite.into == pattern and not any(last.get(wide, -1) > number for wide in _wider(pattern)):
+                # With a wider one behind it, it keeps an address from that.
                 what = f'"{_shown(pattern)}" becomes what it is'
-                yield _warning(given, key, number, what, "remove it, or mend into")
-        earlier += [(pattern, given.where) for pattern in patterns(rewrite)]
-    for given, rewrite in known:
+                yield _warning(given, key, place, what, "remove it, or mend into")
         if rewrite.into in patterns(rewrite):
             continue
-        for other, again in known:
-            if other is not given and any(covers(one, rewrite.into) for one in patterns(again)):
-                if again.into == rewrite.into:
-                    continue
-                what = f"{other.where} takes {_shown(rewrite.into)} too, but nothing is written anew twice"
-                yield given.warning("into", what, f'write into = "{_shown(again.into)}" if that is meant')
-                break
+        again = [first[wide] for wide in _wider(rewrite.into) if wide in first]
+        if again and min(again) != number and known[min(again)][1].into != rewrite.into:
+            other, after = known[min(again)]
+            what = f"{other.where} takes {_shown(rewrite.into)} too, but nothing is written anew twice"
+            yield given.warning("into", what, f'write into = "{_shown(after.into)}" if that is meant')
 
 
-def _exempts(
-    given: Given[Rewrite], rewrites: Sequence[Given[Rewrite]], pattern: str, key: str, patterns: _Patterns
-) -> bool:
-    """It keeps an address from a wider table behind it."""
-    behind = rewrites[list(rewrites).index(given) + 1 :]
-    return any(
-        covers(wide, pattern)
-        for one in behind
-        if one.value is not None and one.has(key)
-        for wide in patterns(one.value)
-    )
+def _wider(pattern: str) -> Iterator[str]:
+    """All patterns that take everything that this one takes, itself among them, in lower case: looked up instead of
+    compared with each other, because there may be thousands."""
+    pattern = pattern.lower()
+    yield pattern
+    if pattern == "*":
+        return
+    yield "*"
+    domain = pattern.rpartition("@")[2]
+    if domain != pattern:
+        yield domain
+    parent = domain.removeprefix("*.")
+    while parent := parent.partition(".")[2]:
+        yield f"*.{parent}"
 
 
 def _judge_reach(drafts: Drafts, given: Given[Rewrite], rewrite: Rewrite) -> Iterator[Found]:

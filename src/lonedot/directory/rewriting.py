@@ -95,6 +95,12 @@ class Rewriting:
         self._senders = _Patterns((n, rule.senders) for n, rule in enumerate(self._rules))
         self._recipients = _Patterns((n, rule.recipients) for n, rule in enumerate(self._rules))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rewriting) and other._rules == self._rules
+
+    def __hash__(self) -> int:
+        return hash(self._rules)
+
     def sender(self, address: Address) -> Written | None:
         """What a reverse-path becomes; None: it stays."""
         return None if address.is_null else self._written(self._senders, address)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lonedot.config.check_rewrites import _wider
+from lonedot.config.check_routes import covers
 from lonedot.config.load import Examined
 from tests.unit.config.conftest import Say
 
@@ -85,3 +87,11 @@ def test_recipients_must_come_out_where_a_route_leads(say: Say) -> None:
         "fault 6 listener 1: relay_to: mail for old.example is taken, but no route leads there",
         "fault 12 rewrite 1: into: no route leads to *@far.example",
     ]
+
+
+PATTERNS = ["*", "a.test", "b.a.test", "*.a.test", "*.b.a.test", "x@a.test", "x@b.a.test", "a", "x@a"]
+
+
+@pytest.mark.parametrize("narrow", PATTERNS)
+def test_wider_patterns_are_those_that_cover(narrow: str) -> None:
+    assert {one for one in PATTERNS if covers(one, narrow)} == set(_wider(narrow)) & set(PATTERNS)
