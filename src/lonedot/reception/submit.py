@@ -41,13 +41,13 @@ class SubmitSocket(Listener):
     _inode = 0
     _accepting: asyncio.Server | None = None
 
-    async def start(self, listening: Sequence[socket.socket] = ()) -> None:
+    async def start(self, listening: Sequence[socket.socket] = (), *, shares: bool = False) -> None:
         """Bind and listen; no socket is given. Not while another process serves the same path.
 
         Raises:
             OSError: the socket cannot be made, or its group cannot be set; the words say which.
         """
-        del listening
+        del listening, shares
         loop = asyncio.get_running_loop()
         self._accepting = await loop.create_unix_server(self._new_session, sock=self._bind(), backlog=256)
 
