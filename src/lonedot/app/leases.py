@@ -67,7 +67,7 @@ class FileGuard:
         for _ in range(_SPINS):
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-            except BlockingIOError:
+            except (BlockingIOError, PermissionError):  # POSIX leaves open which
                 os.sched_yield()
             else:
                 return True
