@@ -22,9 +22,7 @@ LEFT_MESSAGES = ("32ufslk000000", "32ufsllug0000")
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "left", ["", "version_3.sql", pytest.param("version_2.sql", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("left", ["", "version_3.sql", pytest.param("version_2.sql", marks=pytest.mark.slow)])
 def test_the_page_for_operators(tmp_path: Path, ports: dict[str, str], left: str) -> None:
     """From an empty folder, and from the spool of an older version: everything works over that, too."""
     if left:
