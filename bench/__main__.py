@@ -72,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     cells.add_argument("--mode", action="append", type=Mode, help="reuse or conn; repeatable")
     cells.add_argument("--rounds", type=int, help="bursts through each relay; default 3, for sinks 40")
     cells.add_argument("--seconds", type=float, help="wanted length of a burst")
-    cells.add_argument("--test", default="lonedot", help="lonedot, postfix or command:CALL; default lonedot")
+    cells.add_argument(
+        "--test",
+        default="lonedot",
+        help="lonedot, lonedot:WORKERS, postfix or command:CALL; default lonedot (one worker)",
+    )
     cells.add_argument("--beside", default="postfix", help="the same; default postfix")
     crowd = parser.add_argument_group("crowd (memory; --test chooses the relay)")
     crowd.add_argument("--load", choices=("large", "idle"), help="default: both")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.load import LoadError, await_greeting, free_port, program
+from lonedot.terms.ids import MAX_SHARDS
 from tests.peers.postfix import Postfix, PostfixError, PostfixSettings
 
 READY_SECONDS = 30.0
@@ -29,6 +30,7 @@ LONEDOT_CONFIG = """\
 [server]
 hostname = "relay.example.com"
 spool = "spool"
+workers = {workers}
 
 [[listener]]
 address = "127.0.0.1:{port}"
@@ -79,8 +81,10 @@ class LonedotRelay:
         *,
         listener_lines: str = "",
         environment: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         """`listener_lines` are lines of TOML for the listener, for a load beyond the default limits."""
+        self._workers = workers
         self.name = name
         self.port = 0
         self._command = tuple(command)
@@ -98,7 +102,12 @@ class LonedotRelay:
         self.port = free_port()
         config = folder / "lonedot.toml"
         config.write_text(
-            LONEDOT_CONFIG.format(port=self.port, next_hop=next_hop, listener_lines=self._listener_lines)
+            LONEDOT_CONFIG.format(
+                port=self.port,
+                next_hop=next_hop,
+                listener_lines=self._listener_lines,
+                workers=self._workers,
+            )
         )
         self._log = folder / "log"
         try:
@@ -188,9 +197,10 @@ class PostfixRelay:
 
 
 def parse_relay(text: str, *, mark: str = "") -> Relay:
-    """The relay named "lonedot", "postfix" or "command:CALL"; CALL takes `serve -c FILE`, as lonedot does.
+    """The relay named "lonedot" (one worker), "lonedot:WORKERS", "postfix" or "command:CALL".
 
-    `mark` is added to its name, so that a relay can be measured beside itself.
+    CALL takes `serve -c FILE`, as lonedot does. `mark` is added to its name, so that a relay can be measured beside
+    itself.
 
     Raises:
         ValueError: no such relay.
@@ -199,9 +209,11 @@ def parse_relay(text: str, *, mark: str = "") -> Relay:
     match kind:
         case "lonedot" if not rest:
             return LonedotRelay(f"lonedot{mark}")
+        case "lonedot" if rest.isdecimal() and 1 <= int(rest) <= MAX_SHARDS:
+            return LonedotRelay(f"lonedot:{rest}{mark}", workers=int(rest))
         case "postfix" if not rest:
             return PostfixRelay(f"postfix{mark}")
         case "command" if rest:
             return LonedotRelay(f"command{mark}", shlex.split(rest))
         case _:
-            raise ValueError(f"a relay is lonedot, postfix or command:CALL, not {text!r}")
+            raise ValueError(f"a relay is lonedot, lonedot:WORKERS, postfix or command:CALL, not {text!r}")

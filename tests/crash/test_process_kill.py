@@ -96,7 +96,7 @@ def survive(
     folder: Path,
     program: Sequence[str],
     restart: Callable[[RelayProcess, random.Random], None],
-    server: str = "",
+    server: str = "workers = 1",
 ) -> None:
     """Mail flows, the relay is killed again and again, and nothing is lost."""
     chance = random.Random(SEED)

@@ -35,7 +35,12 @@ MESSAGE = (
 
 
 def first_config(port: int, *, server: str = "", listener: str = "", route: str = "", more: str = "") -> str:
-    """The first configuration with a smarthost at `port` of loopback, with lines added to its tables."""
+    """The first configuration with a smarthost at `port` of loopback, with lines added to its tables.
+
+    One worker, where `server` says nothing else.
+    """
+    if "workers" not in server:
+        server += "\nworkers = 1"
     return CONFIG.format(server=server, listener=listener, route=route, port=port) + more
 
 

@@ -235,7 +235,7 @@ async def _serve(config: Config, parent: _Parent | None, sockets: ListeningSocke
     is_up = False
 
     def reload() -> None:
-        if is_up:
+        if is_up and post.is_first:  # which leads the others; to a terminal's signal they are deaf
             task = loop.create_task(relay.reload_told())
             reloads.add(task)
             task.add_done_callback(reloads.discard)

@@ -17,7 +17,8 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 def count_workers(config: Config) -> int:
     """As many as it says; of `auto`, one for each usable core."""
-    return config.server.workers or usable_cores()
+    workers = config.server.workers
+    return workers if isinstance(workers, int) else usable_cores()
 
 
 def usable_cores(quota: Path = _QUOTA) -> int:

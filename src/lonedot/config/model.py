@@ -85,14 +85,14 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     workers: Annotated[
-        int,
+        int | str,
         Key(
             v.count_or_auto(MAX_SHARDS),
-            "How many processes share the work; each has a part of the queue. `auto` is one for each core that the relay "
-            "may use. More than there are cores make it slower.",
+            "How many processes share the work; each has a part of the queue. `auto` is one for each core that the "
+            "relay may use. More than there are cores make it slower.",
             '"auto"',
         ),
-    ] = 1
+    ] = "auto"
     registry: Annotated[
         Path | None,
         Key(

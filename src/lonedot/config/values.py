@@ -179,12 +179,12 @@ def whole(lowest: int, highest: int) -> Reader[int]:
     return read
 
 
-def count_or_auto(highest: int) -> Reader[int]:
-    """A whole number from 1, or `auto`, which is 0."""
+def count_or_auto(highest: int) -> Reader[int | str]:
+    """A whole number from 1, or `auto`."""
 
-    def read(value: object, _: Path) -> int:
+    def read(value: object, _: Path) -> int | str:
         if value == "auto":
-            return 0
+            return "auto"
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
             raise Unfit(f"{show(value)} is no such number", f'write "auto", or a number from 1 to {highest}')
         return value
