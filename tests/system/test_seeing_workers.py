@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from lonedot.terms.ids import id_shard
 from lonedot.testing.process import SUPERVISED, RelayProcess
 from tests.system.talk import MESSAGE, PATIENCE, first_config
 
@@ -130,3 +131,25 @@ def test_lines_of_a_message_are_found_whichever_worker_has_it(relay: RelayProces
     for id in ids[:4]:
         code, said = run(relay, "logs", id, "--json")
         assert code == 0 and any(id in line for line in json.loads(said)["lines"])
+
+
+def test_a_log_is_followed_whichever_worker_writes_it(relay: RelayProcess) -> None:
+    _, said = run(relay, "queue", "list", "--json")
+    ids = [row["id"] for row in json.loads(said)["rows"]]
+    for id in {id_shard(id): id for id in ids}.values():  # one of each worker that has any
+        following = subprocess.Popen(
+            [sys.executable, "-m", "lonedot", "logs", id, "--follow", "-c", str(relay.config)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert following.stdout is not None
+        try:
+            for line in following.stdout:
+                if line.startswith("recorded: "):
+                    break
+            assert run(relay, "queue", "hold", id)[0] == 0
+            assert any('"queue.hold"' in line and id in line for line in following.stdout)
+        finally:
+            following.send_signal(signal.SIGINT)
+            assert following.wait(PATIENCE) == 0
+            following.stdout.close()
