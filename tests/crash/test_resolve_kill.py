@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lonedot.spool.sqlite import CONTENT_LIMIT
+from lonedot.terms.ids import id_from_number
 from lonedot.testing.process import SERVE, RelayProcess
 from tests.crash import resolve_points
 from tests.crash.load import ask
@@ -98,5 +99,10 @@ def test_each_step(tmp_path: Path, point: str, size: str) -> None:
     (report,) = [arrival.content for arrival in hop.arrivals if not arrival.reverse_path]
     for hidden in (b"anna@local", b"blind", b"bert", b"joe", b"crew", b"owner@", b"bosun", b"far@"):
         assert hidden not in report
-    bodies = tmp_path / "spool" / "shards" / "0" / "bodies"
-    assert [path for path in bodies.rglob("*") if path.is_file()] == [], "no file of a copy that was not made"
+    shard = tmp_path / "spool" / "shards" / "0"
+    # A file of a finished message may stay until the next opening: another process removes it.
+    known = {
+        id_from_number(int(str(number))) for (number,) in ask(shard / "queue.db", "SELECT id FROM message")
+    }
+    left = {path.stem for path in (shard / "bodies").rglob("*") if path.is_file()}
+    assert left <= known, "the file of a copy that was not made"
