@@ -73,7 +73,7 @@ class MilterSettings(msgspec.Struct, frozen=True):
     hostname: str = ""
     """Macro `j`; empty: the name of this machine."""
     daemon_name: str = ""
-    """Macro `{daemon_name}`; empty: the name of the listener."""
+    """Macro `{daemon_name}`; empty: as `hostname`, which filters expect there."""
     refused_recipients: RefusedRecipients = RefusedRecipients.REFUSE
     connect_seconds: float = 5.0
     reply_seconds: float = 30.0
@@ -401,9 +401,10 @@ def _refusal(said: Said) -> Verdict:
 
 
 def _peer_of_session(session: Session, settings: MilterSettings) -> Peer:
+    hostname = settings.hostname or socket.gethostname()
     return Peer(
-        hostname=settings.hostname or socket.gethostname(),
-        daemon=settings.daemon_name or session.listener,
+        hostname=hostname,
+        daemon=settings.daemon_name or hostname,
         client=_address(session.client),
         helo=session.helo,
         tls=session.tls,
@@ -416,7 +417,7 @@ def _peer_of_message(facts: Facts, settings: MilterSettings) -> Peer:
     is_session = facts.source == "smtp"
     return Peer(
         hostname=hostname,
-        daemon=settings.daemon_name or facts.listener or facts.source,
+        daemon=settings.daemon_name or hostname,
         client=_address(facts.client if is_session else ""),
         helo=facts.helo or hostname,
         tls=facts.tls,

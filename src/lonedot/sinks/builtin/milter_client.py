@@ -98,7 +98,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     """Of the relay."""
     daemon: str
-    """Name of the listener."""
+    """What the macro `{daemon_name}` says."""
     client: str = ""
     """Its address; empty when it has none."""
     helo: str = ""

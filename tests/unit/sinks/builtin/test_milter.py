@@ -129,7 +129,7 @@ async def test_macros_go_with_their_stage() -> None:
         await dispatched(binding(milter))
     connected = milter.macros(b"C")
     assert connected[b"j"] == b"relay.example"
-    assert connected[b"{daemon_name}"] == b"in"
+    assert connected[b"{daemon_name}"] == b"relay.example"
     assert connected[b"_"] == b"[192.0.2.1]"
     assert connected[b"{client_addr}"] == b"192.0.2.1"
     assert milter.macros(b"H") == {b"{tls_version}": b"TLSv1.3", b"{cipher}": b"TLS_AES_256_GCM_SHA384"}
