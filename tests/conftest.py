@@ -17,7 +17,7 @@ from tests.need import need
 __all__ = ["need"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell gives that to what it starts in the background, and it would go on to every program that a test interrupts.
+    # A shell gives that to what it starts in the background, and every program that a test interrupts would have it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadlines: a shared machine stalls for reasons that are not ours, and pytest-timeout stops what hangs.

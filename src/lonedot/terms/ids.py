@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import NewType
 
-__all__ = ["MAX_SHARDS", "IdSource", "MessageId", "SessionId", "id_from_number", "id_shard", "id_time", "number_from_id"]
+__all__ = [
+    "MAX_SHARDS",
+    "IdSource",
+    "MessageId",
+    "SessionId",
+    "id_from_number",
+    "id_shard",
+    "id_time",
+    "number_from_id",
+]
 
 MessageId = NewType("MessageId", str)
 SessionId = NewType("SessionId", str)
