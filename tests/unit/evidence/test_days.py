@@ -141,3 +141,25 @@ def test_reading_in_a_thread_while_lines_are_appended(tmp_path: Path) -> None:
     )
     assert files.read(*places[12_345], 10) == b"l00012345\n"
     files.close()
+
+
+def test_several_may_write_into_one_folder(tmp_path: Path) -> None:
+    """Each has a file of its own, also when all begin at the same moment."""
+    writers = [DayFiles(tmp_path) for _ in range(8)]
+    begin = threading.Barrier(len(writers))
+    places: list[tuple[str, int] | None] = []
+
+    def work(number: int) -> None:
+        begin.wait()
+        places.append(writers[number].append(b"line %d\n" % number, NOON))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(writers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(places)) == len(writers) and None not in places
+    for one in writers:
+        one.close()
+        assert one.lost == 0
+    assert len(writers[0].stems()) == len(writers)

@@ -156,3 +156,27 @@ def test_a_socket_of_systemd_that_no_listener_has_is_left_alone(monkeypatch: pyt
     environment = systemd(monkeypatch, listening, "other")
     assert from_systemd(environment, os.getpid(), [FREE]) == {}
     os.close(number)
+
+
+def test_one_that_follows_opens_nothing_and_takes_what_is_passed_on() -> None:
+    parent, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with parent, line:
+        held = ListeningSockets({}, line.fileno(), follows=True)
+        assert held.heed_parent()
+        with pytest.raises(OSError, match="has not handed over"):
+            held.open(FREE)
+        with bound(FREE) as listening:
+            socket.send_fds(parent, [b"+" + FREE.key.encode()], [listening.fileno()])
+            assert held.heed_parent()
+            assert held.has(FREE)
+            assert opened(held, FREE) == port_of(listening)
+        held.drop([FREE.key])
+        parent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            parent.recv(100)  # it tells nobody
+        parent.send(b"-" + FREE.key.encode())
+        assert held.heed_parent()
+        assert not held.has(FREE)
+        parent.close()
+        assert not held.heed_parent()
+        held.close()

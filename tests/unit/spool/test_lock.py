@@ -34,3 +34,15 @@ def test_a_dead_process_has_nothing(tmp_path: Path) -> None:
     assert path.read_text() == f"{os.getpid()}\n"
     lock.release()
     assert path.read_text() == ""
+
+
+def test_one_that_is_handed_on_is_free_when_the_last_has_let_it_go(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    parent = SpoolLock(path)
+    workers = [SpoolLock.handed(os.dup(parent.descriptor)) for _ in range(2)]
+    parent.release()
+    workers[0].release()
+    with pytest.raises(SpoolLocked):
+        SpoolLock(path)
+    workers[1].release()
+    SpoolLock(path).release()
