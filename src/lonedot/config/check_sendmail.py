@@ -18,12 +18,15 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     sendmail = given.value
     if sendmail is None or not sendmail.enabled:
         return
-    if sendmail.group and given.knows("group", "socket"):
+    if sendmail.group and given.knows("group"):
         if sendmail.group != "*" and not is_group(sendmail.group):
             yield given.fault(
                 "group", f'there is no group "{sendmail.group}"', "name one of /etc/group, or write *"
             )
-        if not given.has("socket") or (server is not None and sendmail.socket.is_relative_to(server.spool)):
+        in_spool = not given.has("socket") or (
+            server is not None and sendmail.socket.is_relative_to(server.spool)
+        )
+        if in_spool and given.knows("socket"):
             yield given.fault(
                 "group",
                 "nobody of it reaches a socket in the spool, whose folder is closed to others",
