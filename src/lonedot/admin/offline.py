@@ -46,7 +46,7 @@ async def open_desk(
     except BaseException:
         await Shards(opened, lock.release).close()
         raise
-    reader = StoredTranscripts(TranscriptStore(paths.evidence, clock))
+    reader = StoredTranscripts(TranscriptStore(paths.evidence / "transcripts", clock))
     events = EventLog(paths.evidence / "events", clock)
     return Desk(
         Shards(opened, lock.release),
