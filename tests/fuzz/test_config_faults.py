@@ -79,7 +79,8 @@ JUDGED = {
 TOGETHER = [
     {"tls", "tls_certificate", "tls_key", "require_tls", "ehlo_off"},
     {"login", "password", "password_file", "password_env", "password_command"},
-    {"smarthost", "mx", "lmtp", "maildir", "pipe", "drop", "discard", "hold"},
+    {"name", "aliases", "lists", "recipients"},
+    {"smarthost", "mx", "lmtp", "maildir", "pipe", "drop", "discard", "hold", "tls", "tls_ca"},
 ]
 """Keys that are judged with one another: with one that cannot be read, nothing is said of the others."""
 
@@ -119,7 +120,7 @@ def injected(draw: st.DrawFn) -> list[Fault]:
         file = draw(st.sampled_from(sorted(GOOD)))
         table = draw(st.integers(0, len(GOOD[file]) - 1))
         key, line = draw(st.sampled_from(BAD[GOOD[file][table][0]]))
-        group = next((group for group in TOGETHER if key in group), {key})
+        group = {key}.union(*[group for group in TOGETHER if key in group])
         beside = [found[place] for one in group if (place := (file, table, one)) in found]
         judged = JUDGED.get(GOOD[file][table][0], ())
         if any(one.line in judged for one in beside) or (beside and line in judged):
