@@ -11,58 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from lonedot.app import Relay
 from lonedot.message.ledger import Action
 from lonedot.spool.interface import MessageState
-from lonedot.testing.relay import running_relay
 from tests.need import need
 from tests.peers.filters import EICAR, GTUBE, ClamavMilter, OpenDkim, Rspamd, need_clamav_milter
-from tests.peers.milter import CONTINUE, ScriptedMilter, change, pack, reply_text
+from tests.peers.milter import CONTINUE, ScriptedMilter, change, pack
 from tests.peers.postfix import Postfix, PostfixSettings, need_postfix
 from tests.peers.strict_sink import StrictSink
-from tests.system.talk import MESSAGE, connected, eventually, first_config, id_of, strangers_only
+from tests.system.milters import HOSTNAME, bindings, relay_with, sent
+from tests.system.talk import MESSAGE, eventually, id_of
 
 pytestmark = pytest.mark.peer
-
-BINDING = """
-[[sink]]
-name = "Milter"
-import = "milter"
-deadline = "60s"
-settings = {{ address = "{address}", hostname = "{hostname}"{more} }}
-"""
-EARLY = """
-[[sink]]
-name = "Milter at {event}"
-import = "milter-session"
-event = "{event}"
-settings = {{ address = "{address}", hostname = "{hostname}"{more} }}
-"""
-HOSTNAME = "relay.example.com"
-
-
-def bindings(address: str, *events: str, hostname: str = HOSTNAME, more: str = "") -> str:
-    """The tables of a relay with that milter; `events` at which it is asked before there is a message."""
-    rows = [EARLY.format(event=event, address=address, hostname=hostname, more=more) for event in events]
-    return "".join(rows) + BINDING.format(address=address, hostname=hostname, more=more)
-
-
-@contextlib.asynccontextmanager
-async def relay_with(
-    folder: Path, receiver: StrictSink, tables: str, *, stranger: bool = False
-) -> AsyncIterator[Relay]:
-    toml = first_config(receiver.port, more=tables)
-    if stranger:
-        toml = strangers_only(toml).replace('name = "in"', 'name = "in"\nrelay_to = ["dest.example"]')
-    async with running_relay(folder, toml) as relay:
-        yield relay
-
-
-async def sent(relay: Relay, octets: bytes, *recipients: str) -> str:
-    async with connected(relay) as client:
-        await client.envelope(*recipients)
-        return await client.content(octets)
-
 
 # --- rspamd -------------------------------------------------------------------------------------------
 
@@ -150,75 +109,6 @@ async def test_clamav_milter_puts_into_quarantine(tmp_path: Path) -> None:
                 MessageState.HELD,
                 "Milter: quarantined by clamav-milter",
             )
-
-
-async def test_a_filter_that_is_away_defers(tmp_path: Path) -> None:
-    need_clamav_milter()
-    with StrictSink() as receiver:
-        tables = bindings(f"unix:{tmp_path}/none", "rcpt")
-        async with relay_with(tmp_path, receiver, tables) as relay, connected(relay) as client:
-            replies = await client.envelope()
-            assert replies[1].startswith("451 4.3.0")
-
-
-# --- the stages of a session --------------------------------------------------------------------------
-
-
-async def test_recipients_are_refused_one_by_one_in_the_session(tmp_path: Path) -> None:
-    def answers(letter: bytes, octets: bytes) -> bytes:
-        if letter == b"R" and b"bert@" in octets:
-            return reply_text("550 5.1.1 No bert here")
-        return b"" if letter in b"DA" else CONTINUE
-
-    with StrictSink() as receiver, ScriptedMilter(answers) as milter:
-        async with relay_with(tmp_path, receiver, bindings(milter.address, "rcpt")) as relay:
-            async with connected(relay) as client:
-                replies = await client.envelope("anna@dest.example", "bert@dest.example", "carl@dest.example")
-                assert [reply[:9] for reply in replies] == [
-                    "250 2.1.0",
-                    "250 2.1.5",
-                    "550 5.1.1",
-                    "250 2.1.5",
-                ]
-                id_of(await client.content())
-                assert (await client.envelope("carl@dest.example"))[1].startswith("250")
-                id_of(await client.content())
-            await eventually(lambda: len(receiver.arrivals) == 2)
-    assert receiver.arrivals[0].recipients == (b"anna@dest.example", b"carl@dest.example")
-    # One session with the milter for one with the client; the recipient that it refused is told once.
-    assert len(milter.sessions) == 1
-    assert milter.letters().rstrip(b"Q") == b"OCHMRRRTLLLLLNBEMRTLLLLLNBE"
-
-
-@pytest.mark.parametrize(
-    ("letter", "event", "reply"),
-    [
-        (b"C", "connect", "554 5.7.1 Go away"),
-        (b"H", "helo", "550 5.7.1 Go away"),
-        (b"M", "mail", "550 5.7.1 Go away"),
-        (b"R", "rcpt", "550 5.7.1 Go away"),
-        (b"T", "data", "550 5.7.1 Go away"),
-    ],
-)
-async def test_a_refusal_is_heard_at_its_stage(letter: bytes, event: str, reply: str, tmp_path: Path) -> None:
-    with StrictSink() as receiver, ScriptedMilter({letter: reply_text("550 5.7.1 Go away")}) as milter:
-        async with (
-            relay_with(tmp_path, receiver, bindings(milter.address, event)) as relay,
-            connected(relay, ehlo=False) as client,
-        ):
-            heard = [await client.reply()]
-            for command in (
-                "EHLO c.example",
-                "MAIL FROM:<c@office.example>",
-                "RCPT TO:<anna@dest.example>",
-                "DATA",
-            ):
-                if heard[-1][:1] in "45":
-                    break
-                heard.append(await client.say(command))
-    place = ("connect", "helo", "mail", "rcpt", "data").index(event)
-    said = heard[place].replace("550 Go", "550 5.7.1 Go").replace("554 Go", "554 5.7.1 Go")
-    assert (len(heard), said) == (place + 1, reply)
 
 
 # --- Postfix with the same filters --------------------------------------------------------------------

@@ -68,10 +68,13 @@ class ScriptedMilter:
         lists: bytes = b"",
         negotiation: bytes | None = None,
         path: Path | None = None,
+        forgets: bytes = b"",
     ) -> None:
         self.sessions: list[list[tuple[bytes, bytes]]] = []
         """What was heard, by connection: letters and octets."""
         self.path = path
+        self.forgets = forgets
+        """Letters of commands whose octets are not kept."""
         self.port = 0
         self._answers = answers
         self._steps = steps
@@ -153,7 +156,7 @@ class ScriptedMilter:
                 while len(lead := stream.read(4)) == 4:
                     octets = stream.read(struct.unpack("!I", lead)[0])
                     letter, rest = octets[:1], octets[1:]
-                    heard.append((letter, rest))
+                    heard.append((letter, b"" if letter in self.forgets else rest))
                     answer = self._answer(letter, rest)
                     if answer is None:
                         return
