@@ -48,7 +48,10 @@ BODY_LIMIT = 64 * 1024 * 1024
 _OFFERS = {
     "header": Action.ADD_HEADERS | Action.CHANGE_HEADERS,
     "body": Action.CHANGE_BODY,
-    "envelope": Action.ADD_RECIPIENTS | Action.DELETE_RECIPIENTS | Action.CHANGE_SENDER,
+    "envelope": Action.ADD_RECIPIENTS
+    | Action.ADD_RECIPIENTS_WITH
+    | Action.DELETE_RECIPIENTS
+    | Action.CHANGE_SENDER,
     "quarantine": Action.QUARANTINE,
 }
 _EARLY = (Event.CONNECT, Event.HELO, Event.MAIL, Event.RCPT, Event.DATA)

@@ -359,7 +359,7 @@ _NEEDS: dict[type[Modification], Action] = {
     InsertHeader: Action.ADD_HEADERS | Action.CHANGE_HEADERS,
     ChangeHeader: Action.CHANGE_HEADERS,
     ReplaceBody: Action.CHANGE_BODY,
-    AddRecipient: Action.ADD_RECIPIENTS,
+    AddRecipient: Action.ADD_RECIPIENTS | Action.ADD_RECIPIENTS_WITH,
     DeleteRecipient: Action.DELETE_RECIPIENTS,
     ChangeSender: Action.CHANGE_SENDER,
     Quarantine: Action.QUARANTINE,

@@ -88,6 +88,8 @@ class Action(enum.IntFlag):
     CHANGE_HEADERS = 0x10
     QUARANTINE = 0x20
     CHANGE_SENDER = 0x40
+    ADD_RECIPIENTS_WITH = 0x80
+    """With parameters of ESMTP, which are passed over: filters that declare all that there is need it offered."""
     CHOOSE_MACROS = 0x100
 
 
@@ -361,7 +363,7 @@ def decode(letter: bytes, octets: bytes) -> AnyReply:
             return ChangeHeader(_index(octets), *_field(octets[_INTEGER.size :]))
         case b"b":
             return ReplaceBody(octets)
-        case b"+":
+        case b"+" | b"2":
             return AddRecipient(_address(octets))
         case b"-":
             return DeleteRecipient(_address(octets))

@@ -462,6 +462,7 @@ async def test_the_envelope() -> None:
     changes = (
         change(b"+", b"<new@example.org>")
         + change(b"+", b"<b@example.org>")
+        + change(b"2", b"<more@example.org>", b"NOTIFY=NEVER")
         + change(b"-", b"<C@example.org>")
         + change(b"-", b"<nobody@example.org>")
         + change(b"e", b"<bounces@example.com>", b"RET=HDRS")
@@ -469,7 +470,7 @@ async def test_the_envelope() -> None:
     with ScriptedMilter({b"E": changes + CONTINUE}) as milter:
         done = await dispatched(binding(milter), ONE, "c@example.org")
     assert done.envelope.reverse_path.octets == b"bounces@example.com"
-    assert [one.address.octets for one in done.envelope.recipients] == [b"b@example.org", b"new@example.org"]
+    assert [one.address.local for one in done.envelope.recipients] == [b"b", b"new", b"more"]
 
 
 async def test_the_null_sender() -> None:
@@ -669,7 +670,6 @@ async def test_an_answer_too_many_is_a_fault(letter: bytes) -> None:
         (change(b"+", b"<a b@c.example>"), "is not a mail address"),
         (change(b"+", b""), "is not a mail address"),
         (change(b"e", b"nonsense"), "is not a mail address"),
-        (change(b"2", b"<x@y.example>", b"NOTIFY=NEVER"), "that there is not"),
         (pack(b"s"), "out of order"),
     ],
 )
