@@ -191,10 +191,8 @@ class MilterClient:
             reply = yield Say(negotiation(self._offered), True, "the negotiation")
             if not isinstance(reply, Negotiated):
                 raise MilterFault(f"answered the negotiation with {_named(reply)}")
-            if reply.actions & ~self._offered:
-                names = _names(reply.actions & ~self._offered)
-                raise MilterFault(f"wants to do what it may not: {names}; see the setting actions")
-            self.agreed = reply
+            # Some want all there is whatever is offered: what they then do of it is a fault.
+            self.agreed = msgspec.structs.replace(reply, actions=reply.actions & self._offered)
         if not self._is_connected:
             self._is_connected = True
             if not self._has(Step.NO_CONNECT):
@@ -351,7 +349,7 @@ class MilterClient:
         needed = _NEEDS[type(change)]
         agreed = self.agreed.actions if self.agreed is not None else Action(0)
         if not needed & agreed:
-            raise MilterFault(f"does what it has not asked for: {_names(needed)}")
+            raise MilterFault(f"does what it may not, or has not asked for: {_names(needed)}")
 
 
 _NEEDS: dict[type[Modification], Action] = {
