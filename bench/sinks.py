@@ -1,10 +1,11 @@
 """What sinks cost: `python -m bench sinks`. Nothing bound, sinks in the relay, sinks in processes of their own.
 
-Three things are measured, each by turns, so that slow drift of the machine touches all sides alike:
+Four things are measured, each by turns, so that slow drift of the machine touches all sides alike:
 1. Reception in memory (`bench.micro_reception`), in microseconds of CPU a message, with bindings and without.
 2. Calls of a sink in a process of its own, one after the other and eight at a time, bodies in the frame and behind a
    descriptor.
-3. Whole relays over sockets and disk, with five bindings and with none: CPU for each message. The guard and
+3. The sinks that come with the relay, each on its own (`bench.builtin`).
+4. Whole relays over sockets and disk, with five bindings and with none: CPU for each message. The guard and
    the ledger are part of every call, so their share is what five bindings cost beyond the same five in a relay that
    calls sinks without either (`bench.unguarded`).
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import micro_reception
+from bench import builtin, micro_reception
 from bench.cells import Cell, Mode
 from bench.load import LoadError
 from bench.micro_server import scan
@@ -53,7 +54,7 @@ AT_A_TIME = 8
 HEAD_SIZES = (0, 4 * KIB)
 """Octets of other fields in a header section."""
 RELAY_SIZES = (1 * KIB, 10 * KIB, 100 * KIB)
-PARTS = ("reception", "guard", "process", "relay")
+PARTS = ("reception", "guard", "process", "builtin", "relay")
 BODY_SIZES = (1 * KIB, 10 * KIB, 32 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB)
 ENVELOPE = Envelope(Address(b"a@b.example"), (Recipient(Address(b"c@d.example")),))
 FACTS = Facts("smtp", SessionId("0000000000001"), helo="bench.example", revision="r1")
@@ -314,6 +315,12 @@ def measure_all(plan: Plan, quick: bool, say: Say, only: Collection[str] = ()) -
     if not only or "process" in only:
         with tempfile.TemporaryDirectory(prefix="lonedot-bench-", dir=plan.folder) as folder:
             told(asyncio.run(measure_processes(rounds, 500 * scale, Path(folder))))
+    if not only or "builtin" in only:
+        with tempfile.TemporaryDirectory(prefix="lonedot-bench-", dir=plan.folder) as folder:
+            for spent in asyncio.run(builtin.measure(50 * rounds * scale, Path(folder))):
+                what = f"{spent.name}, message of 10 KiB"
+                told([Cost(what=f"{what}: time", figure=spent.wall_us, unit="us")])
+                told([Cost(what=f"{what}: CPU, backend included", figure=spent.cpu_us, unit="us")])
     if not only or "relay" in only:
         for size in (10 * KIB,) if quick else RELAY_SIZES:
             told(measure_relays(plan, size))

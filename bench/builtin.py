@@ -1,0 +1,111 @@
+"""What each sink that comes with the relay costs, one message after the other: `python -m bench sinks --part builtin`.
+
+A sink takes part by one line of `BUILTIN`: its name, and a context manager that gives its binding. One that asks
+somebody is given a backend in this process that answers at once, so that the figure is the sink's own and not the
+scanner's; the backend's share is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import msgspec
+
+from bench.load import LoadError
+from bench.micro_server import scan
+from lonedot.message.intake import content_from
+from lonedot.observability.clock import SystemClock
+from lonedot.sinks.bindings import Binding
+from lonedot.sinks.builtin.milter import Milter
+from lonedot.sinks.builtin.x_recipient import x_recipient
+from lonedot.sinks.calls import Decision
+from lonedot.sinks.dispatch import dispatch_with, steps
+from lonedot.sinks.hosts import Hosts
+from lonedot.sinks.load import bind
+from lonedot.spool.interface import Facts
+from lonedot.terms.address import Address
+from lonedot.terms.envelope import Envelope, Recipient
+from lonedot.terms.ids import SessionId
+
+__all__ = ["BUILTIN", "Spent", "measure"]
+
+ENVELOPE = Envelope(Address(b"a@b.example"), (Recipient(Address(b"c@d.example")),))
+FACTS = Facts("smtp", SessionId("0000000000001"), client="192.0.2.1", helo="bench.example", revision="r1")
+
+Given = Callable[[Path], AbstractAsyncContextManager[Binding]]
+"""From a folder of its own to the binding, while its backend is there."""
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """Of one message of 10 KiB."""
+
+    name: str
+    wall_us: float
+    cpu_us: float
+
+
+@contextlib.asynccontextmanager
+async def _x_recipient(folder: Path) -> AsyncIterator[Binding]:
+    yield bind(x_recipient, sink_class="bench:x_recipient", split=False)
+
+
+@contextlib.asynccontextmanager
+async def _milter(folder: Path) -> AsyncIterator[Binding]:
+    """A milter that answers every step."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                size = struct.unpack("!I", await reader.readexactly(4))[0]
+                letter = (await reader.readexactly(size))[:1]
+                if letter == b"O":
+                    writer.write(struct.pack("!Ic", 13, b"O") + struct.pack("!III", 6, 0, 0))
+                elif letter not in b"DAQ":
+                    writer.write(struct.pack("!Ic", 1, b"c"))
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, folder / "milter"):
+        yield bind(Milter, sink_class="bench:Milter", settings={"address": f"unix:{folder}/milter"})
+
+
+BUILTIN: dict[str, Given] = {
+    "x_recipient": _x_recipient,
+    "milter (every step answered)": _milter,
+}
+
+
+async def measure(messages: int, folder: Path) -> list[Spent]:
+    """Each of them.
+
+    Raises:
+        LoadError: a sink did not let the message pass.
+    """
+    return [await _measured(name, given, messages, folder) for name, given in BUILTIN.items()]
+
+
+async def _measured(name: str, given: Given, messages: int, folder: Path) -> Spent:
+    place = folder / name.partition(" ")[0]
+    place.mkdir()
+    content = content_from(scan())
+    clock = SystemClock()
+    hosts = Hosts()
+    async with given(place) as binding:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for number in range(messages):
+            chain = steps(f"{number:013d}", ENVELOPE, FACTS, content, [binding], clock)
+            done = await dispatch_with(chain, None, hosts, False)
+            if done.decision is not Decision.ACCEPT:
+                raise LoadError(f"{name}: {done.decision.value}: {done.words}")
+        spent = Spent(
+            name,
+            (time.perf_counter() - wall) / messages * 1e6,
+            (time.process_time() - cpu) / messages * 1e6,
+        )
+        await hosts.close()
+    return spent
