@@ -1,4 +1,4 @@
-"""Gives up rights, sets limits, and becomes the program of a route: run by `pipe` in a process of its own.
+"""Gives up rights, sets limits, and becomes a program: run by `programs` in a process of its own.
 
 Rules: it imports nothing of the relay (its process may not be allowed to read it later, and start-up is paid per
 message); whatever fails here ends it with status 126 before the program has begun. Groups go before the user, and
