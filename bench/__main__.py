@@ -196,8 +196,10 @@ def _crowd_relay(text: str, clients: int) -> Relay:
     match _relay(text):
         case PostfixRelay():
             return PostfixRelay(process_limit=clients + 50)
-        case LonedotRelay() if text == "lonedot" and clients > LONEDOT_CONNECTIONS:
-            return LonedotRelay(listener_lines=f"max_connections = {clients + 100}\n")
+        case LonedotRelay(name=name, workers=workers) if text == name and clients > LONEDOT_CONNECTIONS:
+            # Each worker has its part of the limit, and may be given more of the clients.
+            most = workers * (clients + 100)
+            return LonedotRelay(name, listener_lines=f"max_connections = {most}\n", workers=workers)
         case relay:
             return relay
 

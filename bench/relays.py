@@ -84,7 +84,7 @@ class LonedotRelay:
         workers: int = 1,
     ) -> None:
         """`listener_lines` are lines of TOML for the listener, for a load beyond the default limits."""
-        self._workers = workers
+        self.workers = workers
         self.name = name
         self.port = 0
         self._command = tuple(command)
@@ -106,7 +106,7 @@ class LonedotRelay:
                 port=self.port,
                 next_hop=next_hop,
                 listener_lines=self._listener_lines,
-                workers=self._workers,
+                workers=self.workers,
             )
         )
         self._log = folder / "log"
