@@ -245,9 +245,6 @@ class SocketBackend:
     async def behave(self, fault: Fault, garbage: bytes = GARBAGE[0], torn: int = 1) -> None:
         await self.close()
         self._fault, self._garbage, self._torn = fault, garbage, torn
-        if self._tcp and self._kept is not None:
-            self._kept.close()
-            self._kept = None
         if fault is not Fault.AWAY:
             await self._listen()
         elif self._tcp:
@@ -274,6 +271,9 @@ class SocketBackend:
         for writer in self._open:
             writer.transport.abort()
         self._open.clear()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         if not self._tcp:
             self.path.unlink(missing_ok=True)
 
