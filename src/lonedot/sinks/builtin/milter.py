@@ -137,7 +137,10 @@ class MilterSession:
 
     async def __call__(self, session: Session) -> Verdict:
         if session.event not in _EARLY:
-            return Next()
+            names = ", ".join(event.value for event in _EARLY)
+            raise Failure(
+                f"a milter is told nothing at event {session.event.value!r}; bind it to one of {names}"
+            )
         telling = _Telling(self._settings, _peer_of_session(session, self._settings), "")
         return await _asked(self._settings, session.id, lambda one: telling.early(one, session), True)
 

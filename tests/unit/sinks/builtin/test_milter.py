@@ -940,6 +940,17 @@ async def test_idle_sessions_end_and_are_bounded(monkeypatch: pytest.MonkeyPatch
         assert len(module._sessions()._idle) == 0
 
 
+@pytest.mark.parametrize("event", ["auth", "verb"])
+async def test_an_event_that_no_milter_knows_is_a_fault(event: str) -> None:
+    hosts = Hosts()
+    with ScriptedMilter() as milter:
+        judged = await asked(hosts, early(milter, event), moment(event))
+        await hosts.close()
+    assert judged.decision is Decision.DEFER
+    assert "bind it to one of connect, helo, mail, rcpt, data" in judged.notes[0].words
+    assert milter.sessions == []
+
+
 async def test_who_is_away_defers_the_command(tmp_path: Path) -> None:
     hosts = Hosts()
     bound = bind(MilterSession, sink_class="x:y", settings={"address": f"unix:{tmp_path}/none"})
