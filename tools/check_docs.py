@@ -30,6 +30,7 @@ GENERATORS: dict[str, str] = {
     "decisions": "tools.check_docs:list_decisions",
     "events": "lonedot.sinks.reference:tables",
     "registry": "lonedot.config.reference:registry_tables",
+    "sinks": "lonedot.sinks.catalogue:table",
 }
 
 

@@ -12,6 +12,7 @@ from lonedot.admin.sinks import Bindings, Keeper, ListedBinding, Taken, find, of
 from lonedot.cli.commands import Commands
 from lonedot.cli.output import Problem, json_option, print_json
 from lonedot.cli.registry_access import change, registry_options, source_option, with_keeper
+from lonedot.cli.sinks_builtin import builtin
 from lonedot.cli.sinks_new import new
 from lonedot.cli.sinks_text import differing_lines, list_lines, show_lines
 from lonedot.cli.sinks_try import order, test
@@ -43,6 +44,7 @@ def command() -> None:
     """
 
 
+command.add_command(builtin)
 command.add_command(new)
 command.add_command(order)
 command.add_command(test)
