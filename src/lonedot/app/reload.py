@@ -46,6 +46,7 @@ TAKEN = frozenset(
         "listeners",
         "routes",
         "rewrites",
+        "pop3",
         "sinks",
         "pickup",
         "badmail",

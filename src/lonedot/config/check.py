@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from lonedot.config import (
     check_domains,
     check_listeners,
+    check_pop3,
     check_rewrites,
     check_routes,
     check_sendmail,
@@ -37,6 +38,7 @@ def judge(drafts: Drafts) -> Iterator[Found]:
     yield from _judge_metrics(drafts)
     yield from check_domains.judge(drafts)
     yield from check_sendmail.judge(drafts)
+    yield from check_pop3.judge(drafts)
 
 
 def _judge_metrics(drafts: Drafts) -> Iterator[Found]:

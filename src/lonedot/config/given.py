@@ -11,7 +11,18 @@ import msgspec
 from lonedot.config.domains import Domain
 from lonedot.config.drop import Drop
 from lonedot.config.faults import Severity
-from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
+from lonedot.config.model import (
+    Badmail,
+    Listener,
+    Metrics,
+    Pickup,
+    Pop3,
+    Route,
+    Sendmail,
+    Server,
+    Sink,
+    Source,
+)
 from lonedot.config.origins import Origins
 from lonedot.config.rewrites import Rewrite
 from lonedot.sinks.registry import Row
@@ -98,6 +109,7 @@ class Drafts(NamedTuple):
     sources: Sequence[Given[Source]]
     domains: Sequence[Given[Domain]] = ()
     rewrites: Sequence[Given[Rewrite]] = ()
+    pop3: Sequence[Given[Pop3]] = ()
     rows: Sequence[Row] | None = None
     """Bindings of the registry; None: not known."""
     origins: Origins | None = None

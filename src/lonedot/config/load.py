@@ -29,6 +29,7 @@ from lonedot.config.model import (
     Listener,
     Metrics,
     Pickup,
+    Pop3,
     Route,
     Sendmail,
     Server,
@@ -62,6 +63,7 @@ _LISTS: dict[str, type[msgspec.Struct]] = {
     "source": Source,
     "domain": Domain,
     "rewrite": Rewrite,
+    "pop3": Pop3,
 }
 
 
@@ -163,6 +165,7 @@ class _Reading(TableReader):
             sources=list(self.items("source", Source, tables)),
             domains=list(self.items("domain", Domain, tables)),
             rewrites=list(self.items("rewrite", Rewrite, tables)),
+            pop3=[self._finish_pop3(given) for given in self.items("pop3", Pop3, tables)],
             origins=self.origins,
         )
         registry = _registry(drafts) if self.with_registry else None
@@ -286,6 +289,7 @@ class _Reading(TableReader):
             sendmail=_with_defaults(drafts.sendmail, server),
             domains=_values(drafts.domains),
             rewrites=_values(drafts.rewrites),
+            pop3=_values(drafts.pop3),
             sources=tuple(
                 _in_place(sources[number], server, pickup, badmail, drop) for number in sorted(sources)
             ),
@@ -353,6 +357,16 @@ class _Reading(TableReader):
                 route = msgspec.structs.replace(route, name=name, password=password)
             finished.append(given.with_value(route))
         return finished
+
+    def _finish_pop3(self, given: Given[Pop3]) -> Given[Pop3]:
+        account = given.value
+        if account is None:
+            return given
+        name = account.name or f"{account.user} at {account.host}"
+        password = account.password or disk.find_password(account)
+        if isinstance(password, values.Unfit):
+            password = None  # `check` says so
+        return given.with_value(msgspec.structs.replace(account, name=name, password=password))
 
     def _finish_sink(self, given: Given[Sink]) -> Given[Sink]:
         if given.value is None:

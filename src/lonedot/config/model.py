@@ -22,6 +22,7 @@ from lonedot.config.choices import InboundTls, KeepContent, LineEnds, ListenerPr
 from lonedot.config.domains import Domain, Vrfy
 from lonedot.config.drop import Drop
 from lonedot.config.key import Key
+from lonedot.config.pop3 import Pop3
 from lonedot.config.rewrites import Rewrite
 from lonedot.config.routes import Route
 from lonedot.observability.levels import LogKind, LogLevel
@@ -38,6 +39,7 @@ __all__ = [
     "Listener",
     "Metrics",
     "Pickup",
+    "Pop3",
     "Route",
     "Sendmail",
     "Server",
@@ -553,6 +555,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The virtual servers by number, the first among them; each with its name and its folders."""
     domains: tuple[Domain, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
+    pop3: tuple[Pop3, ...] = ()
     metrics: Metrics = Metrics()
     drop: Drop = Drop()
     revision: str

@@ -14,7 +14,18 @@ from lonedot.config.domains import Domain
 from lonedot.config.drop import Drop
 from lonedot.config.key import Key
 from lonedot.config.load import keys_of
-from lonedot.config.model import Badmail, Listener, Metrics, Pickup, Route, Sendmail, Server, Sink, Source
+from lonedot.config.model import (
+    Badmail,
+    Listener,
+    Metrics,
+    Pickup,
+    Pop3,
+    Route,
+    Sendmail,
+    Server,
+    Sink,
+    Source,
+)
 from lonedot.config.registry import BindingTable
 from lonedot.config.rewrites import Rewrite
 from lonedot.config.values import octets_words, span_words
@@ -34,6 +45,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[source]]", Source),
     ("[[domain]]", Domain),
     ("[[rewrite]]", Rewrite),
+    ("[[pop3]]", Pop3),
 )
 """In the order of the reference."""
 

@@ -339,6 +339,9 @@ def _came_from(record: Record) -> str:
     match origin.source:
         case "pickup":
             return f"a program put the file {origin.client or '(no name)'} into the Pickup folder."
+        case "pop3":
+            tls = f"encrypted ({origin.tls})" if origin.tls else "not encrypted"
+            return f"the relay fetched it from the mailbox {origin.listener} at {origin.helo} by POP3, {tls}."
         case "dsn":
             return "the relay wrote it itself, as a report to a sender."
     client = origin.client or "an unknown client"

@@ -1,6 +1,6 @@
 """From the end of data to custody: hop count, the door, arrival sinks, the commit, and the reply that follows it.
 
-The same for SMTP and Pickup. A 250 is given after the commit and never before; our own faults answer 4xx.
+The same for SMTP, POP3 and Pickup. A 250 is given after the commit and never before; our own faults answer 4xx.
 """
 
 from __future__ import annotations
@@ -528,7 +528,7 @@ class Acceptor:
 
 def _chain_of(chains: Chains, facts: Facts) -> tuple[Binding, ...]:
     """The bindings that are shown a message that came in this way."""
-    return chains.received if facts.source == "smtp" else chains.submitted
+    return chains.received if facts.is_received else chains.submitted
 
 
 def _is_long(chains: Chains, envelope: Envelope) -> bool:

@@ -92,7 +92,7 @@ def bindings_left(chains: Chains, facts: Facts, progress: Progress) -> tuple[Bin
     behind = _FIRST
     if progress.event:
         behind = order_key(Event(progress.event), progress.priority, progress.name, progress.guid)
-    chain = chains.received if facts.source == "smtp" and progress.event else chains.submitted
+    chain = chains.received if facts.is_received and progress.event else chains.submitted
     return tuple(
         [
             binding

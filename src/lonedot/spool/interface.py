@@ -77,7 +77,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     """How a message came to us."""
 
     source: str
-    """`smtp`, `pickup`, `dsn`, `try`."""
+    """`smtp`, `pop3`, `pickup`, `dsn`, `try`."""
     session: SessionId
     listener: str = ""
     client: str = ""
@@ -96,6 +96,11 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     """Id of the message that a DSN speaks of, or that a list's copy was made of."""
     server: int = 1
     """Number of the virtual server that took it."""
+
+    @property
+    def is_received(self) -> bool:
+        """It came from outside: sinks of `end-of-data` are shown it, too."""
+        return self.source in ("smtp", "pop3")
 
 
 class RecipientState(msgspec.Struct, frozen=True, array_like=True):
