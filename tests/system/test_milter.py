@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
+from lonedot.app import Relay
 from lonedot.spool.interface import MessageState
-from tests.peers.milter import CONTINUE, ScriptedMilter, change, pack, reply_text
+from tests.peers.milter import CONTINUE, Answer, ScriptedMilter, change, pack, reply_text
 from tests.peers.strict_sink import StrictSink
 from tests.system.milters import bindings, relay_with, sent
 from tests.system.talk import MESSAGE, connected, eventually, finished, id_of
@@ -139,3 +142,53 @@ async def test_pickup_meets_a_milter_at_arrival(tmp_path: Path) -> None:
             await eventually(lambda: relay.spool.counts().get(MessageState.HELD))
     assert milter.told(b"C") == [b"localhost\x004\0\x00127.0.0.1\0"]
     assert receiver.arrivals == []
+
+
+async def test_nothing_is_lost_and_nothing_passes_while_the_milter_is_killed_again_and_again(
+    tmp_path: Path,
+) -> None:
+    """Clients send until they hear 250; the milter ends in the middle of whatever it hears."""
+    place = tmp_path / "milter"
+    clients, each, lives = 6, 5, 5
+    refusals = 0
+
+    def mortal(left: int) -> Answer:
+        """Closes every connection once it has heard so many ends of messages, after the changes and before the word."""
+        heard = 0
+
+        def answers(letter: bytes, _: bytes) -> bytes | None:
+            nonlocal heard
+            if letter == b"E":
+                heard += 1
+                return None if heard > left else change(b"h", b"X-Milter", b"yes") + CONTINUE
+            return b"" if letter in b"DA" else CONTINUE
+
+        return answers
+
+    async def send(relay: Relay, number: int, events: asyncio.Semaphore) -> None:
+        nonlocal refusals
+        for turn in range(each):
+            octets = MESSAGE.replace(b"hello", b"hello %d-%d" % (number, turn))
+            while not (answer := await sent(relay, octets)).startswith("250"):
+                assert answer.startswith("451 4.3.0")
+                refusals += 1
+                events.release()
+                await asyncio.sleep(0)
+
+    with StrictSink() as receiver:
+        async with relay_with(tmp_path, receiver, bindings(f"unix:{place}")) as relay:
+            refused = asyncio.Semaphore(0)
+            sending = asyncio.gather(*(send(relay, number, refused) for number in range(clients)))
+            for _ in range(lives):
+                with ScriptedMilter(mortal(clients * each // lives - 2), path=place):
+                    await refused.acquire()
+                place.unlink()
+            with ScriptedMilter({b"E": change(b"h", b"X-Milter", b"yes") + CONTINUE}, path=place):
+                await sending
+            await eventually(lambda: len(receiver.arrivals) >= clients * each)
+    subjects = sorted(
+        re.findall(rb"Subject: hello (\d+-\d+)\r\n", b"".join(one.content for one in receiver.arrivals))
+    )
+    assert subjects == sorted(b"%d-%d" % (n, t) for n in range(clients) for t in range(each)), "each once"
+    assert all(b"\r\nX-Milter: yes\r\n" in one.content for one in receiver.arrivals)
+    assert refusals >= lives

@@ -40,7 +40,7 @@ from lonedot.terms.envelope import Envelope, Recipient
 
 __all__ = ["Milter", "MilterSession", "MilterSettings", "RefusedRecipients"]
 
-SESSIONS_LIMIT = 200
+SESSIONS_LIMIT = 1000
 """Sessions with milters that are kept for clients; beyond it the one that was idle longest ends."""
 IN_MEMORY = 64 * 1024
 """Octets of a message that is read on the loop; a larger one may lie in a file, and a thread reads it."""
@@ -78,9 +78,13 @@ class MilterSettings(msgspec.Struct, frozen=True):
     daemon_name: str = ""
     """Macro `{daemon_name}`; empty: as `hostname`, which filters expect there."""
     refused_recipients: RefusedRecipients = RefusedRecipients.REFUSE
+    """It refuses some of a message that has come in: the message is refused, or they are taken out."""
     connect_seconds: float = 5.0
+    """For the connection."""
     reply_seconds: float = 30.0
+    """For the answer to each step."""
     end_seconds: float = 300.0
+    """For the answer to the end of the message; a sign of life gives it that time anew."""
     idle_seconds: float = 60.0
     """How long its session is kept for the next command of the client."""
     largest_body: int = BODY_LIMIT
