@@ -27,7 +27,17 @@ from lonedot.delivery.classify import (
 )
 from lonedot.delivery.deposit import HERE, Deposit, DepositReport, Depot
 from lonedot.delivery.drop import needs_trace
-from lonedot.delivery.form import Form, downgraded, edited, folded, form_of, reads_body, traced
+from lonedot.delivery.form import (
+    BEFORE_SIGNING,
+    NEEDED,
+    Form,
+    downgraded,
+    edited,
+    folded,
+    form_of,
+    reads_body,
+    traced,
+)
 from lonedot.delivery.jobs import Sending, SessionFault, TransactionReport
 from lonedot.delivery.message_sinks import (
     Asking,
@@ -50,7 +60,7 @@ from lonedot.protocol.client_plan import Offer, Plan, Refusal, RefusalKind, plan
 from lonedot.protocol.events import ContentMode
 from lonedot.queue.courier import Delivery
 from lonedot.queue.plan import no_route
-from lonedot.sinks.bindings import Chains
+from lonedot.sinks.bindings import Binding, Chains
 from lonedot.sinks.calls import Decision, Dispatched
 from lonedot.sinks.events import Event
 from lonedot.sinks.hop import Departure, Hop
@@ -394,27 +404,43 @@ class Parcel:
                     self._cannot(error, False)
                 return None
 
-    def _downgraded(self, form: Form) -> Generator[Awaitable[object], object, Form]:
+    def _downgraded(self, form: Form, words: str = NEEDED) -> Generator[Awaitable[object], object, Form]:
         """Without 8-bit octets; worked on in a thread when it is large."""
-        is_whole = form is self._whole
-        if is_whole and self._seven_bit is not None:
+        is_kept = form is self._whole and words is NEEDED
+        if is_kept and self._seven_bit is not None:
             return self._seven_bit
         courier = self._courier
         if form.facts.at_hand:
-            made = downgraded(form, courier.clock)
+            made = downgraded(form, courier.clock, words)
         else:
-            later = courier.loop.run_in_executor(courier.executor, downgraded, form, courier.clock)
+            later = courier.loop.run_in_executor(courier.executor, downgraded, form, courier.clock, words)
             made = cast(Form, (yield later))
-        if is_whole:
+        if is_kept:
             self._seven_bit = made
         return made
+
+    def _ready_to_sign(self, sinks: MessageSinks, form: Form) -> Generator[Awaitable[object], object, Form]:
+        """Without 8-bit octets, where that can be: no hop behind this one may have to encode what is signed."""
+        message = self._claim.message
+        if not form.content.has_eight_bit or message.envelope.smtputf8:
+            return form
+        if not sinks.will_sign(_shown(message.envelope, self._current), message.facts.helo):
+            return form
+        try:
+            return (yield from self._downgraded(form, BEFORE_SIGNING))
+        except CannotTransform:
+            return form  # this hop takes it as it is
 
     # --- sinks -------------------------------------------------------------------------------------------------
 
     def _asked(self, sinks: MessageSinks, form: Form) -> Generator[Awaitable[object], object, Form | None]:
         """What the sinks of `message-start` and `per-recipient` make of it; None: nothing is left to be sent."""
-        if sinks.at(Event.MESSAGE_START):
-            said = yield from self._ask(sinks, Event.MESSAGE_START, form, self._current)
+        for bound in (sinks.editors, sinks.signers):
+            if not bound:
+                continue
+            if bound is sinks.signers:
+                form = yield from self._ready_to_sign(sinks, form)
+            said = yield from self._ask(sinks, Event.MESSAGE_START, form, self._current, bound=bound)
             if said.decision is not Decision.ACCEPT:
                 self._suffix = (*form.entries, *said.entries)
                 self._refused(said, Stage.MAIL)
@@ -450,8 +476,9 @@ class Parcel:
         recipient: Recipient | None = None,
         replies: tuple[tuple[Recipient, Reply | None], ...] | None = None,
         outcomes: tuple[tuple[Recipient, Outcome], ...] | None = None,
+        bound: tuple[Binding, ...] | None = None,
     ) -> Asking:
-        """Ask those of an event about these recipients."""
+        """Ask those of an event (or some of them) about these recipients."""
         stored = self._claim.message
         hop = self._hop
         if hop is None:
@@ -464,7 +491,7 @@ class Parcel:
             outcomes=outcomes,
         )
         scope = tuple([state.index for state in states])
-        return sinks.ask(stored, _shown(stored.envelope, states), form, departure, scope)
+        return sinks.ask(stored, _shown(stored.envelope, states), form, departure, scope, bound)
 
     def _refused(self, said: Dispatched, stage: Stage) -> None:
         """A sink lets none of these recipients have it in this attempt, or wants the message held."""

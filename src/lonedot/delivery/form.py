@@ -20,10 +20,24 @@ from lonedot.sinks.calls import Dispatched
 from lonedot.terms.address import Address
 from lonedot.terms.clock import Clock
 
-__all__ = ["SEVEN_BIT", "Form", "downgraded", "edited", "folded", "form_of", "reads_body", "traced"]
+__all__ = [
+    "BEFORE_SIGNING",
+    "NEEDED",
+    "SEVEN_BIT",
+    "Form",
+    "downgraded",
+    "edited",
+    "folded",
+    "form_of",
+    "reads_body",
+    "traced",
+]
 
 SEVEN_BIT = "encode-7bit"
-"""The transform for a hop without 8BITMIME."""
+"""The transform for a hop without 8BITMIME, and for what is to be signed."""
+
+NEEDED = "8-bit parts were re-encoded: the next hop does not offer 8BITMIME"
+BEFORE_SIGNING = "8-bit parts were re-encoded before signing, so that no hop on the way has to do it"
 
 _INLINE_LIMIT = 256 * 1024
 """Octets in memory that are worked on at once; larger content, and files, are read in a thread."""
@@ -75,8 +89,8 @@ def folded(arrival: Content, entries: Sequence[Entry], recipient: int) -> Canoni
     return canonicalise(fold(arrival, entries, recipient, verify=True))
 
 
-def downgraded(form: Form, clock: Clock) -> Form:
-    """The same without 8-bit octets, with the ledger entry that says so (RFC 6152 §3).
+def downgraded(form: Form, clock: Clock, words: str = NEEDED) -> Form:
+    """The same without 8-bit octets, with the ledger entry that says so (RFC 6152 §3) and why.
 
     Raises:
         CannotTransform, NotCanonical, OSError, ValueError.
@@ -96,7 +110,7 @@ def downgraded(form: Form, clock: Clock) -> Form:
         after=digests_of(after),
         action=Action.KEPT,
         changes=changes,
-        words="8-bit parts were re-encoded: the next hop does not offer 8BITMIME",
+        words=words,
     )
     return form_of(made, (*form.entries, entry))
 

@@ -14,7 +14,7 @@ import msgspec
 
 from lonedot.delivery.form import Form
 from lonedot.message.content import Content
-from lonedot.sinks.bindings import Binding, Chains
+from lonedot.sinks.bindings import Binding, Chains, Mode
 from lonedot.sinks.calls import Answer, Apart, Call, Dispatched, Failure
 from lonedot.sinks.dispatch import advance, dispatch_with, steps
 from lonedot.sinks.events import Event
@@ -68,6 +68,7 @@ class MessageSinks:
 
     def __init__(self, chains: Chains, elsewhere: Apart, clock: Clock) -> None:
         self._bound = chains.delivery or {}
+        self._signers = chains.signers
         self._revision = chains.revision
         self._routes = chains.routes
         self._elsewhere = elsewhere
@@ -77,12 +78,38 @@ class MessageSinks:
         """Those bound to the event, in firing order."""
         return self._bound.get(event, ())
 
+    @property
+    def signers(self) -> tuple[Binding, ...]:
+        """Those of `message-start` that sign: they stand last in `at`."""
+        return self._signers
+
+    @property
+    def editors(self) -> tuple[Binding, ...]:
+        """The others of `message-start`."""
+        bound = self.at(Event.MESSAGE_START)
+        return bound[: len(bound) - len(self._signers)]
+
+    def will_sign(self, shown: Envelope, helo: str) -> bool:
+        """Some live binding signs a message with that envelope."""
+        return any(
+            binding.mode is Mode.LIVE and (binding.rule is None or binding.rule.matches(shown, helo))
+            for binding in self._signers
+        )
+
     def ask(
-        self, stored: Stored, shown: Envelope, form: Form, departure: Departure, scope: Sequence[int]
+        self,
+        stored: Stored,
+        shown: Envelope,
+        form: Form,
+        departure: Departure,
+        scope: Sequence[int],
+        bound: tuple[Binding, ...] | None = None,
     ) -> Asking:
-        """Ask those of the departure's event about a copy, for the recipients of numbers `scope`."""
+        """Ask those of the departure's event (or some of them) about a copy, for the recipients of numbers `scope`."""
         in_thread = not form.facts.at_hand
-        return self.ask_about(stored.id, stored.facts, shown, form.content, departure, scope, in_thread)
+        return self.ask_about(
+            stored.id, stored.facts, shown, form.content, departure, scope, in_thread, bound
+        )
 
     def ask_about(
         self,
@@ -93,11 +120,13 @@ class MessageSinks:
         departure: Departure,
         scope: Sequence[int] = (),
         in_thread: bool = False,
+        bound: tuple[Binding, ...] | None = None,
     ) -> Asking:
         """As `ask`, of any message."""
         if self._revision:
             facts = msgspec.structs.replace(facts, revision=self._revision)
-        bound = self.at(departure.event)
+        if bound is None:
+            bound = self.at(departure.event)
         chain = steps(
             id, shown, facts, content, bound, self._clock, departure, tuple(scope), routes=self._routes
         )

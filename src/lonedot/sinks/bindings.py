@@ -135,6 +135,8 @@ class Binding(msgspec.Struct, frozen=True):
     """It is shown the body; else reading it is a fault of the sink."""
     close: Callable[[], Awaitable[None]] | None = None
     """Of a coroutine's object: lets go of what it keeps open. It may be called again afterwards."""
+    signs: bool = False
+    """It signs what it is shown: asked of a 7-bit copy, behind all that may still change it, whatever its priority."""
 
 
 class Chains(msgspec.Struct, frozen=True):
@@ -143,7 +145,8 @@ class Chains(msgspec.Struct, frozen=True):
     session: Mapping[Event, tuple[Binding, ...]] | None = None
     """Those asked before there is a message; None when there are none, so that asking costs one test."""
     received: tuple[Binding, ...] = ()
-    """Those shown a message that came through a session: of `end-of-data`, then of the transport events."""
+    """Those shown a message that came from outside, through a session or by POP3: of `end-of-data`, then of the
+    transport events."""
     submitted: tuple[Binding, ...] = ()
     """Those shown any other message (Pickup): of the transport events."""
     has_apart: bool = False
@@ -160,6 +163,8 @@ class Chains(msgspec.Struct, frozen=True):
     """Some binding of a transport event is called only when the message is in custody."""
     routes: frozenset[str] | None = None
     """Names of the routes that a sink may redirect to; None: whatever it says."""
+    signers: tuple[Binding, ...] = ()
+    """Those of `message-start` that sign; they stand in `delivery` behind its others."""
 
 
 def guid_for(name: str) -> str:
@@ -167,6 +172,7 @@ def guid_for(name: str) -> str:
     return "{" + str(uuid.uuid5(_NAMESPACE, name)).upper() + "}"
 
 
+_LAST = MAX_PRIORITY + 1
 _RANK = {event: rank for rank, event in enumerate(Event)}
 
 
@@ -179,8 +185,13 @@ def order_key(event: Event, priority: int, name: str, guid: str) -> OrderKey:
 
 
 def firing_order(bindings: Iterable[Binding]) -> tuple[Binding, ...]:
-    """By event; within one, low priority first, ties by name, then GUID: a total order."""
-    return tuple(sorted(bindings, key=lambda b: order_key(b.event, b.priority, b.name, b.guid)))
+    """By event; within one, who signs last; low priority first, ties by name, then GUID: a total order."""
+    return tuple(
+        sorted(
+            bindings,
+            key=lambda b: order_key(b.event, b.priority + (_LAST if b.signs else 0), b.name, b.guid),
+        )
+    )
 
 
 def is_folded(binding: Binding) -> bool:
@@ -192,16 +203,29 @@ def is_folded(binding: Binding) -> bool:
 
 
 def check_fit(
-    name: str, event: Event, effects: Iterable[Effect], rule: Rule | None, split: bool = False
+    name: str,
+    event: Event,
+    effects: Iterable[Effect],
+    rule: Rule | None,
+    split: bool = False,
+    signs: bool = False,
 ) -> None:
     """A binding that could never do what it says is a mistake, not a binding.
 
     Raises:
         ValueError: the event takes no such edits, or fires before what the rule asks of is known; or it splits where
-            there is no message, or what the copies of a message have in common.
+            there is no message, or what the copies of a message have in common; or it signs what others change behind
+            it, or changes what it signs.
     """
     facts = EVENTS[event]
     effects = frozenset(effects)
+    if signs and event is not Event.MESSAGE_START:
+        raise ValueError(
+            f"sink {name!r}: it signs, at event {event.value!r}: what comes behind would break the signature; "
+            "use 'message-start'"
+        )
+    if signs and Effect.BODY in effects:
+        raise ValueError(f"sink {name!r}: it signs, with effect 'body': use effects = ['header']")
     if split and not facts.shows_message:
         raise ValueError(
             f"sink {name!r}: split at event {event.value!r}: there is no message yet; use 'end-of-data' or 'arrival'"
@@ -264,6 +288,7 @@ def chains_of(
         _asked_about(asked),
         not all(map(is_folded, submitted)),
         routes,
+        tuple([binding for binding in departing.get(Event.MESSAGE_START, ()) if binding.signs]),
     )
 
 

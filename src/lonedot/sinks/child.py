@@ -276,7 +276,9 @@ def declare(
     match said:
         case wire.NotLoaded(words):
             raise SinkNotLoaded(words)
-        case wire.Declared(name, priority, rule, effects, role, on_damage, on_error, event, split, reads):
+        case wire.Declared(
+            name, priority, rule, effects, role, on_damage, on_error, event, split, reads, signs
+        ):
             return Sink(
                 name,
                 _elsewhere,
@@ -289,6 +291,7 @@ def declare(
                 event=event,
                 split=split,
                 reads=reads,
+                signs=signs,
             )
     raise SinkNotLoaded(f"{sink_class!r}: its process answers what it was not asked")
 

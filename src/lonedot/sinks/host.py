@@ -159,6 +159,7 @@ def main(arguments: list[str]) -> None:
                 sink.event,
                 sink.split,
                 sink.reads,
+                sink.signs,
             )
         )
     )

@@ -203,7 +203,7 @@ def bind(
     read = sink.reads if reads is None else frozenset(Part(part) for part in reads)
     # Who changes the body is shown it.
     reads_body = Effect.BODY in declared or Part.BODY in read
-    check_fit(chosen_name, chosen_event, declared, compiled, splits)
+    check_fit(chosen_name, chosen_event, declared, compiled, splits, sink.signs)
     wanted = Isolation(isolation)
     if sink.is_coroutine and wanted is Isolation.INLINE:
         wanted = Isolation.TASK
@@ -238,6 +238,7 @@ def bind(
         source=source,
         reads_body=reads_body,
         close=getattr(call, "close", None) if sink.is_coroutine and wanted is Isolation.TASK else None,
+        signs=sink.signs,
     )
 
 

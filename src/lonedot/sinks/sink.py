@@ -107,6 +107,8 @@ class Sink(msgspec.Struct, frozen=True):
     reads: frozenset[Part] = USUAL_READS
     is_coroutine: bool = False
     """Calling it gives a coroutine."""
+    signs: bool = False
+    """It signs what it is shown, see `Binding.signs`."""
 
     def call_with(self, settings: Mapping[str, Setting]) -> SinkCall:
         """What a binding with these settings calls.
@@ -140,6 +142,7 @@ class _MessageDeclared(_Declared, total=False):
 
     split: bool
     reads: Iterable[Part | str]
+    signs: bool
 
 
 class _OfMessages(Protocol):
@@ -236,6 +239,7 @@ def sink(
     on_error: OnError | str = OnError.DEFER,
     split: bool = False,
     reads: Iterable[Part | str] = (),
+    signs: bool = False,
 ) -> Callable[..., object]:
     """Declare a sink: its name, event, priority, rule, and the effects it may have. For a function or a class.
 
@@ -250,7 +254,8 @@ def sink(
 
     `reads`: a sink of messages that looks at the body says `reads={"body"}`; one with the effect `body` says so by
     that. With `split` it is called for each recipient that the rule matches, shown that one alone, and its edits are
-    for the copy of that one.
+    for the copy of that one. One that `signs` what it is shown is asked behind all others of `message-start`, of a copy
+    that is 7-bit already, and may change the header section alone.
 
     A function, or the `__call__` of a class, may be `async def`: it is for code that waits for others, and many calls
     are under way at once. It must not do anything long without waiting. A class may have `async def close(self)`, which
@@ -270,7 +275,7 @@ def sink(
     read = USUAL_READS | {Part(part) for part in reads}
     if Effect.BODY in declared:
         read |= {Part.BODY}
-    check_fit(name, event, declared, compile_rule(rule), split)
+    check_fit(name, event, declared, compile_rule(rule), split, signs)
     wanted_role = Role(role)
     damage = None if on_damage is None else OnDamage(on_damage)
     error = OnError(on_error)
@@ -294,6 +299,7 @@ def sink(
             split,
             read,
             inspect.iscoroutinefunction(code.__call__ if isinstance(code, type) else code),
+            signs,
         )
         if not isinstance(code, type):
             return made

@@ -122,6 +122,7 @@ class Declared(msgspec.Struct, frozen=True, array_like=True, tag="declared"):
     event: Event
     split: bool = False
     reads: frozenset[Part] = frozenset()
+    signs: bool = False
 
 
 class Fit(msgspec.Struct, frozen=True, array_like=True, tag="fit"):
