@@ -16,6 +16,7 @@ OK = reply(250, "2.0.0", "OK")
 RESET = reply(250, "2.0.0", "OK, transaction forgotten")
 BYE = reply(221, "2.0.0", "Goodbye")
 HELP = reply(214, "2.0.0", "RFC 5321: EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT and what EHLO lists")
+SEND_OCTETS = reply(354, "", "Send binary data")
 READY_FOR_TLS = reply(220, "2.0.0", "Ready to start TLS")
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -27,6 +28,7 @@ LINE_ENDLESS = reply(500, "5.5.2", "Line too long. Closing")
 AUTH_LINE_TOO_LONG = reply(500, "5.5.6", "Authentication exchange line is too long")
 UNKNOWN_COMMAND = reply(500, "5.5.1", "Command not recognised")
 UNKNOWN_COMMAND_AFTER_DATA = reply(500, "5.5.1", "Not a command, and DATA was refused. Closing")
+UNKNOWN_COMMAND_AFTER_OCTETS = reply(500, "5.5.1", "Not a command, and the octets were refused. Closing")
 NOT_IMPLEMENTED = reply(502, "5.5.1", "Command not implemented")
 
 # --- sequence ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ The shell's loop::
         ...                                # an event that says *decide* waits for machine.respond(reply), now or later
     transport.write(machine.take_output())
 
-A command that the shell wants to be asked about (`asked`) may also be answered with `machine.obey()`.
+A command that the shell wants to be asked about (`asked`) may also be answered with `machine.obey()`, or with
+`machine.respond_behind(reply, octets)`, which reads octets behind it first.
 `next_event` gives None when it needs octets or an answer. After a late answer the shell runs the same loop again, since
 more commands may wait behind it. `Closed` and `QuitGiven` are last: write what is left, then close.
 """
@@ -27,6 +28,7 @@ from lonedot.protocol.commands import (
     not_recognised,
     unknown_answered,
 )
+from lonedot.protocol.exchange_verbs import exchange_verbs
 from lonedot.protocol.extension import Extension
 from lonedot.protocol.extensions import EXTENSIONS
 from lonedot.protocol.options import DEFAULT_KEYWORDS, ServerLimits, ServerOptions
@@ -93,6 +95,7 @@ def vocabulary_for(options: ServerOptions) -> Vocabulary:
         rcpt_parameters.update(extension.rcpt_parameters)
     for verb in NOT_IMPLEMENTED:
         commands[verb] = Command(not_implemented, short, unknown_answered)
+    commands.update(exchange_verbs(short))
     if options.lmtp:
         for verb, handler in LMTP_COMMANDS.items():
             commands[verb] = Command(handler, short, command_answered)

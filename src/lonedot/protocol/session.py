@@ -118,6 +118,7 @@ class ServerSession:
         "idle_commands",
         "is_authenticated",
         "is_greeted",
+        "octets_were_refused",
         "options",
         "rejections",
         "secrets_may_follow",
@@ -159,6 +160,8 @@ class ServerSession:
         self.idle_commands = 0
         self.data_was_refused = False
         """The last command was a refused DATA: a client that sends its text all the same is cut off."""
+        self.octets_were_refused = False
+        """The last command was one with octets behind it, and refused: likewise."""
         self.secrets_may_follow = False
         """The last command was a refused AUTH: what comes next may be the credentials of a client out of step."""
         self.asked: frozenset[bytes] = frozenset()
@@ -274,6 +277,31 @@ class ServerSession:
             event = self.refuse(error.reply or answers.UNKNOWN_COMMAND)
         if event is not None:
             self._later.insert(0, event)
+
+    def respond_behind(self, reply: Reply, octets: int) -> None:
+        """Answers the open `CommandHeard` with 354, and with `reply` when so many octets have come, which are dropped.
+
+        Nothing in them is a command, and nothing of them is kept.
+
+        Raises:
+            LocalProtocolError: no command waits for this, the reply is no success, or there are no octets to read.
+        """
+        decider = self._decision
+        if decider is None or self._heard is None:
+            if self._state is State.CLOSED:
+                return
+            raise LocalProtocolError("octets asked for where no command was heard")
+        if not 200 <= reply.code < 300 or octets <= 0:
+            raise LocalProtocolError(f"{octets} octets before {reply.text}")
+
+        def done(session: ServerSession) -> Event | None:
+            decider(session, reply)
+            return session._later.pop(0) if session._later else None
+
+        self._heard = None
+        self._decision = None
+        self.write(answers.SEND_OCTETS)
+        self.read_octets(octets, done, is_wanted=False)
 
     def take_output(self) -> bytes:
         """Everything to write since the last call; `b""` when nothing."""
@@ -516,7 +544,7 @@ class ServerSession:
         if len(line) + 2 > command.line_limit:
             self._tell(self._shown_line)
             return self.refuse(answers.LINE_TOO_LONG)
-        self.data_was_refused = False
+        self.data_was_refused = self.octets_were_refused = False
         self.secrets_may_follow = False
         if command.has_secret:
             return self._obey_in_secret(command, argument)
@@ -567,6 +595,10 @@ class ServerSession:
         if self.data_was_refused:
             # The text of a message is about to be run as commands: part before it can do so.
             return self.refuse_and_close(answers.UNKNOWN_COMMAND_AFTER_DATA, "text behind a refused DATA")
+        if self.octets_were_refused:
+            return self.refuse_and_close(
+                answers.UNKNOWN_COMMAND_AFTER_OCTETS, "octets behind a refused command"
+            )
         if verb in _WEB_VERBS:
             return self.refuse_and_close(answers.UNKNOWN_COMMAND, "the client speaks HTTP")
         unknown = self.vocabulary.unknown

@@ -17,7 +17,7 @@ class State(enum.Enum):
     TEXT = "text"
     """Of the text after 354."""
     OCTETS = "octets"
-    """One of a counted run (BDAT)."""
+    """One of a counted run (BDAT, or what a sink wants read behind a command)."""
     TLS = "tls"
     """TLS: no plaintext may come any more."""
     CLOSED = "closed"

@@ -291,6 +291,10 @@ class Session(asyncio.Protocol):
         answer = answer_of(verb, word)
         if answer is None:
             self._machine.obey()
+        elif word.read and word.refusal is None:
+            if (transcript := self._connection.transcript) is not None:
+                transcript.note("<", b"[%d octets, not kept]" % word.read)
+            self._machine.respond_behind(answer, word.read)
         else:
             self._respond(answer)
 

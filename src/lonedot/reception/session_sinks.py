@@ -70,6 +70,8 @@ class Word(msgspec.Struct, frozen=True):
     refusal: Reply | None = None
     acceptance: Reply | None = None
     """Said in place of the relay's own answer; at `helo` with a line for each keyword behind the words."""
+    read: int = 0
+    """With an acceptance: octets behind the command that are read and dropped before it is said."""
 
 
 UNSAID = Word()
@@ -148,7 +150,7 @@ def word_from(judgement: Judgement, event: Event, note: Noted) -> Word:
     if judgement.decision is not Decision.ACCEPT:
         return Word(refusal=_fitting(_refusal(judgement, event), event))
     if judgement.is_answer:
-        return Word(acceptance=_acceptance(judgement, event))
+        return Word(acceptance=_acceptance(judgement, event), read=judgement.read)
     return UNSAID
 
 

@@ -15,13 +15,14 @@ from typing import cast
 
 import msgspec
 
+from lonedot.protocol.commands import COMMANDS
 from lonedot.protocol.grammar import is_ehlo_line
 from lonedot.protocol.options import DEFAULT_KEYWORDS
 from lonedot.sinks.bindings import Binding, Isolation, OnError, Setting
 from lonedot.sinks.calls import Answer, Call, Decision, Failure, answer_of, check_reply, words_kept
 from lonedot.sinks.events import EVENTS, Event, Says
 from lonedot.sinks.standing import Fault
-from lonedot.sinks.verdicts import Accept, Defer, Next, Reject, Stop, Verdict, says_of
+from lonedot.sinks.verdicts import READ_LIMIT, Accept, Defer, Next, Reject, Stop, Verdict, says_of
 from lonedot.terms.address import NULL_REVERSE_PATH
 from lonedot.terms.envelope import Envelope, Recipient
 
@@ -179,6 +180,8 @@ class Judgement(msgspec.Struct, frozen=True):
     """With ACCEPT: a sink answers the command with success; else nobody minds, and the relay says what it would."""
     keywords: tuple[str, ...] = ()
     """Lines that are added to the reply to EHLO."""
+    read: int = 0
+    """With `is_answer`: octets behind the command that are read and dropped before the answer."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -291,11 +294,16 @@ def _weigh(binding: Binding, returned: object, moment: Moment) -> Judgement:
         case Defer(words, code, enhanced):
             check_reply(code, enhanced, 4)
             return _refusal(binding, Decision.DEFER, words, code, enhanced, moment)
-        case Accept(words, code, enhanced, keywords):
-            _check_acceptance(returned, event)
+        case Accept(words, code, enhanced, keywords, read):
+            _check_acceptance(returned, moment)
             kept = _kept(words, moment)
             return Judgement(
-                code=code, words=kept, enhanced=enhanced, is_answer=True, keywords=tuple(keywords)
+                code=code,
+                words=kept,
+                enhanced=enhanced,
+                is_answer=True,
+                keywords=tuple(keywords),
+                read=read,
             )
         case Next(edits) | Stop(edits) if not tuple(edits):
             return _ACCEPTED
@@ -305,11 +313,14 @@ def _weigh(binding: Binding, returned: object, moment: Moment) -> Judgement:
 
 _USUAL = {Event.CONNECT: 220, Event.HELO: 250, Event.AUTH: 235, Event.MAIL: 250, Event.RCPT: 250}
 """Reply codes of commands that are the relay's own: no other means success there (RFC 5321 §4.3.2, RFC 4954 §6)."""
+_RELAYS_OWN = frozenset(COMMANDS) | {b"LHLO", b"STARTTLS", b"AUTH", b"BDAT", b"XCLIENT"}
+"""Verbs that the relay obeys itself: nothing but lines belongs to them."""
 _WITHOUT_ENHANCED = (Event.CONNECT, Event.HELO)  # RFC 2034 §3
 
 
-def _check_acceptance(given: Accept, event: Event) -> None:
+def _check_acceptance(given: Accept, moment: Moment) -> None:
     """Raises ValueError when a client could not be told this, or would be told a lie."""
+    event = moment.event
     usual = _USUAL.get(event)
     if usual is not None and given.code not in (0, usual):
         raise ValueError(f"reply code {given.code!r} at event {event.value!r}: success is {usual} there")
@@ -317,6 +328,14 @@ def _check_acceptance(given: Accept, event: Event) -> None:
         check_reply(given.code or 250, given.enhanced or "2.0.0", 2)
     if given.enhanced and event in _WITHOUT_ENHANCED:
         raise ValueError(f"an enhanced status code at event {event.value!r}, where there is none")
+    if given.read:
+        verb = b"" if moment.command is None else moment.command.verb
+        if event is not Event.VERB or verb in _RELAYS_OWN:
+            raise ValueError(
+                f"octets to read at event {event.value!r}: only behind a verb that is not the relay's own"
+            )
+        if not 0 < given.read <= READ_LIMIT:
+            raise ValueError(f"{given.read} octets to read; at most {READ_LIMIT}")
     keywords = tuple(given.keywords)
     if keywords and event is not Event.HELO:
         raise ValueError(f"keywords at event {event.value!r}; only the reply to EHLO has them")

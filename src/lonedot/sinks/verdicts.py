@@ -12,6 +12,7 @@ from lonedot.sinks.events import Says
 
 __all__ = [
     "EDITS_LIMIT",
+    "READ_LIMIT",
     "Accept",
     "Defer",
     "Discard",
@@ -26,6 +27,9 @@ __all__ = [
 
 EDITS_LIMIT = 10_000
 """Edits in a verdict that comes from another process."""
+
+READ_LIMIT = 64 * 1024 * 1024
+"""Octets that a sink may have read behind a command."""
 
 _Edits = Annotated[Sequence[AnyEdit], msgspec.Meta(max_length=EDITS_LIMIT)]
 
@@ -83,6 +87,8 @@ class Accept(msgspec.Struct, frozen=True, tag="accept"):
     enhanced: str = ""
     keywords: Annotated[tuple[str, ...], msgspec.Meta(max_length=32)] = ()
     """At `helo`: lines that are added to the reply to EHLO, such as `XEXAMPLE 1`."""
+    read: int = 0
+    """At `verb`: so many octets follow. The client is told 354, they are dropped, then the answer goes out."""
 
 
 class Redirect(msgspec.Struct, frozen=True, tag="redirect"):
