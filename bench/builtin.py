@@ -22,6 +22,7 @@ from bench.micro_server import scan
 from lonedot.message.intake import content_from
 from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding
+from lonedot.sinks.builtin.antivirus import Antivirus
 from lonedot.sinks.builtin.milter import Milter
 from lonedot.sinks.builtin.x_recipient import x_recipient
 from lonedot.sinks.calls import Decision
@@ -74,7 +75,24 @@ async def _milter(folder: Path) -> AsyncIterator[Binding]:
         yield bind(Milter, sink_class="bench:Milter", settings={"address": f"unix:{folder}/milter"})
 
 
+@contextlib.asynccontextmanager
+async def _antivirus(folder: Path) -> AsyncIterator[Binding]:
+    """A scanner that reads the whole stream and finds nothing."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            if await reader.readuntil(b"\0") == b"zINSTREAM\0":
+                while size := int.from_bytes(await reader.readexactly(4), "big"):
+                    await reader.readexactly(size)
+            writer.write(b"stream: OK\0")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, folder / "clamd"):
+        yield bind(Antivirus, sink_class="bench:Antivirus", settings={"scanners": f"unix:{folder}/clamd"})
+
+
 BUILTIN: dict[str, Given] = {
+    "antivirus": _antivirus,
     "x_recipient": _x_recipient,
     "milter (every step answered)": _milter,
 }
