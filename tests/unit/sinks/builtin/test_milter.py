@@ -747,6 +747,19 @@ async def test_a_milter_that_never_answers() -> None:
     assert done.words.endswith("it has not answered RCPT within 0.05 s")
 
 
+async def test_the_deadline_of_the_binding_ends_it_all() -> None:
+    """Whatever the milter's own times are. Nothing of the session is kept."""
+    hosts = Hosts()
+    with ScriptedMilter({b"R": b""}) as milter:
+        bound = msgspec.structs.replace(early(milter, "rcpt"), deadline_seconds=0.1)
+        judged = await asked(hosts, bound, moment("rcpt"))
+        assert judged.decision is Decision.DEFER
+        assert judged.notes[0].words == "no answer within 0.1 s"
+        await hosts.close()
+        assert len(module._sessions()._idle) == 0
+    assert milter.letters() == b"OCHMR"
+
+
 async def test_on_error_decides() -> None:
     with ScriptedMilter({b"E": None}) as milter:
         bound = bind(

@@ -29,11 +29,12 @@ async def speak(reader: asyncio.StreamReader, out: Out) -> None:
 
 
 def settings(folder: Path, address: str) -> Mapping[str, Setting]:
-    return {"address": address, "hostname": "relay.example"}
+    return {"address": address, "hostname": "relay.example", "reply_seconds": 1, "end_seconds": 1}
 
 
 def backend(folder: Path) -> Backend:
     return SocketBackend(folder, speak)
 
 
-ROWS = (Row("milter", Milter, settings, backend, torn=(1, 2, 3)),)
+# Each of 10 000 recipients is answered: the deadline is that of all of them.
+ROWS = (Row("milter", Milter, settings, backend, torn=(1, 2, 3), deadline_seconds=20.0),)
