@@ -33,8 +33,10 @@ from lonedot.sinks.sink import Sink, declared_by
 __all__ = ["FIRST_SETTINGS", "BuiltIn", "SettingOf", "built_ins", "table"]
 
 FIRST_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "antivirus": {"scanners": "unix:/run/clamav/clamd.ctl"},
     "milter": {"address": "unix:/run/rspamd/milter.sock"},
     "milter-session": {"address": "unix:/run/rspamd/milter.sock"},
+    "program": {"command": "/usr/local/lib/filters/house-rules"},
 }
 """By the name of a sink, settings with which it can be bound, where those that it has by default are not enough."""
 
@@ -144,9 +146,11 @@ def _short_names() -> Mapping[str, str]:
 def _described(sink: Sink, module: ModuleType, attribute: str, short: Mapping[str, str]) -> BuiltIn:
     code = f"{module.__name__}:{attribute}"
     name = short.get(code, code)
-    is_first = next(_declared(module))[0] == attribute
-    described = _docstring(module, "" if is_first else attribute)
     stem = module.__name__.rpartition(".")[2]
+    names = [declared for declared, _ in _declared(module)]
+    # The words of the module are of the sink that has its name, or of the first.
+    main = next((declared for declared in names if declared.casefold() == stem), names[0])
+    described = _docstring(module, "" if attribute == main else attribute)
     settings = tuple(_settings(sink.settings))
     return BuiltIn(
         name=name,
