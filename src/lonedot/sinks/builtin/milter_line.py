@@ -198,12 +198,14 @@ class Line(asyncio.Protocol):
         octets = bytes(self._unsent)
         self._unsent.clear()
         self._transport.write(octets)
-        try:
-            async with asyncio.timeout(self._patience.reply):
-                await self._may_write.wait()
-                await asyncio.sleep(0)  # a milter that never answers must not have the loop for itself
-        except TimeoutError:
-            raise MilterUnreachable(f"it reads nothing for {self._patience.reply:g} s") from None
+        if not self._may_write.is_set():
+            try:
+                async with asyncio.timeout(self._patience.reply):
+                    await self._may_write.wait()
+            except TimeoutError:
+                raise MilterUnreachable(f"it reads nothing for {self._patience.reply:g} s") from None
+        elif len(octets) >= BUFFER:
+            await asyncio.sleep(0)  # a milter that never answers must not have the loop for itself
         if self._error is not None:
             raise self._error
 
