@@ -20,6 +20,7 @@ import msgspec
 
 from lonedot.admin.colleague import Colleague
 from lonedot.admin.ids import resolve, resolve_all
+from lonedot.admin.mailboxes import Mailboxes
 from lonedot.admin.octets import arrival_form, copies_of, in_thread, octets_of, queued_form
 from lonedot.admin.reload import Reloader
 from lonedot.admin.routed import RouteArguments, Routed
@@ -162,6 +163,8 @@ class Desk:
     """Next hops of which something is known; None: the relay is down."""
     events: Callable[[float], Sequence[Event]] | None = None
     """Reads the events since a time."""
+    mailboxes: Mailboxes | None = None
+    """Who fetches mail; None: the relay is down."""
     asker: int = -1
     """User who asks, as the kernel says; -1 when nobody knows."""
 

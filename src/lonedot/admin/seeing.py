@@ -17,6 +17,7 @@ from lonedot.evidence.events import Event, EventKind
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.metrics import Figures
 from lonedot.queue.lanes import HopStatus
+from lonedot.reception.pop3_account import AccountStatus
 from lonedot.spool.interface import Listed, MessageState
 
 __all__ = [
@@ -112,6 +113,8 @@ class Screen(msgspec.Struct, frozen=True):
     hops: tuple[HopStatus, ...] = ()
     """Next hops that are not open, those with most mail first."""
     figures: Figures = Figures()
+    mailboxes: tuple[AccountStatus, ...] = ()
+    """POP3 accounts."""
     missing: tuple[str, ...] = ()
     """Workers that did not answer, in words; what they have is not in it."""
 

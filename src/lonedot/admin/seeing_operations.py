@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lonedot.admin.operations import Desk, Operation
 from lonedot.admin.seeing import Health, LogLine, LogLines, LogsArguments, Screen, Seer, broken_of, waiting_of
 from lonedot.admin.values import AdminError, NoArguments
@@ -47,6 +49,8 @@ async def screen(desk: Desk, _: NoArguments) -> Screen:
         looked_at=len(rows),
         broken=broken_of(events),
     )
+    if desk.mailboxes is not None:
+        bare = msgspec.structs.replace(bare, mailboxes=desk.mailboxes.statuses())
     return bare if desk.seer is None else desk.seer.screen(bare)
 
 

@@ -17,6 +17,7 @@ import msgspec
 from lonedot.admin.seeing import Door
 from lonedot.app.directory import directory_from
 from lonedot.app.observer import RelayObserver
+from lonedot.app.passwords import accounts_from
 from lonedot.app.rewriting import rewriting_from
 from lonedot.app.settings import listener_from, submit_from
 from lonedot.app.workers import Post
@@ -31,6 +32,7 @@ from lonedot.reception.connection import Transcript
 from lonedot.reception.listener import Listener, MemoryBudget, Seats
 from lonedot.reception.one_client import ClientWatch
 from lonedot.reception.pickup import PickupFolder
+from lonedot.reception.pop3_account import AccountSettings
 from lonedot.reception.session import Session
 from lonedot.reception.settings import ListenerSettings
 from lonedot.reception.sockets import ListeningSockets, Place
@@ -52,12 +54,14 @@ class Face(NamedTuple):
     listeners: tuple[tuple[int, ListenerSettings], ...]
     """Each with the number of its virtual server."""
     submit: tuple[ListenerSettings, SubmitPlace] | None
+    accounts: tuple[AccountSettings, ...] = ()
+    """POP3 mailboxes."""
 
     @classmethod
-    def of(cls, config: Config) -> Face:
-        """Raises OSError or ValueError when a file cannot be used."""
+    def of(cls, config: Config, *, fetches: bool = True) -> Face:
+        """It may block as `accounts_from` does. Raises OSError or ValueError when a file cannot be used."""
         listeners = tuple([(one.source, listener_from(one, config)) for one in config.listeners])
-        return cls(listeners, submit_from(config))
+        return cls(listeners, submit_from(config), accounts_from(config) if fetches else ())
 
     @property
     def places(self) -> list[Place]:
@@ -247,7 +251,7 @@ class Entrances:
             self._budget,
             self._ids,
             self._transcripts,
-            self._has_route,
+            self.has_route,
             self._observer.session_noted,
             config.revision,
             seats.get(settings.place.key),
@@ -266,7 +270,7 @@ class Entrances:
                 source.pickup,
                 source.badmail,
                 self.acceptors[source.number],
-                self._has_route,
+                self.has_route,
                 _PickupNotes(self._observer),
                 config.pickup.poll_seconds,
                 config.server.max_size,
@@ -286,7 +290,7 @@ class Entrances:
         for pickup in pickups:
             await pickup.stop()
 
-    def _has_route(self, address: Address) -> bool:
+    def has_route(self, address: Address) -> bool:
         rewriting = self._rewriting
         return self._routes.choose(address if rewriting is None else rewriting.goes_to(address)) is not None
 

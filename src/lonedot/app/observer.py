@@ -179,6 +179,26 @@ class RelayObserver:
         else:
             event("pickup.put-off", LogLevel.WARNING, file=name, words=words)
 
+    # -- POP3 --------------------------------------------------------------------------------------
+
+    def pop3_taken(self, account: str, uidl: str, id: MessageId) -> None:
+        event("pop3.taken", id=id, account=account, uidl=uidl)
+
+    def pop3_refused(self, account: str, uidl: str, words: str, for_good: bool) -> None:
+        if for_good:
+            self._events.append(EventKind.POP3_REFUSED, "", words, account=account, uidl=uidl)
+        else:
+            event("pop3.put-off", LogLevel.WARNING, account=account, uidl=uidl, words=words)
+
+    def pop3_looked(self, account: str, taken: int, words: str, failed: int) -> None:
+        """A fault is an event when it is new, and each time that it has lasted twice as long."""
+        self._meter.looked(account, is_failed=bool(words))
+        if words and failed & (failed - 1) == 0:
+            self._events.append(EventKind.POP3_FAILED, "", words, account=account, times=failed)
+        elif words or taken:
+            level = LogLevel.WARNING if words else LogLevel.INFO
+            event("pop3.looked", level, account=account, taken=taken, words=words)
+
     # -- the queue ---------------------------------------------------------------------------------
 
     def attempted(self, claim: Claim, delivery: Delivery) -> None:

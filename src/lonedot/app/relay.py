@@ -30,6 +30,7 @@ from lonedot.app.custody import open_custody
 from lonedot.app.directory import directory_from, may_lead_on
 from lonedot.app.entrances import Entrances, Face
 from lonedot.app.leases import shared_leases
+from lonedot.app.mailboxes import Mailboxes
 from lonedot.app.observer import RelayObserver, Watcher
 from lonedot.app.passwords import routes_from
 from lonedot.app.registry import RegistryKeeper, Snapshot
@@ -184,7 +185,7 @@ class Relay:
         try:
             snapshot = self._keeper.load()
             self._routes = routes = RouteTable(await asyncio.to_thread(routes_from, config))
-            face = Face.of(config)
+            face = await asyncio.to_thread(Face.of, config, fetches=self.post.is_first)
         except (ValueError, OSError, KeyError) as error:
             raise AppFault(f"{config.file}: {error}") from error
         except AdminError as error:
@@ -299,6 +300,9 @@ class Relay:
             self.post,
         )
         self._entrances.configure(config)
+        self._mailboxes = Mailboxes(
+            paths.root / "pop3", lambda: self._entrances.acceptors, self._entrances.has_route, observer
+        )
         self._keeper.take = self._take
         self._take(snapshot)
         try:
@@ -333,6 +337,7 @@ class Relay:
             seer=self._seeing,
             # All workers write into one folder: the first reads it for all.
             events=self.events.read if self.post.is_first else None,
+            mailboxes=self._mailboxes if self.post.is_first else None,
         )
         shards = tuple(shard.shard for shard in self._custody.shards)
         hello = Hello(__version__, os.getpid(), self.post.number, self.post.count, shards)
@@ -340,6 +345,7 @@ class Relay:
         await self._control.start()
         await self._entrances.open_pickups(config)
         await self._entrances.open(config, face, self._entrances.hold(face))
+        await self._mailboxes.open(face.accounts, config.revision)
         self._seeing.start()
         self._returning = asyncio.get_running_loop().create_task(self._finish_bounces(desk))
         await self._open_metrics(config)
@@ -399,7 +405,7 @@ class Relay:
         held: list[list[socket.socket]] = []
         try:
             routes = RouteTable(await asyncio.to_thread(routes_from, config))
-            face = await asyncio.to_thread(Face.of, config)
+            face = await asyncio.to_thread(Face.of, config, fetches=self.post.is_first)
             await self._handed_over(face)
             held = self._entrances.hold(face)
             bindings = await self._keeper.prepare(config)
@@ -462,6 +468,7 @@ class Relay:
         try:
             await self._entrances.open(config, face, held)
             await self._entrances.open_pickups(config)
+            await self._mailboxes.open(face.accounts, config.revision)
             await self._open_metrics(config)
         except OSError as error:
             # Out of descriptors, or a folder that cannot be made: what was open stays so.
@@ -591,6 +598,7 @@ class Relay:
         if self._metrics is not None:
             await self._metrics.stop()
         await self._entrances.close_pickups()
+        await self._mailboxes.close()
         await self._drain_sessions(ends_at)
         await self.scheduler.stop(max(0.0, ends_at - loop.time()))
         await self._crew.stop()

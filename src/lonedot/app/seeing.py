@@ -61,6 +61,10 @@ class Meter:
             if entry.fault or entry.action is Action.SKIPPED:
                 self.metrics.add(Metric.SINK_FAULTS, entry.binding)
 
+    def looked(self, account: str, *, is_failed: bool) -> None:
+        """At a POP3 mailbox."""
+        self.metrics.add(Metric.POP3_LOOKS, account, "failed" if is_failed else "done")
+
     def failed(self, binding: str) -> None:
         """A sink of a session failed."""
         self.metrics.add(Metric.SINK_FAULTS, binding)

@@ -41,6 +41,7 @@ COMMANDS: dict[str, Lazy] = {
     "top": Lazy("lonedot.cli.top:command", "The relay as it works, renewed each second."),
     "logs": Lazy("lonedot.cli.logs:command", "Everything that was said of one message or session."),
     "route": Lazy("lonedot.cli.route:command", "Tell where mail for an address would go, and why."),
+    "pop3": Lazy("lonedot.cli.pop3:command", "Look at POP3 mailboxes and how they fare; look into one now."),
     "config": Lazy(
         "lonedot.cli.config:command", "Show the values in force and their origin; schema for editors."
     ),

@@ -19,6 +19,7 @@ from lonedot.evidence.events import EventKind
 from lonedot.observability.levels import LogLevel
 from lonedot.observability.metrics import Figures, Metric
 from lonedot.queue.lanes import HopStatus
+from lonedot.reception.pop3_account import AccountStatus
 
 __all__ = ["WIDTH", "printable", "screen_lines", "span"]
 
@@ -86,6 +87,8 @@ def _running(screen: Screen) -> Iterator[_Row]:
         yield _Row(
             f"  listens at {door.address} ({printable(door.name)}), {_count(door.sessions, 'session')}"
         )
+    for account in screen.mailboxes:
+        yield _mailbox(account)
     yield _Row(f"  {_since_start(screen.figures)}", "lonedot top")
     yield from _sinks(screen.figures)
 
@@ -104,6 +107,17 @@ def _worker(worker: Worker, screen: Screen) -> _Row:
     if worker.loop_lag_seconds >= 1:
         return _Row(f"{words}, {worker.loop_lag_seconds:.1f} s late", "", "yellow")
     return _Row(words)
+
+
+def _mailbox(account: AccountStatus) -> _Row:
+    words = f"  fetches from {account.server} ({printable(account.name)})"
+    if account.words:
+        again = f"{_count(account.failed, 'look')} in a row failed: "
+        return _Row(f"{words}: {again}{printable(account.words)}", "lonedot pop3 list", "red")
+    if account.refused:
+        left = f"{_count(account.refused, 'message')} left there that cannot be taken"
+        return _Row(f"{words}, {left}", "lonedot pop3 list", "yellow")
+    return _Row(f"{words}, {_count(account.taken, 'message')} taken")
 
 
 def _since_start(figures: Figures) -> str:

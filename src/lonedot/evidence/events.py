@@ -61,6 +61,8 @@ class EventKind(enum.Enum):
     SPOOL_FAULT = "spool-fault"
     PICKUP_REFUSED = "pickup-refused"
     ONE_CLIENT = "one-client"
+    POP3_FAILED = "pop3-failed"
+    POP3_REFUSED = "pop3-refused"
     STARTED = "started"
     STOPPED = "stopped"
 
@@ -216,6 +218,18 @@ _FACTS: dict[EventKind, KindFacts] = {
         _WARNING,
         "All clients of a listener have one address, which relay_from trusts: a container's network, or a proxy.",
         "Let the relay see the real addresses, or take that one out of relay_from; who sends: lonedot history",
+    ),
+    EventKind.POP3_FAILED: _facts(
+        405,
+        _WARNING,
+        "A POP3 mailbox cannot be looked at.",
+        "The words say why; mail waits there. How it fares: lonedot pop3 list",
+    ),
+    EventKind.POP3_REFUSED: _facts(
+        406,
+        _WARNING,
+        "A message in a POP3 mailbox cannot be taken; it stays there.",
+        "Read it at the provider; once the cause is mended: lonedot pop3 poll NAME --again",
     ),
     EventKind.STARTED: _facts(501, _INFO, "The relay started.", "Nothing"),
     EventKind.STOPPED: _facts(502, _INFO, "The relay stopped.", "Nothing, if it was meant to"),

@@ -53,6 +53,7 @@ class Metric(enum.Enum):
     SINK_CALLS = "sink_calls"
     SINK_SECONDS = "sink_seconds"
     SINK_FAULTS = "sink_faults"
+    POP3_LOOKS = "pop3_looks"
     LATENCY = "delivery_latency_seconds"
     SIZE = "message_size_bytes"
     COMMIT = "commit_seconds"
@@ -84,6 +85,7 @@ _FACTS: dict[Metric, MetricFacts] = {
     ),
     Metric.SINK_SECONDS: MetricFacts("Time that sinks took, in seconds.", ("sink",)),
     Metric.SINK_FAULTS: MetricFacts("Faults booked against bindings.", ("sink",)),
+    Metric.POP3_LOOKS: MetricFacts("Looks at POP3 mailboxes, by account.", ("account", "result")),
     Metric.LATENCY: MetricFacts("From acceptance to the delivery of a copy, in seconds.", (), _SECONDS),
     Metric.SIZE: MetricFacts("Octets of accepted messages.", (), _OCTETS),
     Metric.COMMIT: MetricFacts(

@@ -103,6 +103,8 @@ class Pop3Account:
         self._session: Pop3Session | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._is_connecting = False
+        self._refused_logins = 0
         self._wake = asyncio.Event()
         self._again = False
         protection = "pop3s" if settings.tls is Pop3Tls.IMPLICIT else "pop3"
@@ -121,14 +123,21 @@ class Pop3Account:
         self._again = self._again or again
         self._wake.set()
 
-    async def stop(self) -> None:
-        """End the line. What is on its way into custody gets there, and is remembered."""
+    def leave(self) -> None:
+        """End the line, and look no more."""
         self._is_stopping = True
         self._wake.set()
         if self._session is not None:
             self._session.abort()
+        elif self._is_connecting and self._task is not None:
+            self._task.cancel()
+
+    async def stop(self) -> None:
+        """Leave, and wait: what is on its way into custody gets there, and is remembered."""
+        self.leave()
         if self._task is not None:
-            await self._task
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
         if self._journal is not None:
             self._journal.close()
 
@@ -146,8 +155,6 @@ class Pop3Account:
         if not self._refused_logins:
             return every
         return max(every, min(LOGIN_PAUSE_SECONDS, every * 2.0 ** min(self._refused_logins, 20)))
-
-    _refused_logins = 0
 
     def _set(self, **changes: object) -> None:
         self.status = msgspec.structs.replace(self.status, **changes)
@@ -192,11 +199,13 @@ class Pop3Account:
         self._refusals()
         for _ in range(RECONNECTS):
             look = _Look(self, journal)
+            self._is_connecting = True
             try:
                 async with open_session(self.settings, self._context, self._opened) as session:
                     is_over = await look.work(session)
             finally:
                 self._session = None
+                self._is_connecting = False
                 await loop.run_in_executor(None, journal.sync)
                 self._refusals()
             if is_over:
@@ -205,6 +214,7 @@ class Pop3Account:
 
     def _opened(self, session: Pop3Session) -> None:
         self._session = session
+        self._is_connecting = False
         if self._is_stopping:
             session.abort()
 
