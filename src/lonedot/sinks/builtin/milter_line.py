@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -236,8 +236,7 @@ class Line(asyncio.Protocol):
     # -- what the loop calls -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of a type of their own
 
     def data_received(self, data: bytes) -> None:
         self._splitter.feed(data)

@@ -964,6 +964,31 @@ async def test_an_event_that_no_milter_knows_is_a_fault(event: str) -> None:
     assert milter.sessions == []
 
 
+def test_on_the_loop_of_a_running_relay() -> None:
+    """Its transports are of another make."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def all_of_it() -> None:
+        hosts = Hosts()
+        facts = Facts("smtp", SessionId(moment("rcpt").id), client="192.0.2.1", helo="c.example")
+        for event in ("connect", "helo", "mail", "rcpt", "data"):
+            assert (await asked(hosts, early(milter, event), moment(event))).decision is Decision.ACCEPT
+        large = MAIL + b"more\r\n" * 100_000
+        done = await dispatched(binding(milter), octets=large, facts=facts)
+        assert (done.decision, after(done)) == (
+            Decision.ACCEPT,
+            large.replace(b"3\r\n\r\n", b"3\r\nX: v\r\n\r\n"),
+        )
+        await hosts.close()
+
+    with (
+        ScriptedMilter({b"E": change(b"h", b"X", b"v") + CONTINUE}, steps=0x80000) as milter,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(all_of_it())
+    assert len(milter.sessions) == 1
+
+
 async def test_who_is_away_defers_the_command(tmp_path: Path) -> None:
     hosts = Hosts()
     bound = bind(MilterSession, sink_class="x:y", settings={"address": f"unix:{tmp_path}/none"})
