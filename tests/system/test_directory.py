@@ -137,7 +137,7 @@ async def test_an_alias_leads_on_under_the_senders_name(folder: Path) -> None:
     assert arrival.reverse_path == b"c@office.example"
     assert [entry.event for entry in stored.ledger] == ["door", "resolve"]
     replaced, *new = stored.recipients
-    assert replaced.status is RecipientStatus.DELETED
+    assert replaced.status is RecipientStatus.REPLACED
     assert {state.addressed for state in new} == {b"chief@local.example"}
     assert {state.recipient.orcpt for state in new} == {b"rfc822;chief@local.example"}
 

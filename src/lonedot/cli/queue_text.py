@@ -93,7 +93,10 @@ def _known(row: Listed, now: float) -> str:
     said = f": {waiting[0]}" if waiting else ""
     match row.state:
         case MessageState.FINISHED:
-            return ", ".join(dict.fromkeys(status for _, status, _ in row.recipients))
+            statuses = dict.fromkeys(status for _, status, _ in row.recipients)
+            if len(statuses) > 1:
+                statuses.pop(RecipientStatus.REPLACED.value, None)  # what it led to tells how that ended
+            return ", ".join(statuses)
         case MessageState.QUEUED:
             tries = "not tried yet" if not row.attempts else f"tried {row.attempts}x"
             due = "due now" if row.next_at <= now else f"next in {span(row.next_at - now)}"

@@ -114,12 +114,14 @@ def domain_set(value: object, folder: Path) -> str:
 
 
 def pattern(value: object, folder: Path) -> str:
-    """Which recipients: `*`, a domain, `*.example.com`, or one address."""
-    name = text(value, folder).strip()
+    """Which recipients: `*`, a domain (`*@` may stand before it), `*.example.com`, or one address."""
+    name = text(value, folder).strip().removeprefix("*@")
     if name == "*":
         return name
     try:
         if "@" in name:
+            if "*" in name:
+                raise Unfit("", "")
             return address(name, folder).text
         if name.startswith("*."):
             return "*." + domain(name[2:], folder)

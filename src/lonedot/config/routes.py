@@ -30,7 +30,8 @@ class Route(ReachKeys, frozen=True, kw_only=True):
         tuple[str, ...],
         Key(
             v.many(a.pattern, at_least=1),
-            "Which recipients: `*`, a domain, `*.example.com` (what is below it), or one address.",
+            "Which recipients: `*`, a domain (also as `*@example.com`), `*.example.com` (what is below it), or one "
+            "address.",
             '"*"',
         ),
     ]

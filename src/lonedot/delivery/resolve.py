@@ -293,7 +293,7 @@ class _Work:
         if expansion.copies and not expansion.targets:
             status, reason, enhanced = RecipientStatus.DELIVERED, "given to the list", "2.1.5"
         else:
-            status, reason, enhanced = RecipientStatus.DELETED, RELAYED, "2.1.5"
+            status, reason, enhanced = RecipientStatus.REPLACED, RELAYED, "2.1.5"
         outcome = Outcome(Result.DELIVERED, Stage.LOCAL, reason, status=enhanced)
         after = msgspec.structs.replace(state, status=status, next_at=0.0, last=outcome)
         self.changed[state.index] = after

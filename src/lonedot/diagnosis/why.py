@@ -207,7 +207,7 @@ _DONE = {
 
 def _queued_words(record: Record) -> str:
     waiting = _number_with(record, RecipientStatus.WAITING)
-    whole = len(record.recipients)
+    whole = _number_of_ends(record)
     if record.transport is not None:
         return in_transport(record.transport)
     done = whole - waiting
@@ -231,7 +231,9 @@ def in_transport(transport: TransportRecord) -> str:
 
 def _finished_words(record: Record) -> str:
     counts = {status: _number_with(record, status) for status in RecipientStatus}
-    whole = len(record.recipients)
+    whole = _number_of_ends(record)
+    if whole:
+        counts[RecipientStatus.REPLACED] = 0  # what stands in their place is told
     if counts[RecipientStatus.DELIVERED] == whole and whole:
         return "Delivered." if whole == 1 else f"Delivered to all {whole} recipients."
     said = [f"{counts[status]} {words}" for status, words in _FINISHED_WORDS if counts[status]]
@@ -245,8 +247,14 @@ _FINISHED_WORDS = (
     (RecipientStatus.FAILED, "refused for good"),
     (RecipientStatus.EXPIRED, "given up after trying for too long"),
     (RecipientStatus.DELETED, "deleted"),
+    (RecipientStatus.REPLACED, "replaced by others"),
     (RecipientStatus.WAITING, "still waiting"),
 )
+
+
+def _number_of_ends(record: Record) -> int:
+    """Recipients, without those in whose place others stand."""
+    return len(record.recipients) - _number_with(record, RecipientStatus.REPLACED)
 
 
 def _number_with(record: Record, status: RecipientStatus) -> int:

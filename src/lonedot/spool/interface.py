@@ -71,6 +71,8 @@ class RecipientStatus(enum.Enum):
     EXPIRED = "expired"
     DELETED = "deleted"
     """By a person, or by a sink's verdict."""
+    REPLACED = "replaced"
+    """What it leads to stands in its place: an alias, or an address that is written anew."""
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True):

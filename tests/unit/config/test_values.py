@@ -118,6 +118,7 @@ WRONG: list[tuple[Reader[object], object, str]] = [
     (addresses.domain_set, "*", "open relay"),
     (addresses.domain_set, "*.com", "top-level"),
     (addresses.pattern, "joe@", "matches nothing"),
+    (addresses.pattern, "joe*@example.com", "matches nothing"),
     (addresses.address, "joe", "not a mail address"),
     (addresses.address, "<joe@example.com>", "angle brackets"),
     (addresses.address, "a..b@example.com", "not a mail address"),
@@ -156,6 +157,10 @@ def test_a_list_tells_all_its_wrong_items() -> None:
 
 def test_one_item_may_stand_without_brackets() -> None:
     assert values.many(addresses.pattern)("*", HERE) == ("*",)
+    assert values.many(addresses.pattern)(["*@example.com", "*@*.example.com"], HERE) == (
+        "example.com",
+        "*.example.com",
+    )
 
 
 def test_paths_are_counted_from_the_folder_of_the_file() -> None:
