@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import smtplib
 from pathlib import Path
 
 import pytest
 
 from lonedot.app import Relay
 from lonedot.spool.interface import MessageState
+from lonedot.testing.process import SUPERVISED, RelayProcess
 from tests.peers.milter import CONTINUE, Answer, ScriptedMilter, change, pack, reply_text
 from tests.peers.strict_sink import StrictSink
 from tests.system.milters import bindings, relay_with, sent
-from tests.system.talk import MESSAGE, connected, eventually, finished, id_of
+from tests.system.talk import MESSAGE, connected, eventually, finished, first_config, id_of
 
 
 async def test_recipients_are_refused_one_by_one_in_the_session(tmp_path: Path) -> None:
@@ -192,3 +194,33 @@ async def test_nothing_is_lost_and_nothing_passes_while_the_milter_is_killed_aga
     assert subjects == sorted(b"%d-%d" % (n, t) for n in range(clients) for t in range(each)), "each once"
     assert all(b"\r\nX-Milter: yes\r\n" in one.content for one in receiver.arrivals)
     assert refusals >= lives
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_as_it_is_served(workers: int, tmp_path: Path) -> None:
+    """With its parent, on its own loop, with the code of its sinks tried apart first."""
+
+    def answers(letter: bytes, octets: bytes) -> bytes:
+        if letter == b"R" and b"bert@" in octets:
+            return reply_text("550 5.1.1 No bert here")
+        if letter == b"E":
+            return change(b"h", b"X-Milter", b"yes") + CONTINUE
+        return b"" if letter in b"DA" else CONTINUE
+
+    def send(port: int) -> None:
+        with smtplib.SMTP("127.0.0.1", port) as client:
+            refused = client.sendmail(
+                "c@office.example", ["anna@dest.example", "bert@dest.example"], MESSAGE, ["BODY=8BITMIME"]
+            )
+            assert refused == {"bert@dest.example": (550, b"5.1.1 No bert here")}
+
+    with StrictSink() as receiver, ScriptedMilter(answers) as milter:
+        toml = first_config(
+            receiver.port, server=f"workers = {workers}", more=bindings(milter.address, "mail", "rcpt")
+        )
+        with RelayProcess(tmp_path, toml, program=SUPERVISED) as relay:
+            for _ in range(8):
+                await asyncio.to_thread(send, relay.ports["in"])
+            await eventually(lambda: len(receiver.arrivals) == 8)
+    assert all(b"\r\nX-Milter: yes\r\n" in one.content for one in receiver.arrivals)
+    assert {milter.letters(number).rstrip(b"Q") for number in range(8)} == {b"OCHMRRTLLLLLNBE"}
