@@ -78,7 +78,7 @@ def description(message: Message, body: bytes | None = None) -> Description:
         version=1,
         id=message.id,
         key=message.key,
-        sender=message.envelope.reverse_path.text,
+        sender=message.envelope.reverse_path.octets.decode("utf-8", "replace"),
         recipients=[
             _ToldRecipient(one.address.text, one.orcpt.decode("utf-8", "replace"))
             for one in message.envelope.recipients

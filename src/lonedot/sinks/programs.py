@@ -209,7 +209,9 @@ def _rights(name: str) -> tuple[int, int, str] | None:
     """
     if not name:
         if os.geteuid() == 0:
-            raise Unfit("the relay runs as root, and its configuration names no `user` for the program", "4.3.5")
+            raise Unfit(
+                "the relay runs as root, and its configuration names no `user` for the program", "4.3.5"
+            )
         return None
     try:
         entry = pwd.getpwnam(name)

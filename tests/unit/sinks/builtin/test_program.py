@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,16 +36,16 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-def ran(text: str, deadline: float = 20.0, octets: bytes = b"", **settings: Setting) -> Ran:
+def ran(text: str, octets: bytes = b"", **settings: Setting) -> Ran:
     """A shell script on the letter."""
     quoted = text.replace("'", "'\"'\"'")
-    return command(f"/bin/sh -c '{quoted}'", deadline, octets, **settings)
+    return command(f"/bin/sh -c '{quoted}'", octets, **settings)
 
 
-def command(words: str, deadline: float = 20.0, octets: bytes = b"", **settings: Setting) -> Ran:
+def command(words: str, octets: bytes = b"", **settings: Setting) -> Ran:
     message = make_message(octets, recipients="b@example.org") if octets else LETTER
     given: dict[str, Setting] = {"command": words, "user": USER, **settings}
-    return run_sink(ProgramFilter, message, settings=given, deadline_seconds=deadline)
+    return run_sink(ProgramFilter, message, settings=given)
 
 
 @pytest.mark.parametrize("ends", ["LF", "CRLF"])
@@ -169,17 +170,30 @@ def test_its_words_are_bounded_and_clean() -> None:
     assert done.words.isprintable()
 
 
-def test_at_the_deadline_its_whole_group_is_killed(folder: Path) -> None:
+async def test_at_the_deadline_its_whole_group_is_killed(folder: Path) -> None:
     os.mkfifo(folder / "held")
     (folder / "held").chmod(0o666)
+    (folder / "script").write_text(f"#!/bin/sh\nexec 3>{folder}/held\necho >&3\n(sleep 600) & sleep 600\n")
+    (folder / "script").chmod(0o755)
     reader = os.open(folder / "held", os.O_RDONLY | os.O_NONBLOCK)
+    one = ProgramFilter(ProgramSettings(f"{folder}/script", user=USER))
     try:
-        done = ran(f"exec 3>{folder}/held; (sleep 600) & sleep 600", deadline=0.7)
-        assert done.decision is Decision.DEFER
+        call = asyncio.ensure_future(one(LETTER))
+        while not await asyncio.to_thread(_is_readable, reader):
+            assert not call.done(), call
+        assert os.read(reader, 1) == b"\n"
+        call.cancel()
         os.set_blocking(reader, True)
-        assert os.read(reader, 1) == b"", "somebody holds the pipe open"
+        assert await asyncio.to_thread(os.read, reader, 1) == b"", "somebody holds the pipe open"
+        with pytest.raises(asyncio.CancelledError):
+            await call
     finally:
+        await one.close()
         os.close(reader)
+
+
+def _is_readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0.2)[0])
 
 
 def test_what_it_leaves_behind_is_killed(folder: Path) -> None:
