@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lonedot.app.seeing import Meter
 from lonedot.app.standing import StandingDesk
+from lonedot.delivery.signing import broken_signature
 from lonedot.evidence.events import EventKind, EventLog
 from lonedot.message.findings import Severity
 from lonedot.message.ledger import Action, Entry
@@ -122,6 +123,13 @@ class RelayObserver:
                     "sink.judged",
                     {"id": id, "binding": entry.binding, "action": entry.action.value, "words": entry.words},
                 )
+            if (
+                entry.action is Action.KEPT
+                and entry.fault
+                and (broken := broken_signature(entry)) is not None
+            ):
+                self._events.append(EventKind.SIGNATURE_BROKEN, id, broken.words, binding=entry.binding)
+                continue
             kind = _SINK_EVENTS.get(entry.action)
             if kind is None or (entry.action is Action.DEFERRED and entry.verdict == "defer"):
                 continue  # who puts a message off as it is meant to has not failed

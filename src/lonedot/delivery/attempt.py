@@ -49,6 +49,7 @@ from lonedot.delivery.outcomes import outcomes_of, shared_outcome
 from lonedot.delivery.pool import Pool
 from lonedot.delivery.routing import Discard, Drop, Hold, Maildir, Pipe, Resolver, Route
 from lonedot.delivery.session_sinks import wants_sessions
+from lonedot.delivery.signing import blamed
 from lonedot.delivery.tls import TlsSettingsFault
 from lonedot.delivery.transcript import NOTE, Line, TranscriptSink
 from lonedot.message.content import Content, MemoryBody
@@ -445,6 +446,8 @@ class Parcel:
                 self._suffix = (*form.entries, *said.entries)
                 self._refused(said, Stage.MAIL)
                 return None
+            if bound is sinks.signers:
+                said = msgspec.structs.replace(said, entries=blamed(said.entries))
             form = edited(form, said)
         if not sinks.at(Event.PER_RECIPIENT):
             return form

@@ -44,6 +44,7 @@ class EventKind(enum.Enum):
     SINK_STALLED = "sink-stalled"
     BINDING_SWITCHED_OFF = "binding-switched-off"
     BINDING_HOLDS = "binding-holds"
+    SIGNATURE_BROKEN = "signature-broken"
     MESSAGE_REPAIRED_AT_DOOR = "message-repaired-at-door"
     MESSAGE_HELD = "message-held"
     STORED_ALTERED = "stored-altered"
@@ -122,6 +123,12 @@ _FACTS: dict[EventKind, KindFacts] = {
         _ERROR,
         "A protective binding reached its maximum of faults; messages that it fails on are held from now on.",
         "Mend the sink, then: lonedot sinks enable NAME; and look at what is held: lonedot queue list --state held",
+    ),
+    EventKind.SIGNATURE_BROKEN: _facts(
+        110,
+        _ERROR,
+        "A binding changed what one before it had signed with DKIM; the next hop will find the signature broken.",
+        "Have it run before the signing one, or not at all; what it did: lonedot why {id}",
     ),
     EventKind.MESSAGE_REPAIRED_AT_DOOR: _facts(
         201,
