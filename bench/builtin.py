@@ -16,14 +16,19 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bench.load import LoadError
 from bench.micro_server import scan
 from lonedot.message.intake import content_from
 from lonedot.observability.clock import SystemClock
-from lonedot.sinks.bindings import Binding
+from lonedot.sinks.bindings import Binding, Setting
 from lonedot.sinks.builtin.antivirus import Antivirus
+from lonedot.sinks.builtin.dkim import Dkim
 from lonedot.sinks.builtin.milter import Milter
+from lonedot.sinks.builtin.pop3_routing import pop3_routing
 from lonedot.sinks.builtin.x_recipient import x_recipient
 from lonedot.sinks.calls import Decision
 from lonedot.sinks.dispatch import dispatch_with, steps
@@ -54,6 +59,11 @@ class Spent(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def _x_recipient(folder: Path) -> AsyncIterator[Binding]:
     yield bind(x_recipient, sink_class="bench:x_recipient", split=False)
+
+
+@contextlib.asynccontextmanager
+async def _pop3_routing(folder: Path) -> AsyncIterator[Binding]:
+    yield bind(pop3_routing, sink_class="bench:pop3_routing", rule="RCPT TO=*")
 
 
 @contextlib.asynccontextmanager
@@ -91,8 +101,28 @@ async def _antivirus(folder: Path) -> AsyncIterator[Binding]:
         yield bind(Antivirus, sink_class="bench:Antivirus", settings={"scanners": f"unix:{folder}/clamd"})
 
 
+def _signing(make: Callable[[], rsa.RSAPrivateKey | Ed25519PrivateKey]) -> Given:
+    @contextlib.asynccontextmanager
+    async def given(folder: Path) -> AsyncIterator[Binding]:
+        key = folder / "key.pem"
+        key.touch(0o600)
+        key.write_bytes(make().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        settings: dict[str, Setting] = {
+            "domain": "bench.example",
+            "selector": "s",
+            "key": str(key),
+            "sign_others": True,
+        }
+        yield bind(Dkim, sink_class="bench:Dkim", settings=settings)
+
+    return given
+
+
 BUILTIN: dict[str, Given] = {
+    "dkim-rsa (2048 bits)": _signing(lambda: rsa.generate_private_key(65537, 2048)),
+    "dkim-ed25519": _signing(Ed25519PrivateKey.generate),
     "antivirus": _antivirus,
+    "pop3_routing": _pop3_routing,
     "x_recipient": _x_recipient,
     "milter (every step answered)": _milter,
 }

@@ -33,9 +33,14 @@ from lonedot.sinks.sink import Sink, declared_by
 __all__ = ["FIRST_SETTINGS", "BuiltIn", "SettingOf", "built_ins", "table"]
 
 FIRST_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "dkim": {"domain": "example.com", "selector": "s1", "key": "/etc/lonedot/dkim-s1.pem"},
     "antivirus": {"scanners": "unix:/run/clamav/clamd.ctl"},
     "milter": {"address": "unix:/run/rspamd/milter.sock"},
     "milter-session": {"address": "unix:/run/rspamd/milter.sock"},
+    "address-fence": {"table": "deny * board@example.com"},
+    "http": {"url": "https://filters.example.com/mail"},
+    "rate-limit": {"limit": 100},
+    "rate-limit-octets": {"limit": 104857600},
     "program": {"command": "/usr/local/lib/filters/house-rules"},
 }
 """By the name of a sink, settings with which it can be bound, where those that it has by default are not enough."""
