@@ -51,6 +51,7 @@ def merge_screens(parts: Sequence[Screen]) -> Screen:
         doors=_merge_doors(one for part in parts for one in part.doors),
         hops=merge_hops(one for part in parts for one in part.hops),
         figures=metrics.merge(part.figures for part in parts),
+        mailboxes=tuple(one for part in parts for one in part.mailboxes),
         missing=tuple(one for part in parts for one in part.missing),
     )
 
