@@ -11,11 +11,13 @@ import base64
 import binascii
 import shlex
 from collections.abc import Iterator
+from itertools import chain
 from typing import Annotated, Literal, TypeAlias, assert_never
 
 import msgspec
 
 from lonedot.message.edits import AnyEdit, Edit, EditFault
+from lonedot.message.filed import LineEnd
 from lonedot.sinks.calls import Failure
 from lonedot.sinks.verdicts import (
     EDITS_LIMIT,
@@ -103,10 +105,21 @@ def description(message: Message, body: bytes | None = None) -> Description:
     )
 
 
-def octets_of(message: Message) -> Iterator[bytes]:
-    """The whole message in pieces, as it stands."""
-    yield message.headers.head
-    yield from message.body_chunks()
+def octets_of(message: Message, line_end: LineEnd = LineEnd.CRLF) -> Iterator[bytes]:
+    """The whole message in pieces, with the line ends wanted. What is no CR LF stays as it is."""
+    chunks = chain((message.headers.head,), message.body_chunks())
+    if line_end is LineEnd.CRLF:
+        yield from chunks
+        return
+    cut = b""
+    for chunk in chunks:
+        octets = cut + chunk
+        # A CR at the end of a piece belongs to the LF that the next one begins with.
+        cut = b"\r" if octets.endswith(b"\r") else b""
+        if piece := (octets[:-1] if cut else octets).replace(b"\r\n", b"\n"):
+            yield piece
+    if cut:
+        yield cut
 
 
 # --- what it answers ----------------------------------------------------------------------------------

@@ -12,47 +12,24 @@ Rules a change here must keep:
 
 from __future__ import annotations
 
-import asyncio
 import enum
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import msgspec
 
 from lonedot.message.edits import Edit
+from lonedot.message.filed import LineEnd
 from lonedot.sinks.bindings import Role
 from lonedot.sinks.calls import Failure
-from lonedot.sinks.foreign import octets_of, pairs_of, verdict_from, words_of
-from lonedot.sinks.programs import (
-    NOT_STARTED,
-    Program,
-    Run,
-    Runs,
-    Unfit,
-    arguments_of,
-    fault_of_command,
-    plain,
-    signal_name,
-)
+from lonedot.sinks.foreign import pairs_of, verdict_from, words_of
+from lonedot.sinks.programs import NOT_STARTED, Program, Run, fault_of_command, plain
+from lonedot.sinks.running import MessageProgram
 from lonedot.sinks.sink import sink
 from lonedot.sinks.verdicts import Defer, Discard, Hold, Next, Reject, Stop, Verdict
 from lonedot.sinks.view import Message
 
-__all__ = ["LineEnds", "ProgramFilter", "ProgramSettings", "Returns", "Status"]
+__all__ = ["ProgramFilter", "ProgramSettings", "Returns", "Status"]
 
 ANSWER_OCTETS = 64 * 1024 * 1024
-ENVIRONMENT_OCTETS = 12 * 1024
-"""Of recipients that are named in a variable; more are counted only."""
-LONGEST_SECONDS = 3600.0
-"""No run is longer; the deadline of the binding is what usually ends one."""
-
-
-class LineEnds(enum.Enum):
-    """How lines end in what the program reads."""
-
-    LF = "LF"
-    CRLF = "CRLF"
 
 
 class Returns(enum.Enum):
@@ -101,7 +78,8 @@ class ProgramSettings(msgspec.Struct, frozen=True):
     """Whole path of the program and its arguments, apart by spaces; quotes around what holds some. `{sender}`,
     `{recipient}` and `{id}` may be whole arguments."""
     returns: Returns = Returns.NOTHING
-    line_ends: LineEnds = LineEnds.LF
+    line_ends: LineEnd = LineEnd.LF
+    """How lines end in what it reads."""
     statuses: str = ""
     """Exit statuses besides the usual ones, as `1=reject 2=hold`."""
     environment: str = ""
@@ -165,70 +143,19 @@ class ProgramFilter:
 
     def __init__(self, settings: ProgramSettings) -> None:
         self._settings = settings
-        self._command = words_of("command", settings.command)
-        self._environment = pairs_of("environment", settings.environment)
         self._table = table_of(settings.statuses)
-        self._threads: ThreadPoolExecutor | None = None
+        command = words_of("command", settings.command)
+        self._name = command[0]
+        environment = pairs_of("environment", settings.environment)
+        program = Program(command, settings.user, settings.memory, environment)
+        self._running = MessageProgram(program, settings.at_once, settings.line_ends)
 
     async def __call__(self, message: Message) -> Verdict:
-        arguments, program = self._asked(message)
         limit = -1 if self._settings.returns is Returns.NOTHING else self._settings.largest_answer
-        chunks = _lines(octets_of(message), self._settings.line_ends)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._settings.at_once, "lonedot-program")
-        runs = Runs()
-        work = partial(runs.run, program, arguments, chunks, LONGEST_SECONDS, limit)
-        try:
-            run = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except Unfit as error:
-            raise Failure(error.words) from error
-        except OSError as error:
-            raise Failure(f"{self._command[0]} could not be started: {error}") from error
-        finally:
-            runs.stop()  # where the call is cancelled, a thread still waits for it
-        return self._verdict(run)
+        return self._verdict(await self._running.run(message, limit))
 
     async def close(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
-
-    def _asked(self, message: Message) -> tuple[list[bytes], Program]:
-        """Arguments, and the program with the variables of this message.
-
-        Raises:
-            Failure: they cannot be made for it.
-        """
-        envelope = message.envelope
-        recipients = [one.address for one in envelope.recipients]
-        if "{recipient}" in self._command and len(recipients) != 1:
-            raise Failure(
-                "its command has {recipient} and the message has several: write split = true for the binding"
-            )
-        try:
-            arguments = arguments_of(
-                self._command,
-                envelope.reverse_path.octets,
-                recipients[0].octets if recipients else b"",
-                message.id,
-            )
-        except Unfit as error:
-            raise Failure(error.words) from error
-        named = b" ".join(one.octets for one in recipients)
-        variables = {
-            "LONEDOT_ID": message.id,
-            "LONEDOT_KEY": message.key,
-            "LONEDOT_SENDER": _variable(envelope.reverse_path.octets),
-            "LONEDOT_RECIPIENT_COUNT": str(len(recipients)),
-            "LONEDOT_CLIENT": message.facts.client,
-            "LONEDOT_HELO": message.facts.helo,
-            "LONEDOT_LOGIN": message.facts.login,
-        }
-        if len(named) <= ENVIRONMENT_OCTETS:
-            variables["LONEDOT_RECIPIENTS"] = _variable(named)
-        settings = self._settings
-        told = tuple((name, value.replace("\0", "")) for name, value in variables.items())
-        return arguments, Program(self._command, settings.user, settings.memory, (*told, *self._environment))
+        self._running.close()
 
     def _verdict(self, run: Run) -> Verdict:
         """What the run says.
@@ -237,16 +164,7 @@ class ProgramFilter:
             Failure: nothing that can be used.
         """
         said = plain(run.said)
-        behind = f": {said}" if said else ""
-        name = self._command[0]
-        if run.cause is not None:
-            raise Failure(f"the message could not be read for {name}: {run.cause}") from run.cause
-        if run.is_late:
-            raise Failure(f"{name} ran longer than {LONGEST_SECONDS:g} s and was killed{behind}")
-        if run.is_answer_too_long:
-            raise Failure(f"{name} handed back more than {self._settings.largest_answer} octets")
-        if run.status < 0:
-            raise Failure(f"{name} was ended by {signal_name(-run.status)}{behind}")
+        name = self._name
         match self._table.get(run.status, Status.ERROR):
             case Status.PASS:
                 return self._passed(run)
@@ -261,7 +179,7 @@ class ProgramFilter:
             case Status.DISCARD:
                 return Discard(said or f"{name} ended with status {run.status}")
             case Status.ERROR:
-                raise Failure(f"{name} ended with status {run.status}{behind}")
+                raise Failure(f"{name} ended with status {run.status}" + (f": {said}" if said else ""))
 
     def _passed(self, run: Run) -> Verdict:
         match self._settings.returns:
@@ -269,27 +187,7 @@ class ProgramFilter:
                 return Next()
             case Returns.MESSAGE:
                 if not run.answer:
-                    raise Failure(f"{self._command[0]} ended with status {run.status} and no message")
+                    raise Failure(f"{self._name} ended with status {run.status} and no message")
                 return Next([Edit.replace_message(run.answer)])
             case Returns.JSON:
                 return verdict_from(run.answer)
-
-
-def _variable(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
-
-
-def _lines(chunks: Iterator[bytes], ends: LineEnds) -> Iterator[bytes]:
-    """The octets with the line ends wanted. What is no CR LF stays as it is."""
-    if ends is LineEnds.CRLF:
-        yield from chunks
-        return
-    cut = b""
-    for chunk in chunks:
-        octets = cut + chunk
-        # A CR at the end of a piece belongs to the LF that the next one begins with.
-        cut = b"\r" if octets.endswith(b"\r") else b""
-        if piece := (octets[:-1] if cut else octets).replace(b"\r\n", b"\n"):
-            yield piece
-    if cut:
-        yield cut
