@@ -15,16 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from lonedot.delivery import transport
 from lonedot.message.ledger import Action
+from lonedot.queue.retry import RetrySchedule
 from lonedot.sinks.builtin.antivirus_clamd import ask_version, places_from
 from lonedot.spool.interface import MessageState
 from lonedot.testing.relay import running_relay
 from tests.peers.clamd import SIGNATURE, Clamd, need_clamd
 from tests.peers.filters import EICAR
 from tests.peers.strict_sink import StrictSink
-from tests.system.talk import Client, connected, eventually, first_config, id_of, until
+from tests.system.talk import Client, connected, eventually, finished, first_config, id_of, until
+from tests.unit.sinks.builtin.contract import both_loops
 
 pytestmark = pytest.mark.peer
+anyio_backend = both_loops
 
 BINDING = """
 [[sink]]
@@ -214,3 +218,27 @@ async def test_a_scanner_that_is_killed_under_load_lets_nothing_pass(tmp_path: P
     assert {
         name for name in taken if sum(f"this is {name}.".encode() in one for one in contents) == 1
     } == taken
+
+
+async def test_what_came_in_while_the_scanner_was_dead_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_clamd()
+    monkeypatch.setattr(transport, "SCHEDULE", RetrySchedule(minutes=(0.002,)))
+    with Clamd() as scanner, StrictSink() as receiver:
+        scanner.kill()
+        tables = table(scanner.address, ', on_infected = "hold"', "arrival")
+        toml = first_config(receiver.port, more=tables)
+        async with running_relay(tmp_path, toml) as relay:
+            async with connected(relay) as client:
+                good = id_of(await sent(client, letter(b"fine")))
+                bad = id_of(await sent(client, WRAPPED["zip"]))
+            for id in (good, bad):
+                await until(relay, id, lambda stored: stored.ledger[-1].action is Action.DEFERRED)
+            assert not receiver.arrivals
+            await asyncio.to_thread(scanner.run)
+            await finished(relay, good)
+            held = await until(relay, bad, lambda stored: stored.state is MessageState.HELD)
+        (arrival,) = receiver.arrivals
+    assert held.reason == f"Antivirus: infected with {SIGNATURE}"
+    assert EICAR not in arrival.content

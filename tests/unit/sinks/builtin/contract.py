@@ -17,9 +17,10 @@ import enum
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
+import pytest
 
 from lonedot.message.content import CHUNK_SIZE, Content, FileBody
 from lonedot.message.intake import content_from
@@ -49,6 +50,7 @@ __all__ = [
     "SocketBackend",
     "Speak",
     "Through",
+    "both_loops",
     "content_of",
     "huge_content",
     "same",
@@ -70,6 +72,14 @@ FACTS = Facts(
     trusted=True,
     revision="test",
 )
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def both_loops(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """For a module: `anyio_backend = both_loops`. A relay runs on either; their sockets and transports differ."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
 # --- messages -----------------------------------------------------------------------------------------
@@ -301,9 +311,7 @@ class SocketBackend:
                 while await reader.read(65536):
                     pass
             case Fault.DEAF:
-                transport = writer.transport
-                assert isinstance(transport, asyncio.Transport)
-                transport.pause_reading()
+                cast(asyncio.Transport, writer.transport).pause_reading()
                 await asyncio.get_running_loop().create_future()
             case Fault.CLOSED:
                 await reader.read(1)
@@ -330,6 +338,8 @@ class Row(msgspec.Struct, frozen=True):
     """None: it asks nobody, and has no faults of a backend."""
     event: str = ""
     """Another than the sink's own."""
+    rule: str | None = ""
+    """By itself none, so that the sink is called; None: that of the sink."""
     fails: frozenset[Decision] = frozenset({Decision.DEFER, Decision.HOLD})
     """What may become of a message when its backend is at fault: only with settings that say so, ACCEPT."""
     fails_by: Mapping[Fault, frozenset[Decision]] = {}
@@ -353,6 +363,7 @@ class Row(msgspec.Struct, frozen=True):
             sink_class=f"{self.name}:contract",
             settings=self.settings(folder, address),
             event=self.event or None,
+            rule=self.rule,
             deadline_seconds=self.deadline_seconds,
         )
 

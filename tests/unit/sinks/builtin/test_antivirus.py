@@ -31,8 +31,10 @@ from lonedot.terms.envelope import Envelope, Recipient
 from lonedot.terms.ids import SessionId
 from lonedot.testing.clock import ManualClock
 from tests.peers.filters import EICAR
-from tests.unit.sinks.builtin.contract import Fault, Out, SocketBackend, Speak
+from tests.unit.sinks.builtin.contract import Fault, Out, SocketBackend, Speak, both_loops
 from tests.unit.sinks.builtin.rows.antivirus import SIGNATURE, speak
+
+anyio_backend = both_loops
 
 FACTS = Facts("smtp", SessionId("0000000000001"), client="192.0.2.1", helo="client.example")
 HEAD = b"Received: from c.example\r\n\tby relay.example; now\r\nFrom: <a@example.com>\r\nSubject: s\r\n"

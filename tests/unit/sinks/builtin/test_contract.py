@@ -24,6 +24,7 @@ from tests.unit.sinks.builtin.contract import (
     Given,
     Row,
     Through,
+    both_loops,
     content_of,
     huge_content,
     through,
@@ -42,6 +43,7 @@ NOT_SUBJECT = frozenset({"lonedot.sinks.builtin.faulty"})
 HOUR_SECONDS = 3600
 RETRY_SECONDS = 600
 
+anyio_backend = both_loops
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 every_asking_row = pytest.mark.parametrize("row", ASKING, ids=lambda row: row.name)
 
