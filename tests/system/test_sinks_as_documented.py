@@ -24,9 +24,9 @@ def first_of(page: str) -> str:
     ("page", "says"),
     [
         ("xexch50.md", {"XEXCH50 4 2": "504 5.7.0 Need to authenticate first"}),
-        ("rate-limit.md", {"MAIL FROM:<a@example.com>": "250 2.1.0 Ok"}),
+        ("rate_limit.md", {"MAIL FROM:<a@example.com>": "250 2.1.0 Ok"}),
         (
-            "address-fence.md",
+            "address_fence.md",
             {
                 "MAIL FROM:<a@example.com>": "250 2.1.0 Ok",
                 "RCPT TO:<board@example.com>": "550 5.7.1 Only the secretary writes to the board",
