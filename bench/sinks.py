@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import builtin, micro_reception
+from bench import builtin, builtin_sessions, micro_reception
 from bench.cells import Cell, Mode
 from bench.load import LoadError
 from bench.micro_server import scan
@@ -321,6 +321,8 @@ def measure_all(plan: Plan, quick: bool, say: Say, only: Collection[str] = ()) -
                 what = f"{spent.name}, message of 10 KiB"
                 told([Cost(what=f"{what}: time", figure=spent.wall_us, unit="us")])
                 told([Cost(what=f"{what}: CPU, backend included", figure=spent.cpu_us, unit="us")])
+        for name, cpu_us in builtin_sessions.measure(50 * rounds * scale).items():
+            told([Cost(what=f"{name}, one question of a session: CPU", figure=cpu_us, unit="us")])
     if not only or "relay" in only:
         for size in (10 * KIB,) if quick else RELAY_SIZES:
             told(measure_relays(plan, size))
