@@ -78,6 +78,12 @@ def _is_marked(recipient: Recipient, marker: bytes) -> bool:
 def _cleaned(headers: HeaderView, marker: bytes, *, is_alone: bool) -> Iterator[AnyEdit]:
     """Fields without the marker. Where others get the message too, the whole mailbox goes: it is not theirs to see."""
     address = rb"(?<![%b])%b(?=[%b]+@)" % (_ATOM, re.escape(marker), _ATOM)
+    if received := headers.every("Received"):
+        # The relay's own, written before any sink is asked, names the recipient when there is one alone.
+        before = headers.head[received[0].start : received[0].end]
+        after = re.sub(address, b"", before, flags=re.IGNORECASE)
+        if after != before:
+            yield ReplaceField("Received", after, 1)
     if not is_alone:
         name = rb'(?:"[^"\\\r\n]{0,200}"[ \t\r\n]{0,20})?'
         address = name + rb"<?" + address + rb"[%b]{1,250}@[%b]{1,250}>?[ \t]*,?[ \t\r\n]*" % (_ATOM, _ATOM)

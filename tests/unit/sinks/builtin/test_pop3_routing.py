@@ -56,6 +56,16 @@ def test_it_is_taken_out_of_the_fields_and_nothing_else_is() -> None:
     assert not entry.findings and not entry.fault
 
 
+def test_it_is_taken_out_of_the_received_field_of_the_relay() -> None:
+    """That field names a single recipient as it came; fields below it are those of others."""
+    mine = b"Received: from unknown\r\n\tfor <mspop3connector.joe@a.example>; Thu, 02 Jul 2026 10:00:00 +0000\r\n"
+    others = b"Received: from x for <mspop3connector.joe@a.example>; Thu, 02 Jul 2026 09:00:00 +0000\r\n"
+    head = b"From: list@b.example\r\n\r\ntext\r\n"
+    done = dispatched("mspop3connector.joe@a.example", octets=mine + others + head)
+    assert done.content.octets() == mine.replace(b"<mspop3connector.", b"<") + others + head
+    assert not done.entries[0].findings
+
+
 def test_others_do_not_learn_of_the_mailbox() -> None:
     done = dispatched("mspop3connector.joe@a.example", "other@b.example")
     head = done.content.octets().partition(b"\r\nSubject")[0]
