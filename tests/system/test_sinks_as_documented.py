@@ -24,6 +24,7 @@ def first_of(page: str) -> str:
     ("page", "says"),
     [
         ("xexch50.md", {"XEXCH50 4 2": "504 5.7.0 Need to authenticate first"}),
+        ("header_edit.md", {"MAIL FROM:<a@example.com>": "250 2.1.0 Ok"}),
         ("rate_limit.md", {"MAIL FROM:<a@example.com>": "250 2.1.0 Ok"}),
         (
             "address_fence.md",
