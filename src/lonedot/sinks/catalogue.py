@@ -33,15 +33,20 @@ from lonedot.sinks.sink import Sink, declared_by
 __all__ = ["FIRST_SETTINGS", "BuiltIn", "SettingOf", "built_ins", "table"]
 
 FIRST_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
-    "dkim": {"domain": "example.com", "selector": "s1", "key": "/etc/lonedot/dkim-s1.pem"},
+    "address-fence": {"table": "deny * board@example.com"},
     "antivirus": {"scanners": "unix:/run/clamav/clamd.ctl"},
+    "archive": {"maildir": "/var/mail/archive"},
+    "archive-address": {"address": "archive@example.com"},
+    "disclaimer": {"text": "Example Ltd, 1 High Street, Exampleton"},
+    "dkim": {"domain": "example.com", "selector": "s1", "key": "/etc/lonedot/dkim-s1.pem"},
+    "header-edit": {"edits": "remove X-Mailer"},
+    "http": {"url": "https://filters.example.com/mail"},
+    "intersite": {"folder": "/var/spool/intersite"},
     "milter": {"address": "unix:/run/rspamd/milter.sock"},
     "milter-session": {"address": "unix:/run/rspamd/milter.sock"},
-    "address-fence": {"table": "deny * board@example.com"},
-    "http": {"url": "https://filters.example.com/mail"},
+    "program": {"command": "/usr/local/lib/filters/house-rules"},
     "rate-limit": {"limit": 100},
     "rate-limit-octets": {"limit": 104857600},
-    "program": {"command": "/usr/local/lib/filters/house-rules"},
 }
 """By the name of a sink, settings with which it can be bound, where those that it has by default are not enough."""
 
