@@ -73,7 +73,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def story(folder: Path, peers: Peers) -> Iterator[RelayProcess]:
     """The example, running: nothing but places and names of the machine are others."""
-    replace(folder / "sinks.toml", ("unix:/run/clamav/clamd.ctl", peers.clamd.address))
+    (folder / "intersite").mkdir()
+    replace(
+        folder / "sinks.toml",
+        ("unix:/run/clamav/clamd.ctl", peers.clamd.address),
+        ("/var/spool/intersite", str(folder / "intersite")),
+    )
     replace(
         folder / "lonedot.toml",
         ("127.0.0.1:2525", "127.0.0.1:0"),
@@ -209,6 +214,26 @@ def drop(folder: Path, octets: bytes) -> None:
     os.replace(folder / "letter", place / "letter.eml")
 
 
+def test_an_exact_address_is_consumed(story: RelayProcess, peers: Peers) -> None:
+    """Its copy is a file, with a receipt in the ledger; the other recipient has the message."""
+    folder = story.folder
+    id = send(story.ports["copiers"], MESSAGE, ISM_ADDRESS, READER.decode())
+    (arrival,) = peers.receiver.wait_for(1)
+    assert arrival.recipients == (READER,)
+    filed: list[Path] = []
+
+    def is_there() -> bool:
+        filed[:] = [path for path in (folder / "intersite").rglob("*") if path.is_file()]
+        return len(filed) == 1
+
+    wait_until(is_there)
+    assert filed[0].read_bytes().endswith(b"\r\n\r\nfirst\r\n.second\r\n")
+    wait_until(lambda: id in rows(folder, "--state", "finished"))
+    entries = cast("list[Row]", value(folder, "queue", "show", id)["ledger"])
+    (receipt,) = [entry for entry in entries if entry["binding"] == ISM]
+    assert filed[0].name in str(receipt["words"])
+
+
 def test_the_verb_and_its_group(story: RelayProcess, peers: Peers) -> None:
     folder, port = story.folder, story.ports["copiers"]
     keywords, reply = say_xexch50(port)
@@ -265,7 +290,7 @@ def test_the_old_tool_lists_them_in_its_old_shape(story: RelayProcess) -> None:
 OLD = {
     POP3: (0, "RCPT TO=*mspop3connector.*"),
     XEXCH50: (100, "XEXCH50=*;X-LINK2STATE=*"),
-    # ISM
+    ISM: (8192, f"RCPT TO={ISM_ADDRESS}"),
     ANTIVIRUS: (28000, ""),
     GUILTY: (28010, ""),
 }

@@ -11,6 +11,8 @@ from typing import cast
 import pytest
 
 import lonedot.sinks.builtin
+from bench.builtin import BUILTIN
+from bench.builtin_sessions import measured_names
 from lonedot.cli import run
 from lonedot.sinks.bindings import Role
 from lonedot.sinks.catalogue import FIRST_SETTINGS, BuiltIn, built_ins
@@ -69,6 +71,17 @@ def test_it_has_a_page_that_names_its_settings(one: BuiltIn) -> None:
     page = (ROOT / one.page).read_text(encoding="utf-8")
     assert one.name in page
     assert [setting.name for setting in one.settings if f"`{setting.name}`" not in page] == []
+
+
+def test_what_each_costs_is_measured() -> None:
+    """A coroutine of a session is measured with the sink of messages that has its settings."""
+    lines = [line.replace("_", "-") for line in BUILTIN]
+    unmeasured = {
+        name
+        for name in set(ALL) - BY_PATH - measured_names() - {"milter-session"}
+        if not any(line.startswith(name) for line in lines)
+    }
+    assert not unmeasured, "add a line to BUILTIN in bench/builtin.py"
 
 
 def test_one_of_them() -> None:
