@@ -27,8 +27,10 @@ from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding, Setting
 from lonedot.sinks.builtin.antivirus import Antivirus
 from lonedot.sinks.builtin.dkim import Dkim
+from lonedot.sinks.builtin.header_edit import HeaderEdit
 from lonedot.sinks.builtin.milter import Milter
 from lonedot.sinks.builtin.pop3_routing import pop3_routing
+from lonedot.sinks.builtin.rate_limit import RateLimitOctets
 from lonedot.sinks.builtin.x_recipient import x_recipient
 from lonedot.sinks.calls import Decision
 from lonedot.sinks.dispatch import dispatch_with, steps
@@ -64,6 +66,21 @@ async def _x_recipient(folder: Path) -> AsyncIterator[Binding]:
 @contextlib.asynccontextmanager
 async def _pop3_routing(folder: Path) -> AsyncIterator[Binding]:
     yield bind(pop3_routing, sink_class="bench:pop3_routing", rule="RCPT TO=*")
+
+
+@contextlib.asynccontextmanager
+async def _header_edit(folder: Path) -> AsyncIterator[Binding]:
+    """Ten rows, of which two fit."""
+    rows = "\n".join(f"remove X-Internal-{number}* *none*" for number in range(8))
+    settings: dict[str, Setting] = {
+        "edits": f"{rows}\nadd X-Relay : {{id}}\nreplace Subject : [in] {{value}}"
+    }
+    yield bind(HeaderEdit, sink_class="bench:HeaderEdit", settings=settings)
+
+
+@contextlib.asynccontextmanager
+async def _rate_limit(folder: Path) -> AsyncIterator[Binding]:
+    yield bind(RateLimitOctets, sink_class="bench:RateLimitOctets", settings={"limit": 1 << 50})
 
 
 @contextlib.asynccontextmanager
@@ -123,6 +140,8 @@ BUILTIN: dict[str, Given] = {
     "dkim-ed25519": _signing(Ed25519PrivateKey.generate),
     "antivirus": _antivirus,
     "pop3_routing": _pop3_routing,
+    "header_edit (ten rows)": _header_edit,
+    "rate_limit (octets)": _rate_limit,
     "x_recipient": _x_recipient,
     "milter (every step answered)": _milter,
 }
