@@ -26,6 +26,7 @@ from lonedot.message.intake import content_from
 from lonedot.observability.clock import SystemClock
 from lonedot.sinks.bindings import Binding, Setting
 from lonedot.sinks.builtin.antivirus import Antivirus
+from lonedot.sinks.builtin.disclaimer import Disclaimer
 from lonedot.sinks.builtin.dkim import Dkim
 from lonedot.sinks.builtin.header_edit import HeaderEdit
 from lonedot.sinks.builtin.milter import Milter
@@ -118,6 +119,11 @@ async def _antivirus(folder: Path) -> AsyncIterator[Binding]:
         yield bind(Antivirus, sink_class="bench:Antivirus", settings={"scanners": f"unix:{folder}/clamd"})
 
 
+@contextlib.asynccontextmanager
+async def _disclaimer(folder: Path) -> AsyncIterator[Binding]:
+    yield bind(Disclaimer, sink_class="bench:Disclaimer", settings={"text": "Example Ltd, Oldtown"})
+
+
 def _signing(make: Callable[[], rsa.RSAPrivateKey | Ed25519PrivateKey]) -> Given:
     @contextlib.asynccontextmanager
     async def given(folder: Path) -> AsyncIterator[Binding]:
@@ -136,6 +142,7 @@ def _signing(make: Callable[[], rsa.RSAPrivateKey | Ed25519PrivateKey]) -> Given
 
 
 BUILTIN: dict[str, Given] = {
+    "disclaimer": _disclaimer,
     "dkim-rsa (2048 bits)": _signing(lambda: rsa.generate_private_key(65537, 2048)),
     "dkim-ed25519": _signing(Ed25519PrivateKey.generate),
     "antivirus": _antivirus,
