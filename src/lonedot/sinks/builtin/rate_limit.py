@@ -19,6 +19,7 @@ import enum
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_network
 from threading import Lock
 from typing import assert_never
@@ -221,6 +222,7 @@ class RateLimitOctets(_Limit):
         return self.judge(facts.client, facts.login, message.envelope.reverse_path, message.size, "octets")
 
 
+@lru_cache(maxsize=4096)
 def _network(client: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
     one = client_address(client)
     if one is None:
