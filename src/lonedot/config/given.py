@@ -135,4 +135,7 @@ class Drafts(NamedTuple):
             for given in self.sources
             if given.value is not None and given.value.pickup is not None
         }
-        return frozenset(by_listener | by_folder | ({1} if pickup is None or pickup.enabled else set()))
+        by_fetching = {given.value.source for given in self.pop3 if given.value is not None}
+        return frozenset(
+            by_listener | by_folder | by_fetching | ({1} if pickup is None or pickup.enabled else set())
+        )

@@ -565,4 +565,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def served(self) -> frozenset[int]:
         """Numbers of the virtual servers that take mail."""
         by_folder = {source.number for source in self.sources if source.pickup is not None}
-        return frozenset(by_folder | {listener.source for listener in self.listeners})
+        by_fetching = {account.source for account in self.pop3}
+        return frozenset(by_folder | by_fetching | {listener.source for listener in self.listeners})

@@ -41,6 +41,8 @@ class Pop3Server:
         self.has_uidl = True
         self.password = "secret"
         self.port = 0
+        self.is_silent = asyncio.Event()
+        """Set when it says nothing."""
         self._servings: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -95,6 +97,7 @@ class Pop3Server:
             case Fault.MORE:
                 answer += b"+OK and this too\r\n"
             case Fault.SILENT:
+                self.is_silent.set()
                 await asyncio.Event().wait()
         writer.write(answer)
         await writer.drain()

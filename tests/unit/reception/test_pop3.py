@@ -3,7 +3,6 @@ custody; one message that cannot be taken keeps no other."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +14,10 @@ from lonedot.reception.pop3 import MAX_FAILURES, Pop3Account
 from lonedot.reception.pop3_account import AccountSettings, Mode, Pop3Tls
 from lonedot.reception.pop3_journal import FORGOTTEN_SECONDS
 from lonedot.reception.pop3_recipients import RECIPIENTS_FROM
+from lonedot.sinks.load import bind
+from lonedot.sinks.sink import sink
+from lonedot.sinks.verdicts import Defer, Next, Reject, Verdict
+from lonedot.sinks.view import Message
 from lonedot.spool.interface import SpoolFault
 from lonedot.terms.address import Address
 from lonedot.terms.ids import MessageId
@@ -276,6 +279,32 @@ async def test_one_that_is_refused_at_the_door_is_left_at_once(place: Place) -> 
     assert (uidl, for_good) == ("nul", True) and "NUL" in words
 
 
+async def test_sinks_of_end_of_data_are_asked_and_what_they_refuse_stays(place: Place) -> None:
+    @sink("no n1", on="end-of-data")
+    def no_n1(message: Message) -> Verdict:
+        return Reject("not this one") if message.headers.subject == "n1" else Next()
+
+    place.room.acceptor.rebind([bind(no_n1, sink_class="test:no_n1")], "r2")
+    assert await place.look() == ""
+    assert (place.subjects, [uidl for uidl, _ in place.server.mailbox]) == (["n0", "n2"], ["u1"])
+    ((uidl, words, for_good),) = place.told.refusals
+    assert (uidl, for_good) == ("u1", True) and "not this one" in words
+
+
+async def test_what_a_sink_puts_off_is_tried_at_every_look(place: Place) -> None:
+    @sink("away", on="end-of-data")
+    def away(message: Message) -> Verdict:
+        return Defer("the scanner is away")
+
+    place.room.acceptor.rebind([bind(away, sink_class="test:away")], "r2")
+    for _ in range(MAX_FAILURES + 2):
+        assert await place.look() == ""
+    assert (place.subjects, len(place.server.mailbox)) == ([], 3)
+    place.room.acceptor.rebind([], "r3")
+    assert await place.look() == ""
+    assert (len(place.subjects), place.server.mailbox) == (3, [])
+
+
 async def test_a_disk_that_fails_counts_against_no_message(place: Place) -> None:
     place.room.spool.fault = SpoolFault("broken")
     for _ in range(MAX_FAILURES + 1):
@@ -370,8 +399,7 @@ async def test_what_has_no_route_waits(place: Place) -> None:
 async def test_it_stops_in_the_middle_and_goes_on_later(place: Place) -> None:
     place.server.faults = {"RETR": [None, Fault.SILENT]}
     place.account.start()
-    while len(place.server.verbs("RETR")) < 2:
-        await asyncio.sleep(0)
+    await place.server.is_silent.wait()
     await place.account.stop()
     assert place.subjects == ["n0"]
     place.fresh()
