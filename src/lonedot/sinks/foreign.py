@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import shlex
 from collections.abc import Iterator
 from itertools import chain
@@ -32,7 +33,7 @@ from lonedot.sinks.verdicts import (
 )
 from lonedot.sinks.view import Message
 
-__all__ = ["description", "octets_of", "pairs_of", "verdict_from", "words_of"]
+__all__ = ["description", "idempotency_key", "octets_of", "pairs_of", "verdict_from", "words_of"]
 
 
 # --- what it is told ----------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def description(message: Message, body: bytes | None = None) -> Description:
     return Description(
         version=1,
         id=message.id,
-        key=message.key,
+        key=idempotency_key(message),
         sender=message.envelope.reverse_path.octets.decode("utf-8", "replace"),
         recipients=[
             _ToldRecipient(one.address.text, one.orcpt.decode("utf-8", "replace"))
@@ -120,6 +121,11 @@ def octets_of(message: Message, line_end: LineEnd = LineEnd.CRLF) -> Iterator[by
             yield piece
     if cut:
         yield cut
+
+
+def idempotency_key(message: Message) -> str:
+    """What others are told so that they do once what they are asked twice: `Message.key`, short and without spaces."""
+    return hashlib.sha256(message.key.encode()).hexdigest()[:32]
 
 
 # --- what it answers ----------------------------------------------------------------------------------

@@ -33,7 +33,6 @@ __all__ = [
     "Reply",
     "endpoint_of",
     "form",
-    "idempotency_key",
     "signed",
 ]
 
@@ -111,11 +110,6 @@ def endpoint_of(url: str) -> Endpoint:
     is_tls = split.scheme == "https"
     target = (split.path or "/") + (f"?{split.query}" if split.query else "")
     return Endpoint(is_tls, host, port or (443 if is_tls else 80), target, split.netloc)
-
-
-def idempotency_key(key: str) -> str:
-    """What an endpoint is told so that it does once what it is asked twice."""
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def form(parts: Sequence[tuple[str, str, str, Posted]]) -> tuple[str, Posted]:

@@ -13,7 +13,7 @@ import msgspec
 
 from lonedot.message.filed import LineEnd
 from lonedot.sinks.calls import Failure
-from lonedot.sinks.foreign import octets_of
+from lonedot.sinks.foreign import idempotency_key, octets_of
 from lonedot.sinks.programs import Program, Run, Runs, Unfit, arguments_of, plain, signal_name
 from lonedot.sinks.view import Message
 
@@ -97,7 +97,7 @@ class MessageProgram:
         named = b" ".join(recipients)
         variables = {
             "LONEDOT_ID": message.id,
-            "LONEDOT_KEY": message.key,
+            "LONEDOT_KEY": idempotency_key(message),
             "LONEDOT_SENDER": _variable(sender),
             "LONEDOT_RECIPIENT_COUNT": str(len(recipients)),
             "LONEDOT_CLIENT": message.facts.client,

@@ -18,8 +18,8 @@ import msgspec
 
 from lonedot.sinks.bindings import Role
 from lonedot.sinks.calls import Failure
-from lonedot.sinks.foreign import description, octets_of, verdict_from
-from lonedot.sinks.posting import Posted, Poster, endpoint_of, form, idempotency_key, signed
+from lonedot.sinks.foreign import description, idempotency_key, octets_of, verdict_from
+from lonedot.sinks.posting import Posted, Poster, endpoint_of, form, signed
 from lonedot.sinks.sink import sink
 from lonedot.sinks.verdicts import Defer, Next, Verdict
 from lonedot.sinks.view import Message
@@ -84,7 +84,7 @@ class HttpFilter:
         fields = [
             ("Content-Type", kind),
             ("Accept", "application/json"),
-            ("Idempotency-Key", idempotency_key(message.key)),
+            ("Idempotency-Key", idempotency_key(message)),
         ]
         if self._settings.key_file:
             fields.append(("X-Lonedot-Signature", await signed(posted, self._settings.key_file)))
