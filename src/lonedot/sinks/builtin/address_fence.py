@@ -73,9 +73,11 @@ class FenceSettings(msgspec.Struct, frozen=True):
     """The settings of a binding."""
 
     table: str
+    """The rows, one on a line: verdict, from, to, conditions, words."""
     otherwise: Says = Says.ALLOW
     """Where no row fits."""
     words: str = "You may not send to this address"
+    """For the client, where a row has none of its own."""
 
     def __post_init__(self) -> None:
         _check_words(self.words, "words")
