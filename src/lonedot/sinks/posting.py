@@ -26,6 +26,7 @@ import msgspec
 from lonedot.sinks.calls import Failure
 
 __all__ = [
+    "IN_MEMORY",
     "Endpoint",
     "Fields",
     "Posted",

@@ -11,6 +11,7 @@ Rules a change here must keep:
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ import msgspec
 from lonedot.sinks.bindings import Role
 from lonedot.sinks.calls import Failure
 from lonedot.sinks.foreign import description, idempotency_key, octets_of, verdict_from
-from lonedot.sinks.posting import Posted, Poster, endpoint_of, form, signed
+from lonedot.sinks.posting import IN_MEMORY, Posted, Poster, endpoint_of, form, signed
 from lonedot.sinks.sink import sink
 from lonedot.sinks.verdicts import Defer, Next, Verdict
 from lonedot.sinks.view import Message
@@ -80,7 +81,10 @@ class HttpFilter:
         self._poster = Poster(endpoint_of(settings.url), settings.ca_file, settings.largest_answer)
 
     async def __call__(self, message: Message) -> Verdict:
-        kind, posted = self._posted(message)
+        if self._settings.body is Carries.INLINE and message.size > IN_MEMORY:
+            kind, posted = await asyncio.to_thread(self._posted, message)
+        else:
+            kind, posted = self._posted(message)
         fields = [
             ("Content-Type", kind),
             ("Accept", "application/json"),

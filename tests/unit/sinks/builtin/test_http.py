@@ -124,6 +124,12 @@ def test_the_body_goes_inline(service: Service) -> None:
     assert base64.b64decode(json.loads(service.asked[0][1])["body"]) == b"\xff\0 text\r\n"
 
 
+def test_a_large_body_goes_inline(service: Service) -> None:
+    text = b"text\xff\r\n" * 20_000
+    ran(service.url, b"Subject: x\r\n\r\n" + text, body="inline").assert_untouched()
+    assert base64.b64decode(json.loads(service.asked[0][1])["body"]) == text
+
+
 def test_a_body_that_is_too_large_to_go_inline_passes_nowhere(service: Service) -> None:
     done = ran(service.url, body="inline", largest_inline=5)
     assert done.decision is Decision.DEFER
