@@ -55,6 +55,9 @@ COMMANDS: dict[str, Lazy] = {
     "backup": Lazy("lonedot.cli.backup:backup", "Copy the spool, also while the relay runs."),
     "restore": Lazy("lonedot.cli.backup:restore", "Make the spool from a backup."),
     "why": Lazy("lonedot.cli.why:command", "Tell the journey of one message."),
+    "sniff": Lazy(
+        "lonedot.cli.sniff:command", "Explain the SMTP sessions in a capture of the network, or live."
+    ),
     "sinks": Lazy("lonedot.cli.sinks:command", "List, change and try the bindings of sinks."),
     "smtpreg": Lazy(
         "lonedot.cli.smtpreg:command", "The same with the arguments of the old registration tool."
