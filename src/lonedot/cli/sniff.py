@@ -235,6 +235,8 @@ def _live(interface: str, ports: tuple[int, ...], seconds: float | None) -> Iter
 def _listen(pipe: object, words: list[bytes]) -> None:
     assert hasattr(pipe, "readline")
     while line := pipe.readline():
+        if b"listening on" in line:
+            click.echo("capturing; Ctrl-C ends it", err=True)
         words.append(line)
         del words[:-5]
 
