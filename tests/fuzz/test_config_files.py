@@ -24,11 +24,13 @@ TABLE = {
     "sink": 'name = "x"\n',
     "source": "number = 2\n",
     "domain": 'name = "example.com"\n',
+    "pop3": 'name = "a"\nhost = "pop.example.com"\nuser = "u"\nmailbox = "joe@example.com"\n',
 }
 BESIDE = {
     "tls_certificate": 'tls = "starttls"\ntls_key = "empty"\n',
     "tls_key": 'tls = "starttls"\ntls_certificate = "empty"\n',
     "tls_ca": 'tls = "verified"\n',
+    "pop3 tls_ca": 'tls = "implicit"\n',
 }
 THINGS = ["empty", "binary", "text", "folder", "pipe", "circle", "endless", "none/none", "text/below"]
 NEVER_A_FILE = {"folder", "pipe", "endless"}
@@ -73,7 +75,10 @@ def text_of(header: str, line: str, key: str) -> str:
         if one == header and name in ("server", "listener", "route") and len(parts) == 3:
             continue  # it stands there already
         own = TABLE.get(name, "")
-        parts.append(f"{one}\n{own}" + (BESIDE.get(key, "") + line if one == header else ""))
+        parts.append(
+            f"{one}\n{own}"
+            + (BESIDE.get(f"{name} {key}", BESIDE.get(key, "")) + line if one == header else "")
+        )
     return "\n".join(parts)
 
 

@@ -155,7 +155,7 @@ def test_what_events_advise(kind: EventKind) -> None:
     assert "ID" not in command.split() and (not command or parses(shlex.split(command)[1:]))
 
 
-_WRITTEN = re.compile(r"\blonedot ((?:[a-z]+)(?: (?:[a-z]+|--?[a-z-]+|\{[^}]*\}|[A-Z]+|'[^']*'))*)")
+_WRITTEN = re.compile(r"\blonedot ((?:[a-z0-9]+)(?: (?:[a-z0-9]+|--?[a-z-]+|\{[^}]*\}|[A-Z]+|'[^']*'))*)")
 
 
 def written() -> Iterator[tuple[str, str]]:
