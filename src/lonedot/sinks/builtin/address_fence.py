@@ -84,7 +84,7 @@ class FenceSettings(msgspec.Struct, frozen=True):
         read_table(self.table)
 
 
-@sink("Address fence", on="rcpt", settings=FenceSettings)
+@sink("Address fence", on="rcpt", role="protective", settings=FenceSettings)
 class AddressFence:
     """Lets a recipient pass or refuses it."""
 
