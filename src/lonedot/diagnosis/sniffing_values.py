@@ -118,7 +118,8 @@ VERDICTS: dict[Code, Verdict] = {
     Code.BLACK_HOLE: Verdict(
         _F,
         "large packets do not get through (MTU black hole)",
-        "Small segments were acknowledged and large ones were sent again and again: no fault of SMTP.",
+        "Small segments were acknowledged and large ones were sent again and again: no fault of SMTP. A peer that "
+        "vanished in this moment looks the same.",
         "Let ICMP `fragmentation needed` through, or lower the MSS on the way (a VPN, PPPoE).",
     ),
     Code.BANNER_MANGLED: Verdict(
