@@ -215,7 +215,8 @@ class Dialogue:
                     waits_for = self._owed[-1].what if self._owed else b""
                     if not self._is_lossy and not self._line:
                         words = f"the client sent more behind {waits_for.decode()} before the answer"
-                        self._find(Code.PIPELINING, words, at, frame, octets=octets[:48])
+                        shown = b"" if waits_for == b"AUTH" else octets[:48]
+                        self._find(Code.PIPELINING, words, at, frame, octets=shown)
                     self._line = (self._line + octets)[:_LINE_LIMIT]
                     return
                 case Mode.COMMANDS | Mode.LOGIN:
@@ -289,7 +290,7 @@ class Dialogue:
             words = f"not a command: {visible_start(bare, 48)}"
             self._find(Code.COMMAND_MALFORMED, words, at, frame, offset=offset, octets=bare[:48])
         if self._owed and not self._is_lossy:
-            self._judge_early(verb, at, frame, bare)
+            self._judge_early(verb, at, frame, shown)
         if verb in (b"EHLO", b"LHLO"):
             self._protocol = "LMTP" if verb == b"LHLO" else "ESMTP"
         if verb in (b"EHLO", b"HELO", b"LHLO", b"MAIL", b"RSET"):
@@ -455,6 +456,11 @@ class Dialogue:
 
     def _go_ahead(self, what: bytes, reply: Reply, at: float, frame: int) -> None:
         held, self._line = self._line, b""
+        if held and what == b"AUTH" and reply.code != 334:
+            # Sent without waiting: what of it is a secret and what a command cannot be told.
+            held = b""
+            self._is_lossy = True
+            self._step(at, "client", "(more behind AUTH, not shown)")
         self._mode = Mode.COMMANDS
         if what == b"DATA" and reply.code == 354:
             self._begin_text(from_start=True)

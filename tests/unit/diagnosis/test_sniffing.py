@@ -254,6 +254,18 @@ def test_no_secret_is_shown() -> None:
     assert "c2VjcmV0" not in repr(report)
 
 
+@pytest.mark.parametrize("answer", [b"535 no\r\n", b"334 VXNlcg==\r\n", b"235 ok\r\n"])
+def test_no_secret_is_shown_of_a_client_that_does_not_wait(answer: bytes) -> None:
+    hasty = Talk().hello(b"250 AUTH PLAIN LOGIN\r\n").c(b"AUTH LOGIN\r\nc2VjcmV0\r\nc2VjcmV0\r\n").s(answer)
+    report = judged(hasty.s(b"535 no\r\n").bye())
+    assert report.code is Code.PIPELINING
+    assert "c2VjcmV0" not in repr(report)
+    early = (
+        Talk().connect().c(b"EHLO c\r\nAUTH PLAIN c2VjcmV0\r\n").s(b"220 mx\r\n250 mx\r\n535 no\r\n").bye()
+    )
+    assert "c2VjcmV0" not in repr(judged(early))
+
+
 def test_every_verdict_has_a_row() -> None:
     assert set(VERDICTS) == set(Code)
 
