@@ -485,7 +485,9 @@ class Dialogue:
         self._mode = Mode.COMMANDS
 
     def _refusal(self, reply: Reply, what: bytes, owed: Owed | None, at: float, frame: int) -> None:
-        words = f"{_told(owed) if owed else 'nothing'} was answered with {reply.text[:120]}"
+        words = f"{_told(owed)} was answered with {reply.text[:120]}"
+        if owed is None:
+            words = f"the server said {reply.text[:120]}"
         if what in _EXCHANGE:
             self._find(Code.EXCHANGE_VERB, words, at, frame)
             return
@@ -705,8 +707,10 @@ def _side(is_client: bool) -> str:
     return "client" if is_client else "server"
 
 
-def _told(owed: Owed) -> str:
-    """What was not answered, for people."""
+def _told(owed: Owed | None) -> str:
+    """What was to be answered, for people."""
+    if owed is None:
+        return "nothing"
     if owed.what == _BANNER:
-        return "the connection (no banner)"
+        return "the connection"
     return owed.what.decode("latin-1")

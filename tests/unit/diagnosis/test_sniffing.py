@@ -266,6 +266,16 @@ def test_no_secret_is_shown_of_a_client_that_does_not_wait(answer: bytes) -> Non
     assert "c2VjcmV0" not in repr(judged(early))
 
 
+def test_refusals_are_told_in_the_words_of_the_server() -> None:
+    closed = Talk().connect().s(b"554 no\r\n").c(b"QUIT\r\n").s(b"221 bye\r\n").close(1)
+    assert judged(closed).verdict == "the server refused: the connection was answered with 554 no"
+    idle = Talk().hello().wait(20).s(b"421 4.4.2 idle\r\n").close(1)
+    assert judged(idle).verdict == "the server refused: the server said 421 4.4.2 idle"
+    assert not judged(idle).is_fault
+    gone = Talk().hello().c(b"QUIT\r\n").reset(0)
+    assert judged(gone).code is None
+
+
 def test_every_verdict_has_a_row() -> None:
     assert set(VERDICTS) == set(Code)
 
