@@ -25,6 +25,7 @@ from lonedot.sinks.peers import Network, is_client_in, listed, networks
 from lonedot.sinks.protocol import Session
 from lonedot.sinks.rules import Rule, compile_rule
 from lonedot.sinks.sink import sink
+from lonedot.sinks.tables import rows_of
 from lonedot.sinks.verdicts import Next, Reject, Verdict
 from lonedot.terms.address import NULL_REVERSE_PATH, Address
 from lonedot.terms.envelope import Envelope, Recipient
@@ -110,17 +111,7 @@ def read_table(text: str) -> tuple[Row, ...]:
     Raises:
         ValueError: a line is no row; the words say which, why, and what to write.
     """
-    rows: list[Row] = []
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if not line or line.startswith("#"):
-            continue
-        if len(rows) == ROWS_LIMIT:
-            raise ValueError(f"table, line {number}: more than {ROWS_LIMIT} rows; write several bindings")
-        try:
-            rows.append(_row(line))
-        except ValueError as error:
-            raise ValueError(f"table, line {number}: {error}") from error
-    return tuple(rows)
+    return rows_of("table", text, ROWS_LIMIT, _row)
 
 
 def _row(line: str) -> Row:

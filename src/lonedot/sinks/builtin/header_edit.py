@@ -33,6 +33,7 @@ from lonedot.message.edits import NAME_LIMIT, AnyEdit, Edit, RemoveField
 from lonedot.message.header import Field
 from lonedot.message.trace import date_time
 from lonedot.sinks.sink import sink
+from lonedot.sinks.tables import rows_of
 from lonedot.sinks.verdicts import Next
 from lonedot.sinks.view import Message
 
@@ -194,17 +195,7 @@ def read_edits(text: str) -> tuple[Row, ...]:
     Raises:
         ValueError: a line is no row; the words say which, why, and what to write.
     """
-    rows: list[Row] = []
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if not line or line.startswith("#"):
-            continue
-        if len(rows) == ROWS_LIMIT:
-            raise ValueError(f"edits, line {number}: more than {ROWS_LIMIT} rows; write several bindings")
-        try:
-            rows.append(_row(line))
-        except ValueError as error:
-            raise ValueError(f"edits, line {number}: {error}") from error
-    return tuple(rows)
+    return rows_of("edits", text, ROWS_LIMIT, _row)
 
 
 def _row(line: str) -> Row:
