@@ -18,14 +18,13 @@ from collections import deque
 from typing import NamedTuple
 
 from lonedot.diagnosis.octets import visible, visible_start
+from lonedot.diagnosis.sniffing_notes import Notes, named
 from lonedot.diagnosis.sniffing_text import Oddity, SentText, wrong_end_of
 from lonedot.diagnosis.sniffing_values import (
     VERDICTS,
     WEIGHT_ORDER,
     Code,
-    Finding,
     SessionReport,
-    Step,
     Wait,
     Weight,
 )
@@ -34,15 +33,13 @@ from lonedot.protocol.grammar import parse_forward_path, parse_reverse_path
 from lonedot.protocol.replies import ReplyReader
 from lonedot.terms.reply import Reply
 
-__all__ = ["SLOW_SECONDS", "Dialogue", "Finish", "named"]
+__all__ = ["SLOW_SECONDS", "Dialogue", "Finish"]
 
 SLOW_SECONDS = 30.0
 """An answer that took longer is worth a notice, and one that never came is judged as missing."""
 
 _LINE_LIMIT = 64 * 1024
 _OWED_LIMIT = 1000
-_STEPS_LIMIT = 100
-_FINDINGS_LIMIT = 40
 _SHOWN = 160
 
 _VERB = re.compile(rb"[A-Za-z][A-Za-z0-9-]{2,}(?=[ \t]|\Z)")
@@ -52,17 +49,8 @@ _BLOTTED_VERB = re.compile(rb"(?:X{4}|\*{4})[X*]*\Z")
 _MUST_WAIT = frozenset({b"EHLO", b"HELO", b"LHLO", b"VRFY", b"EXPN", b"TURN", b"ETRN", b"STARTTLS", b"AUTH"})
 _GO_AHEAD = frozenset({b"DATA", b"STARTTLS", b"AUTH", b"XEXCH50"})
 _EXCHANGE = frozenset({b"XEXCH50", b"X-LINK2STATE"})
-_NAMES = {0x0D: " CR ", 0x0A: " LF ", 0x00: " NUL "}
-_NAMED = {octet: _NAMES.get(octet, f" <{octet:02X}> ") for octet in range(256) if not 0x20 < octet < 0x7F}
 _END = b"end of data"
 _BANNER = b"banner"
-
-
-def named(octets: bytes) -> str:
-    """Line ends by name and dots apart: `%%EOF LF . CR LF`."""
-    text = octets.decode("latin-1").replace(" ", "\0SP").translate(_NAMED).replace(" NUL SP", " ")
-    text = re.sub(r"(?<= (?:CR|LF)) +\.(?= +(?:CR|LF)|\Z)", " . ", text)
-    return " ".join(text.split())
 
 
 class Mode(enum.Enum):
@@ -139,21 +127,16 @@ class Dialogue:
         self._heard = [0, 0]
         self._tls_said = [b"", b""]
         self._last_side = ""
-        self._findings: list[Finding] = []
-        self._known: dict[Code, int] = {}
-        self._steps: list[Step] = []
-        self._late_steps: deque[Step] = deque(maxlen=_STEPS_LIMIT)
-        self._left_out = 0
-        self._longest: Wait | None = None
+        self._notes = Notes()
         if not from_start:
-            self._find(Code.MID_STREAM, "the session began before the capture", at, 0)
+            self._notes.find(Code.MID_STREAM, "the session began before the capture", at, 0)
 
     # --- in -------------------------------------------------------------------------------------------
 
     def hear(self, is_client: bool, octets: bytes, at: float, frame: int) -> None:
         """Octets that one side said."""
         if is_client and self._last_side == "server" and not self._owed and self._mode is not Mode.TLS:
-            self._waited(at - self._last_at, "server", "the next command")
+            self._notes.waited(at - self._last_at, "server", "the next command")
         self._last_side = "client" if is_client else "server"
         self._last_at = at
         if is_client and not self._heard[0] and octets[:2] == b"\x16\x03":
@@ -171,8 +154,8 @@ class Dialogue:
         """Octets of one side that were not caught."""
         self._missing += length
         self._heard[not is_client] += length
-        self._find(Code.LOSS, f"{length} octets of the {_side(is_client)} were not caught", at, frame)
-        self._step(at, _side(is_client), f"… {length} octets not caught")
+        self._notes.find(Code.LOSS, f"{length} octets of the {_side(is_client)} were not caught", at, frame)
+        self._notes.step(at, _side(is_client), f"… {length} octets not caught")
         if self._mode is Mode.TLS:
             return
         self._is_lossy = True
@@ -216,7 +199,7 @@ class Dialogue:
                     if not self._is_lossy and not self._line:
                         words = f"the client sent more behind {waits_for.decode()} before the answer"
                         shown = b"" if waits_for == b"AUTH" else octets[:48]
-                        self._find(Code.PIPELINING, words, at, frame, octets=shown)
+                        self._notes.find(Code.PIPELINING, words, at, frame, octets=shown)
                     self._line = (self._line + octets)[:_LINE_LIMIT]
                     return
                 case Mode.COMMANDS | Mode.LOGIN:
@@ -239,7 +222,7 @@ class Dialogue:
         end = octets.find(b"\r\n.\r\n")
         if end >= 0:
             self._mode = Mode.COMMANDS
-            self._step(self._last_at, "client", "… end of data")
+            self._notes.step(self._last_at, "client", "… end of data")
             return octets[end + 5 :]
         return b""
 
@@ -248,7 +231,7 @@ class Dialogue:
         if end < 0:
             self._line += octets
             if len(self._line) > _LINE_LIMIT:
-                self._find(
+                self._notes.find(
                     Code.COMMAND_MALFORMED, "a line that does not end", at, frame, octets=self._line[:48]
                 )
                 self._line = b""
@@ -257,7 +240,7 @@ class Dialogue:
         line = self._line + octets[: end + 1]
         self._line = b""
         if self._mode is Mode.LOGIN:
-            self._step(at, "client", "(login, not shown)")
+            self._notes.step(at, "client", "(login, not shown)")
             self._mode = Mode.WAITING
             self._owe(b"AUTH", at, frame)
         else:
@@ -275,20 +258,20 @@ class Dialogue:
             pass
         elif self._behind_end and verb not in _KNOWN:
             words = f"behind the end of data comes text, not a command: {visible_start(bare, 48)}"
-            self._find(Code.END_EARLY, words, at, frame, offset=offset, octets=bare[:48])
+            self._notes.find(Code.END_EARLY, words, at, frame, offset=offset, octets=bare[:48])
         elif not line.endswith(b"\r\n"):
             words = f"a command ends in a bare LF: {visible_start(shown, 48)}"
-            self._find(Code.BARE_LINE_END, words, at, frame, offset=offset, octets=shown[-40:] + b"\n")
+            self._notes.find(Code.BARE_LINE_END, words, at, frame, offset=offset, octets=shown[-40:] + b"\n")
         elif b"\r" in bare:
-            self._find(
+            self._notes.find(
                 Code.BARE_LINE_END, "a bare CR in a command", at, frame, offset=offset, octets=shown[:48]
             )
         if _BLOTTED_VERB.fullmatch(verb or bare[:4]):
             words = f"the client's verb arrives as {visible_start(bare, 24)}"
-            self._find(Code.BANNER_MANGLED, words, at, frame, octets=bare[:48])
+            self._notes.find(Code.BANNER_MANGLED, words, at, frame, octets=bare[:48])
         elif not verb and not self._behind_end and not self._is_lossy:
             words = f"not a command: {visible_start(bare, 48)}"
-            self._find(Code.COMMAND_MALFORMED, words, at, frame, offset=offset, octets=bare[:48])
+            self._notes.find(Code.COMMAND_MALFORMED, words, at, frame, offset=offset, octets=bare[:48])
         if self._owed and not self._is_lossy:
             self._judge_early(verb, at, frame, shown)
         if verb in (b"EHLO", b"LHLO"):
@@ -302,8 +285,8 @@ class Dialogue:
         announced = re.search(rb" SIZE=([0-9]{1,15})", bare, re.I) if verb == b"MAIL" else None
         if announced and self._size_limit and int(announced[1]) > self._size_limit:
             words = f"the client announces {int(announced[1])} octets, the server takes {self._size_limit}"
-            self._find(Code.SIZE, words, at, frame)
-        self._step(at, "client", visible_start(shown, _SHOWN))
+            self._notes.find(Code.SIZE, words, at, frame)
+        self._notes.step(at, "client", visible_start(shown, _SHOWN))
         self._owe(verb or b"?", at, frame, b"" if is_secret else bare[:_SHOWN])
         if verb in _GO_AHEAD:
             self._mode = Mode.WAITING
@@ -325,7 +308,7 @@ class Dialogue:
             words = f"{verb.decode() or 'more'} was sent before the answer, and PIPELINING was not offered"
         else:
             return
-        self._find(Code.PIPELINING, words, at, frame, offset=self._heard[0], octets=line[:48])
+        self._notes.find(Code.PIPELINING, words, at, frame, offset=self._heard[0], octets=line[:48])
 
     def _begin_text(self, *, from_start: bool) -> None:
         self._mode = Mode.TEXT
@@ -340,11 +323,11 @@ class Dialogue:
         if text.has_ended:
             self._close_text()
             size = self._text_base + text.size
-            self._step(at, "client", f"(text, {size} octets) {visible(text.tail[-24:])}")
+            self._notes.step(at, "client", f"(text, {size} octets) {visible(text.tail[-24:])}")
             self._end_pieces, self._end_frame = text.end_pieces, frame
             if self._size_limit and size - 5 > self._size_limit:
                 words = f"the text has {size - 5} octets, the server takes {self._size_limit}"
-                self._find(Code.SIZE, words, at, frame)
+                self._notes.find(Code.SIZE, words, at, frame)
             for _ in range(self._accepted if self._protocol == "LMTP" else 1):
                 self._owe(_END, at, frame)
             self._mode = Mode.COMMANDS
@@ -375,7 +358,7 @@ class Dialogue:
     def _odd(self, code: Code, odd: Oddity, words: str) -> None:
         offset = self._text_base + odd.offset
         times = f", {odd.times} times" if odd.times > 1 else ""
-        self._find(
+        self._notes.find(
             code, f"{words}, first at octet {offset} of the message{times}", odd.at, odd.frame,
             offset=offset, octets=odd.around,
         )  # fmt: skip
@@ -402,13 +385,15 @@ class Dialogue:
             self._reply(reply, at, frame)
 
     def _strange(self, octets: bytes, words: str, at: float, frame: int) -> None:
-        self._step(at, "server", visible_start(octets, _SHOWN), is_fault=True)
+        self._notes.step(at, "server", visible_start(octets, _SHOWN), is_fault=True)
         if _STARS.search(octets) or octets[:4] == b"XXXX":
-            self._find(
+            self._notes.find(
                 Code.BANNER_MANGLED, f"the server's words arrive as {visible_start(octets, 40)}", at, frame
             )
         elif not self._is_lossy:
-            self._find(Code.REPLY_MALFORMED, words, at, frame, offset=self._heard[1], octets=octets[:48])
+            self._notes.find(
+                Code.REPLY_MALFORMED, words, at, frame, offset=self._heard[1], octets=octets[:48]
+            )
         self._server_is_strange = True
         if self._owed:
             self._owed.popleft()
@@ -420,14 +405,16 @@ class Dialogue:
         if reply.code == 421 and owed is not None and owed.what not in (_BANNER, _END):
             self._owed.clear()
         what = owed.what if owed is not None else b""
-        self._step(at, "server", reply.text[:_SHOWN], is_fault=reply.code >= 400)
+        self._notes.step(at, "server", reply.text[:_SHOWN], is_fault=reply.code >= 400)
         if owed is not None:
-            self._waited(at - owed.at, "client", f"the answer to {_told(owed)}")
+            self._notes.waited(at - owed.at, "client", f"the answer to {_told(owed)}")
             if at - owed.at > SLOW_SECONDS:
                 words = f"the answer to {_told(owed)} took {at - owed.at:.1f} s"
-                self._find(Code.SLOW, words, at, frame)
+                self._notes.find(Code.SLOW, words, at, frame)
         if any(_STARS.search(line) for line in reply.lines) and what in (_BANNER, b"EHLO", b"HELO"):
-            self._find(Code.BANNER_MANGLED, f"the server's words arrive as {reply.text[:60]}", at, frame)
+            self._notes.find(
+                Code.BANNER_MANGLED, f"the server's words arrive as {reply.text[:60]}", at, frame
+            )
         if reply.code >= 400:
             self._refusal(reply, what, owed, at, frame)
         if self._mode is Mode.TEXT:
@@ -460,7 +447,7 @@ class Dialogue:
             # Sent without waiting: what of it is a secret and what a command cannot be told.
             held = b""
             self._is_lossy = True
-            self._step(at, "client", "(more behind AUTH, not shown)")
+            self._notes.step(at, "client", "(more behind AUTH, not shown)")
         self._mode = Mode.COMMANDS
         if what == b"DATA" and reply.code == 354:
             self._begin_text(from_start=True)
@@ -489,20 +476,20 @@ class Dialogue:
         if owed is None:
             words = f"the server said {reply.text[:120]}"
         if what in _EXCHANGE:
-            self._find(Code.EXCHANGE_VERB, words, at, frame)
+            self._notes.find(Code.EXCHANGE_VERB, words, at, frame)
             return
         if reply.enhanced in ("5.3.4", "5.2.3") or (reply.code == 552 and reply.enhanced in ("", "5.0.0")):
-            self._find(Code.SIZE, words, at, frame)
+            self._notes.find(Code.SIZE, words, at, frame)
             return
         if owed is not None and what in (b"MAIL", b"RCPT") and reply.code in (500, 501, 555):
             parse = parse_reverse_path if what == b"MAIL" else parse_forward_path
             try:
                 parse(owed.line[5:].lstrip())
             except RemoteProtocolError as error:
-                self._find(Code.COMMAND_MALFORMED, f"{words}: {error}", at, frame, octets=owed.line)
+                self._notes.find(Code.COMMAND_MALFORMED, f"{words}: {error}", at, frame, octets=owed.line)
                 return
         if what != b"EHLO":
-            self._find(Code.REFUSED, words, at, frame)
+            self._notes.find(Code.REFUSED, words, at, frame)
 
     def _learn(self, reply: Reply, at: float, frame: int) -> None:
         """The keywords of EHLO."""
@@ -516,7 +503,7 @@ class Dialogue:
                 self._size_limit = int(argument)
             elif _BLOTTED_KEYWORD.fullmatch(keyword):
                 words = f"a keyword of EHLO arrives as {visible_start(line, 40)}"
-                self._find(Code.BANNER_MANGLED, words, at, frame, octets=line[:48])
+                self._notes.find(Code.BANNER_MANGLED, words, at, frame, octets=line[:48])
 
     # --- TLS ------------------------------------------------------------------------------------------
 
@@ -525,16 +512,16 @@ class Dialogue:
         said = self._tls_said[side]
         if not said:
             kind = "TLS" if octets[:1] == b"\x16" else "what is no TLS"
-            self._step(at, _side(is_client), f"({kind} begins)")
+            self._notes.step(at, _side(is_client), f"({kind} begins)")
             if octets[:1] == b"\x16":
                 if is_client:
-                    self._find(Code.TLS, "TLS begins: what follows cannot be read", at, frame)
+                    self._notes.find(Code.TLS, "TLS begins: what follows cannot be read", at, frame)
             elif octets[:1] != b"\x15":
                 words = f"the {_side(is_client)} sent what is no TLS handshake"
-                self._find(Code.TLS_FAILED, words, at, frame, octets=octets[:32])
+                self._notes.find(Code.TLS_FAILED, words, at, frame, octets=octets[:32])
         if octets[:2] == b"\x15\x03" and octets[3:6] == b"\x00\x02\x02":
             words = f"the {_side(is_client)} broke the handshake off with alert {octets[6] if len(octets) > 6 else '?'}"
-            self._find(Code.TLS_FAILED, words, at, frame)
+            self._notes.find(Code.TLS_FAILED, words, at, frame)
         self._tls_said[side] = said or octets[:8]
 
     # --- the end --------------------------------------------------------------------------------------
@@ -552,13 +539,13 @@ class Dialogue:
         shown = named(before + wrong)
         if accepted:
             words = f"the text ends with {shown} at octet {offset}, and the server took it for the end"
-            self._find(Code.END_ACCEPTED, words, text.at, text.frame, offset=offset, octets=text.tail)
+            self._notes.find(Code.END_ACCEPTED, words, text.at, text.frame, offset=offset, octets=text.tail)
             return True
         words = (
             f"the text ends with {shown} at octet {offset} of the message, not with CR LF . CR LF: the server waited "
             f"for the end of data, the client for the answer; {how}"
         )
-        self._find(Code.END_WRONG, words, text.at, text.frame, offset=offset, octets=text.tail)
+        self._notes.find(Code.END_WRONG, words, text.at, text.frame, offset=offset, octets=text.tail)
         return True
 
     def conclude(self, finish: Finish) -> SessionReport:
@@ -571,14 +558,14 @@ class Dialogue:
             how = f"the capture ends {waited:.1f} s later"
         last_wait = self._judge_end(finish, waited, how)
         if finish.closed_by:
-            self._step(finish.at, "", how)
-        order = sorted(self._findings, key=lambda finding: (WEIGHT_ORDER[finding.code], finding.at))
+            self._notes.step(finish.at, "", how)
+        order = sorted(self._notes.findings, key=lambda finding: (WEIGHT_ORDER[finding.code], finding.at))
         worst = order[0] if order else None
         if worst is None:
             taken = f"{self._messages} message{'s' if self._messages != 1 else ''} taken"
             verdict = f"clean, {taken}"
         else:
-            times = f" ({self._known[worst.code]} times)" if self._known[worst.code] > 1 else ""
+            times = f" ({self._notes.times[worst.code]} times)" if self._notes.times[worst.code] > 1 else ""
             verdict = f"{VERDICTS[worst.code].title}{times}: {worst.words}"
         return SessionReport(
             number=self._number,
@@ -591,10 +578,10 @@ class Dialogue:
             code=worst.code if worst is not None else None,
             is_fault=any(finding.weight is Weight.FAULT for finding in order),
             findings=tuple(order),
-            steps=(*self._steps, *self._late_steps),
-            steps_left_out=self._left_out,
+            steps=self._notes.steps,
+            steps_left_out=self._notes.left_out,
             messages=self._messages,
-            longest_wait=self._longest,
+            longest_wait=self._notes.longest,
             last_wait=last_wait,
             end_octets=named(self._last_tail),
             retransmissions=finish.retransmissions,
@@ -605,7 +592,7 @@ class Dialogue:
         at = finish.at
         if not finish.has_connection and not any(self._heard):
             said = "the server refused" if finish.is_reset else "the server did not answer"
-            self._find(Code.NO_CONNECTION, f"{said} the connection", at, 0)
+            self._notes.find(Code.NO_CONNECTION, f"{said} the connection", at, 0)
             return Wait(waited, "client", "the connection")
         if finish.stuck:
             router = f"; a router named an MTU of {finish.too_big}" if finish.too_big else ""
@@ -613,15 +600,15 @@ class Dialogue:
                 f"segments of {finish.stuck} octets of the {finish.stuck_side} were sent again and never "
                 f"acknowledged{router}"
             )
-            self._find(Code.BLACK_HOLE, words, at, 0)
+            self._notes.find(Code.BLACK_HOLE, words, at, 0)
         is_late = bool(finish.closed_by) or waited > SLOW_SECONDS
         if self._mode is Mode.TLS:
             if self._tls_said[0][:1] == b"\x16" and not self._tls_said[1] and finish.closed_by:
-                self._find(Code.TLS_FAILED, f"the server did not answer the handshake; {how}", at, 0)
+                self._notes.find(Code.TLS_FAILED, f"the server did not answer the handshake; {how}", at, 0)
             return None
         if self._mode is Mode.TEXT and self._text is not None:
             text = self._text
-            self._step(
+            self._notes.step(
                 text.at or at,
                 "client",
                 f"(text, {self._text_base + text.size} octets) {visible(text.tail[-24:])}",
@@ -631,21 +618,23 @@ class Dialogue:
                     waited, "both", "the other: the server for CR LF . CR LF, the client for the answer"
                 )
             if not is_late:
-                self._find(Code.OPEN, f"the capture ends in the middle of a message; {how}", at, 0)
+                self._notes.find(Code.OPEN, f"the capture ends in the middle of a message; {how}", at, 0)
             elif finish.is_reset:
-                self._find(Code.RESET, f"in the middle of a message; {how}", at, 0)
+                self._notes.find(Code.RESET, f"in the middle of a message; {how}", at, 0)
             elif not self._text_has_gap:
                 words = f"the text stops at octet {text.size} with {named(text.tail[-16:])}; {how}"
-                self._find(Code.END_MISSING, words, text.at, text.frame, offset=text.size, octets=text.tail)
+                self._notes.find(
+                    Code.END_MISSING, words, text.at, text.frame, offset=text.size, octets=text.tail
+                )
             return Wait(waited, "server", "the rest of the message")
         owed = self._owed[0] if self._owed else None
         if owed is None or owed.what == b"QUIT" or self._is_lossy:
             if owed is None and not finish.closed_by and not self._has_quit:
-                self._find(Code.OPEN, how, at, 0)
+                self._notes.find(Code.OPEN, how, at, 0)
             return None
         wait = Wait(waited, "client", f"the answer to {_told(owed)}")
         if not is_late:
-            self._find(Code.OPEN, f"{_told(owed)} is not answered yet; {how}", at, owed.frame)
+            self._notes.find(Code.OPEN, f"{_told(owed)} is not answered yet; {how}", at, owed.frame)
         elif owed.what == _BANNER and finish.closed_by == "client" and waited < SLOW_SECONDS:
             return wait  # somebody looked whether the port is open
         elif owed.what == _END and self._end_pieces > 1:
@@ -653,48 +642,18 @@ class Dialogue:
                 f"CR LF . CR LF came in {self._end_pieces} segments, the last in frame {self._end_frame}, and was "
                 f"never answered; {how}"
             )
-            self._find(Code.END_SPLIT, words, owed.at, owed.frame)
+            self._notes.find(Code.END_SPLIT, words, owed.at, owed.frame)
         elif finish.is_reset:
-            self._find(Code.RESET, f"while {_told(owed)} waited for its answer; {how}", at, owed.frame)
+            self._notes.find(Code.RESET, f"while {_told(owed)} waited for its answer; {how}", at, owed.frame)
         else:
-            self._find(Code.UNANSWERED, f"{_told(owed)} had no answer; {how}", owed.at, owed.frame)
+            self._notes.find(Code.UNANSWERED, f"{_told(owed)} had no answer; {how}", owed.at, owed.frame)
         return wait
-
-    # --- bounded notes --------------------------------------------------------------------------------
 
     def _owe(self, what: bytes, at: float, frame: int, line: bytes = b"") -> None:
         if len(self._owed) >= _OWED_LIMIT:
             self._owed.popleft()
             self._is_lossy = True
         self._owed.append(Owed(what, at, frame, line))
-
-    def _waited(self, seconds: float, waiting: str, for_what: str) -> None:
-        if seconds > 0 and (self._longest is None or seconds > self._longest.seconds):
-            self._longest = Wait(seconds, waiting, for_what)
-
-    def _find(
-        self, code: Code, words: str, at: float, frame: int, *, offset: int | None = None, octets: bytes = b""
-    ) -> None:
-        times = self._known[code] = self._known.get(code, 0) + 1
-        if times > 3 or len(self._findings) >= _FINDINGS_LIMIT:
-            return
-        weight = VERDICTS[code].weight
-        self._findings.append(
-            Finding(
-                code=code, weight=weight, words=words, at=at, frame=frame, offset=offset, octets=named(octets)
-            )
-        )
-        if weight is Weight.FAULT:
-            self._step(at, "", words, is_fault=True)
-
-    def _step(self, at: float, side: str, text: str, *, is_fault: bool = False) -> None:
-        step = Step(at, side, text, is_fault)
-        if len(self._steps) < _STEPS_LIMIT:
-            self._steps.append(step)
-            return
-        if len(self._late_steps) == _STEPS_LIMIT:
-            self._left_out += 1
-        self._late_steps.append(step)
 
 
 _KNOWN = frozenset(
